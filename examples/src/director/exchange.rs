@@ -1,0 +1,262 @@
+//! One request and its answer: who works on it, how it goes, and what has to be settled at its end, exactly once.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::{Request, Response};
+use lb_core::Outcome;
+
+use crate::answer::Failure;
+use crate::body::ResponseBody;
+use crate::client::Client;
+use crate::counters::{FrontendCounters, ServerCounters, Timeout};
+use crate::lb_sched::Lease;
+use crate::log::{CookieState, Record};
+use crate::site::{Frontend, Server};
+use crate::upstream::Upstream;
+use crate::watch::{Overdue, Wait};
+
+/// A request that is being served.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Whose it is.
+    pub(crate) client: Rc<Client>,
+    /// Where it came in.
+    pub(crate) frontend: Arc<Frontend>,
+    /// When its header was whole.
+    pub(crate) started: Instant,
+    /// The server that works on it.
+    pub(crate) lease: Option<Lease<Arc<Server>>>,
+    /// The connection to that server.
+    pub(crate) upstream: Option<Upstream>,
+    /// Attempts after the first.
+    pub(crate) retries: u32,
+    /// What the log says of it, when there is one.
+    pub(crate) record: Option<Box<Record>>,
+    /// When the present attempt began.
+    attempt: Instant,
+    status: u16,
+    settled: bool,
+}
+
+impl Exchange {
+    /// A request whose header has just been read.
+    pub(crate) fn begin<B>(client: &Rc<Client>, request: &Request<B>) -> Box<Self> {
+        let now = Instant::now();
+        client.watch.wait_for(Wait::Elsewhere, now);
+        client.uploading.set(false);
+        client.upload_broke.set(false);
+        let frontend = client.frontend();
+        frontend.state.counters.of(client.worker.id).requests.one();
+        let record = client.worker.log.is_on().then(|| Box::new(Record::new(request)));
+        Box::new(Self {
+            client: Rc::clone(client),
+            frontend,
+            started: now,
+            lease: None,
+            upstream: None,
+            retries: 0,
+            record,
+            attempt: now,
+            status: 0,
+            settled: false,
+        })
+    }
+
+    /// What this frontend counts on this worker.
+    pub(crate) fn counters(&self) -> &FrontendCounters {
+        self.frontend.state.counters.of(self.client.worker.id)
+    }
+
+    /// What a server counts on this worker.
+    pub(crate) fn server_counters<'s>(&self, server: &'s Server) -> &'s ServerCounters {
+        server.counters.of(self.client.worker.id)
+    }
+
+    /// An attempt on the leased server begins.
+    pub(crate) fn attempt_begins(&mut self) {
+        if self.retries > 0 || self.record.is_some() {
+            self.attempt = Instant::now();
+        }
+        if let Some(lease) = &self.lease {
+            self.server_counters(lease).requests.one();
+        }
+    }
+
+    /// The attempt failed on the server's side: its lease ends.
+    pub(crate) fn attempt_failed(&mut self, kind: Failure) {
+        self.note_traffic();
+        self.upstream = None;
+        let Some(lease) = self.lease.take() else { return };
+        let counters = self.server_counters(&lease);
+        counters.failures.one();
+        match kind {
+            Failure::Connect => counters.connect_errors.one(),
+            Failure::ConnectTimeout => {
+                counters.connect_errors.one();
+                self.counters().timeout(Timeout::Connect).one();
+            }
+            Failure::ServerTimeout => self.counters().timeout(Timeout::Server).one(),
+            _ => {}
+        }
+        lease.report(false);
+        self.end_lease(lease, Outcome::Failure);
+    }
+
+    fn end_lease(&self, lease: Lease<Arc<Server>>, outcome: Outcome) {
+        lease.finish(outcome);
+        self.frontend.farm.state.queue.one_ended();
+    }
+
+    /// The header of the server's answer is there.
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.status = status;
+        self.counters().responses.count(status);
+        if let Some(lease) = &self.lease {
+            self.server_counters(lease).responses.count(status);
+        }
+        if let Some(record) = &mut self.record {
+            record.response = Some(self.attempt.elapsed());
+        }
+    }
+
+    /// The director's own answer to a request that failed.
+    pub(crate) fn fail(mut self: Box<Self>, failure: Failure) -> Response<ResponseBody> {
+        let counters = self.counters();
+        // A timeout of an attempt was counted with the attempt.
+        match failure.timeout() {
+            Some(kind @ (Timeout::Client | Timeout::Queue)) => counters.timeout(kind).one(),
+            _ => {}
+        }
+        if failure.denied() {
+            counters.denied.one();
+        }
+        if failure.status().as_u16() == 503 {
+            self.frontend.farm.state.unavailable.one();
+        }
+        self.status = failure.status().as_u16();
+        counters.responses.count(self.status);
+        self.settle(Outcome::Cancelled, failure.termination());
+        failure.response()
+    }
+
+    /// The whole answer has been passed on.
+    pub(crate) fn complete(&mut self) {
+        if self.settled {
+            return;
+        }
+        let now = Instant::now();
+        let latency = now.duration_since(self.attempt);
+        // 501 and 505 are about the request; the other 5xx say that the server could not do its work.
+        let good = self.status < 500 || matches!(self.status, 501 | 505);
+        if let Some(lease) = &self.lease {
+            self.server_counters(lease).latency.record(latency);
+            lease.report(good);
+        }
+        self.note_traffic();
+        if let (Some(upstream), Some(lease), false) =
+            (self.upstream.take(), &self.lease, self.client.uploading.get())
+        {
+            let limit = self.frontend.farm.config.idle_connections;
+            self.client.worker.idle.put(lease, upstream, limit, now);
+        }
+        let outcome = if good { Outcome::Success { latency } } else { Outcome::Failure };
+        self.settle(outcome, *b"--");
+    }
+
+    /// The server broke off within its answer.
+    pub(crate) fn broke_in_body(&mut self) {
+        if let Some(lease) = &self.lease {
+            lease.report(false);
+        }
+        self.settle(Outcome::Failure, *b"SD");
+    }
+
+    /// Somebody stalled within the answer.
+    pub(crate) fn overdue_in_body(&mut self, overdue: Overdue) {
+        match overdue {
+            Overdue::Server => {
+                self.counters().timeout(Timeout::Server).one();
+                if let Some(lease) = &self.lease {
+                    lease.report(false);
+                }
+                self.settle(Outcome::Failure, *b"sD");
+            }
+            _ => {
+                self.counters().timeout(Timeout::Client).one();
+                self.settle(Outcome::Cancelled, *b"cD");
+            }
+        }
+    }
+
+    /// Whether the server was taken out of service with its connections.
+    pub(crate) fn server_removed(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.removed())
+    }
+
+    /// The cookie's part in the log line.
+    pub(crate) fn note_cookie(&mut self, state: CookieState) {
+        if let Some(record) = &mut self.record {
+            record.cookie = state;
+        }
+    }
+
+    fn note_traffic(&self) {
+        if let (Some(lease), Some(upstream)) = (&self.lease, &self.upstream) {
+            let (sent, received) = upstream.traffic.take();
+            let counters = self.server_counters(lease);
+            counters.bytes_in.add(sent);
+            counters.bytes_out.add(received);
+        }
+    }
+
+    /// Ends everything, once.
+    fn settle(&mut self, outcome: Outcome, termination: [u8; 2]) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        self.note_traffic();
+        self.upstream = None;
+        let server = self.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload()));
+        if let Some(lease) = self.lease.take() {
+            let counters = self.server_counters(&lease);
+            match outcome {
+                Outcome::Success { .. } => counters.successes.one(),
+                Outcome::Failure => counters.failures.one(),
+                _ => counters.cancelled.one(),
+            }
+            self.end_lease(lease, outcome);
+        }
+        let bytes = self.client.end_request(self.counters());
+        if let Some(record) = self.record.take() {
+            let line = crate::log::Line {
+                record: &record,
+                client: &self.client,
+                frontend: &self.frontend,
+                server: server.as_deref(),
+                total: self.started.elapsed(),
+                status: self.status,
+                bytes,
+                termination,
+                retries: self.retries,
+            };
+            self.client.worker.log.write(&line);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// The client went away, or the connection was given up.
+    fn drop(&mut self) {
+        let when = if self.status > 0 {
+            b'D'
+        } else if self.lease.is_some() {
+            b'H'
+        } else {
+            b'Q'
+        };
+        let who = if self.client.watch.overdue() == Some(Overdue::ClientWrite) { b'c' } else { b'C' };
+        self.settle(Outcome::Cancelled, [who, when]);
+    }
+}

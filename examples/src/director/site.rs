@@ -1,0 +1,189 @@
+//! What runs: frontends, farms of servers and their state. A reload builds the next site around the state of the
+//! last, so that counters, connections and sessions go on.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lb_core::{Spec, Weight};
+use tokio::sync::Semaphore;
+
+use crate::config::{self, Config, Tier};
+use crate::counters::{Counter, FrontendCounters, PerWorker, ServerCounters};
+use crate::lb_sched::Balancer;
+use crate::queue::Queue;
+
+/// A configuration that is being served.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// Goes up with every reload.
+    pub(crate) version: u64,
+    /// What it was built from.
+    pub(crate) config: Config,
+    /// In the order of the configuration.
+    pub(crate) frontends: Vec<Arc<Frontend>>,
+    /// In the order of the configuration.
+    pub(crate) farms: Vec<Arc<Farm>>,
+}
+
+/// A frontend and what it counts.
+#[derive(Debug)]
+pub(crate) struct Frontend {
+    /// How it is configured now.
+    pub(crate) config: config::Frontend,
+    /// Where its requests go.
+    pub(crate) farm: Arc<Farm>,
+    /// What outlives a reload.
+    pub(crate) state: Arc<FrontendState>,
+}
+
+/// The part of a frontend that outlives a reload.
+#[derive(Debug)]
+pub(crate) struct FrontendState {
+    /// What it counts.
+    pub(crate) counters: PerWorker<FrontendCounters>,
+    /// A permit for each client connection that may be open.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// The servers of a backend: "backend" is the word of the configuration, but lb-core calls each server so.
+#[derive(Debug)]
+pub(crate) struct Farm {
+    /// How it is configured now.
+    pub(crate) config: config::Backend,
+    /// Chooses among the servers.
+    pub(crate) balancer: Balancer<Arc<Server>>,
+    /// What outlives a reload.
+    pub(crate) state: Arc<FarmState>,
+}
+
+/// The part of a farm that outlives a reload.
+#[derive(Debug)]
+pub(crate) struct FarmState {
+    /// Requests that wait for a server.
+    pub(crate) queue: Queue,
+    /// Requests that no server could take.
+    pub(crate) unavailable: Counter,
+}
+
+/// One server: what a lease gives.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// A small number of its own in this process, by which workers find their idle connections to it.
+    pub(crate) slot: usize,
+    /// Its name in the configuration.
+    pub(crate) name: Arc<str>,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What it counts; another server of this name (at another address, after a reload) goes on counting here.
+    pub(crate) counters: Arc<PerWorker<ServerCounters>>,
+}
+
+impl Site {
+    /// Builds the first site, or the one that follows `last`.
+    pub(crate) fn build(config: Config, last: Option<&Site>) -> Self {
+        let farms: Vec<Arc<Farm>> = config
+            .backends
+            .iter()
+            .map(|backend| {
+                let old = last.and_then(|site| site.farms.iter().find(|f| f.config.name == backend.name));
+                Arc::new(Farm::build(backend.clone(), old.map(Arc::as_ref), config.workers))
+            })
+            .collect();
+        let frontends = config
+            .frontends
+            .iter()
+            .filter_map(|frontend| {
+                let old =
+                    last.and_then(|site| site.frontends.iter().find(|f| f.config.name == frontend.name));
+                // That the backend exists was checked with the configuration.
+                let farm = farms.iter().find(|farm| farm.config.name == frontend.backend)?;
+                let state = FrontendState::next(frontend, old.map(Arc::as_ref), config.workers);
+                Some(Arc::new(Frontend { config: frontend.clone(), farm: Arc::clone(farm), state }))
+            })
+            .collect();
+        Self { version: last.map_or(0, |site| site.version + 1), frontends, farms, config }
+    }
+}
+
+impl FrontendState {
+    fn next(config: &config::Frontend, old: Option<&Frontend>, workers: usize) -> Arc<Self> {
+        let Some(old) = old else {
+            return Arc::new(Self {
+                counters: PerWorker::new(workers),
+                places: Arc::new(Semaphore::new(config.maxconn)),
+            });
+        };
+        let (had, has) = (old.config.maxconn, config.maxconn);
+        if has >= had {
+            old.state.places.add_permits(has - had);
+        } else {
+            // Places that are taken now are forgotten as their connections end.
+            let places = Arc::clone(&old.state.places);
+            let forgotten = places.forget_permits(had - has);
+            let missing = u32::try_from(had - has - forgotten).unwrap_or(u32::MAX);
+            if missing > 0 {
+                tokio::spawn(async move {
+                    if let Ok(permits) = places.acquire_many(missing).await {
+                        permits.forget();
+                    }
+                });
+            }
+        }
+        Arc::clone(&old.state)
+    }
+}
+
+impl Farm {
+    fn build(config: config::Backend, old: Option<&Farm>, workers: usize) -> Self {
+        let balancer = match old {
+            Some(old) if old.config.algorithm == config.algorithm => old.balancer.clone(),
+            _ => Balancer::new(config.algorithm),
+        };
+        let known: HashMap<&str, &Arc<Server>> = HashMap::new();
+        let snapshot = old.map(|old| old.balancer.snapshot());
+        let mut known = known;
+        if let Some(snapshot) = &snapshot {
+            known.extend(snapshot.backends().iter().map(|backend| (backend.name(), backend.payload())));
+        }
+        let specs: Vec<Spec<Arc<Server>>> = config
+            .servers
+            .iter()
+            .map(|server| spec(server, known.get(server.name.as_str()).copied(), workers))
+            .collect();
+        if let Err(error) = balancer.update(specs) {
+            // Names were checked to be unique with the configuration, and nothing else can be wrong.
+            eprintln!("director: backend {}: {error}", config.name);
+        }
+        let state = match old {
+            Some(old) => Arc::clone(&old.state),
+            None => Arc::new(FarmState { queue: Queue::default(), unavailable: Counter::default() }),
+        };
+        Self { config, balancer, state }
+    }
+}
+
+fn spec(server: &config::Server, known: Option<&Arc<Server>>, workers: usize) -> Spec<Arc<Server>> {
+    static SLOTS: AtomicUsize = AtomicUsize::new(0);
+    let payload = match known {
+        Some(known) if known.address == server.address => Arc::clone(known),
+        _ => Arc::new(Server {
+            slot: SLOTS.fetch_add(1, Ordering::Relaxed),
+            name: Arc::from(server.name.as_str()),
+            address: server.address,
+            counters: known.map_or_else(|| Arc::new(PerWorker::new(workers)), |old| Arc::clone(&old.counters)),
+        }),
+    };
+    let weight = Weight::new(u16::try_from(server.weight).unwrap_or(u16::MAX));
+    let priority = match server.tier {
+        Tier::Main => 0,
+        Tier::Backup => 1,
+        Tier::Fallback => 2,
+    };
+    Spec::new(server.name.clone(), payload)
+        .address(server.address)
+        .weight(weight)
+        .priority(priority)
+        .limit(if server.maxconn == 0 { u32::MAX } else { server.maxconn })
+}
