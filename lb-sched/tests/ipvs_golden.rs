@@ -87,10 +87,12 @@ impl Connections {
 /// Replays a run; the number of picks, or what went wrong.
 fn replay(run: &Run, scheduler: Box<dyn Scheduler>) -> Result<usize, String> {
     let balancer = Balancer::with_scheduler(scheduler);
+    // Named by their place: a recording may have an address twice.
     let update = |weight: fn(&Server) -> u16| {
-        let spec =
-            |server: &Server| Spec::new(server.address.to_string(), server.address).weight(weight(server));
-        balancer.update(run.servers.iter().map(spec)).map_err(|error| error.to_string())
+        let spec = |(place, server): (usize, &Server)| {
+            Spec::new(place.to_string(), server.address).address(server.address).weight(weight(server))
+        };
+        balancer.update(run.servers.iter().enumerate().map(spec)).map_err(|error| error.to_string())
     };
     // The last weight that was not 0 comes before the weight.
     update(|server| server.last_weight)?;
