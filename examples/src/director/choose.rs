@@ -1,15 +1,15 @@
 //! Which server works on a request: its session's, else the algorithm's choice, else the first that becomes free.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_core::BackendId;
 
 use crate::answer::Failure;
 use crate::exchange::Exchange;
-use crate::lb_sched::{Lease, PickError, Request};
+use lb_sched::{Lease, PickError, Request};
 use crate::queue::Waited;
 use crate::site::{Farm, Server};
-use std::sync::Arc;
 
 type Chosen = Lease<Arc<Server>>;
 
@@ -70,8 +70,8 @@ async fn wait(
     avoid: &[BackendId],
 ) -> Result<Chosen, Failure> {
     let started = Instant::now();
-    let counters = exchange.counters();
-    let _queued = Queued::count(&counters.queued);
+    let frontend = Arc::clone(&exchange.frontend);
+    let _queued = Queued::count(&frontend.state.counters.of(exchange.client.worker.id).queued);
     let limit = farm.config.queue_length;
     let timeout = farm.config.timeouts.queue;
     // What cannot be served any more does not wait for its timeout: all servers may have gone down meanwhile.

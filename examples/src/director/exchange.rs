@@ -1,5 +1,6 @@
 //! One request and its answer: who works on it, how it goes, and what has to be settled at its end, exactly once.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,9 +11,11 @@ use lb_core::Outcome;
 use crate::answer::Failure;
 use crate::body::ResponseBody;
 use crate::client::Client;
+use crate::config::OnDown;
 use crate::counters::{FrontendCounters, ServerCounters, Timeout};
-use crate::lb_sched::Lease;
+use lb_sched::Lease;
 use crate::log::{CookieState, Record};
+use crate::pump::{Ending, Pumped};
 use crate::site::{Frontend, Server};
 use crate::upstream::Upstream;
 use crate::watch::{Overdue, Wait};
@@ -43,13 +46,22 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// A request whose header has just been read.
     pub(crate) fn begin<B>(client: &Rc<Client>, request: &Request<B>) -> Box<Self> {
+        Self::begin_with(client, || Record::new(request))
+    }
+
+    /// A connection without requests.
+    pub(crate) fn begin_tcp(client: &Rc<Client>) -> Box<Self> {
+        Self::begin_with(client, Record::of_connection)
+    }
+
+    fn begin_with(client: &Rc<Client>, record: impl FnOnce() -> Record) -> Box<Self> {
         let now = Instant::now();
         client.watch.wait_for(Wait::Elsewhere, now);
         client.uploading.set(false);
         client.upload_broke.set(false);
         let frontend = client.frontend();
         frontend.state.counters.of(client.worker.id).requests.one();
-        let record = client.worker.log.is_on().then(|| Box::new(Record::new(request)));
+        let record = client.worker.log.is_on().then(|| Box::new(record()));
         Box::new(Self {
             client: Rc::clone(client),
             frontend,
@@ -69,6 +81,15 @@ impl Exchange {
         self.frontend.state.counters.of(self.client.worker.id)
     }
 
+    /// A retry begins after an attempt on the server `failed`.
+    pub(crate) fn count_retry(&self, failed: &Server) {
+        let counters = self.server_counters(failed);
+        match self.frontend.farm.config.redispatch {
+            true => counters.redispatches.one(),
+            false => counters.retries.one(),
+        }
+    }
+
     /// What a server counts on this worker.
     pub(crate) fn server_counters<'s>(&self, server: &'s Server) -> &'s ServerCounters {
         server.counters.of(self.client.worker.id)
@@ -85,10 +106,11 @@ impl Exchange {
     }
 
     /// The attempt failed on the server's side: its lease ends.
-    pub(crate) fn attempt_failed(&mut self, kind: Failure) {
+    pub(crate) fn attempt_failed(&mut self, kind: Failure) -> Option<Arc<Server>> {
         self.note_traffic();
         self.upstream = None;
-        let Some(lease) = self.lease.take() else { return };
+        let lease = self.lease.take()?;
+        let server = Arc::clone(lease.backend().payload());
         let counters = self.server_counters(&lease);
         counters.failures.one();
         match kind {
@@ -102,6 +124,7 @@ impl Exchange {
         }
         lease.report(false);
         self.end_lease(lease, Outcome::Failure);
+        Some(server)
     }
 
     fn end_lease(&self, lease: Lease<Arc<Server>>, outcome: Outcome) {
@@ -135,8 +158,9 @@ impl Exchange {
         if failure.status().as_u16() == 503 {
             self.frontend.farm.state.unavailable.one();
         }
-        self.status = failure.status().as_u16();
-        counters.responses.count(self.status);
+        let status = failure.status().as_u16();
+        counters.responses.count(status);
+        self.status = status;
         self.settle(Outcome::Cancelled, failure.termination());
         failure.response()
     }
@@ -193,6 +217,42 @@ impl Exchange {
     /// Whether the server was taken out of service with its connections.
     pub(crate) fn server_removed(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.removed())
+    }
+
+    /// Returns when the server is taken out of service and its connections are to end with it.
+    pub(crate) fn until_server_removed(&self) -> impl Future<Output = ()> + use<> {
+        let server = (self.frontend.farm.config.on_down == OnDown::Remove)
+            .then(|| self.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload())))
+            .flatten();
+        async move {
+            match server {
+                Some(server) => server.until_removed().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// A connection without requests, or without any more of them, ended.
+    pub(crate) fn pumped(&mut self, pumped: Pumped) {
+        let counters = self.counters();
+        match pumped.ending {
+            Ending::IdleClient => counters.timeout(Timeout::Client).one(),
+            Ending::IdleServer => counters.timeout(Timeout::Server).one(),
+            _ => {}
+        }
+        let good = pumped.ending != Ending::ServerBroke;
+        if let Some(lease) = &self.lease {
+            let server = self.server_counters(lease);
+            server.bytes_in.add(pumped.up);
+            server.bytes_out.add(pumped.down);
+            lease.report(good);
+        }
+        let outcome = match pumped.ending {
+            Ending::Closed => Outcome::Success { latency: self.attempt.elapsed() },
+            Ending::ServerBroke => Outcome::Failure,
+            _ => Outcome::Cancelled,
+        };
+        self.settle(outcome, pumped.ending.termination());
     }
 
     /// The cookie's part in the log line.

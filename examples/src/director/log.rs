@@ -75,6 +75,19 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Of a connection without requests.
+    pub(crate) fn of_connection() -> Self {
+        Self {
+            method: Method::CONNECT,
+            target: Uri::default(),
+            version: Version::HTTP_09,
+            queued: None,
+            connect: None,
+            response: None,
+            cookie: CookieState::Unused,
+        }
+    }
+
     /// Of a request as it came.
     pub(crate) fn new<B>(request: &Request<B>) -> Self {
         Self {

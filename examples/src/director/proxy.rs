@@ -16,9 +16,11 @@ use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody, Upload};
 use crate::choose::choose;
 use crate::client::Client;
+use crate::config::OnDown;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::persistence::Session;
+use crate::pump::Idle;
 use crate::site::Server;
 use crate::tunnel::Tunnel;
 use crate::upstream::{self, ConnectError, Upstream};
@@ -38,7 +40,8 @@ pub(crate) async fn handle(
             ResponseBody::Relay(Relay::new(body, exchange))
         }),
         Ok(Answer { response, upgraded: Some(upstream) }) => {
-            let idle = exchange.frontend.farm.config.timeouts.tunnel;
+            let tunnel = exchange.frontend.farm.config.timeouts.tunnel;
+            let idle = Idle { client: tunnel, server: tunnel };
             *client.tunnel.borrow_mut() = Some(Tunnel::upgraded(upstream, exchange, idle));
             response.map(|_| ResponseBody::Own(bytes::Bytes::new()))
         }
@@ -96,11 +99,14 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
             }
             Err(failed) => failed,
         };
-        exchange.attempt_failed(failed.why);
-        next = failed.unsent;
-        let can_repeat = next.is_some() || (failed.repeatable() && replay.is_some());
+        let server = exchange.attempt_failed(failed.why);
+        let Failed { why, unsent } = failed;
+        // A stall is not tried again: the client has waited long enough, and the server may still be at work.
+        let repeatable = matches!(why, Failure::Connect | Failure::ConnectTimeout | Failure::Broken);
+        next = unsent;
+        let can_repeat = repeatable && (next.is_some() || replay.is_some());
         if !can_repeat || exchange.retries >= farm.config.retries {
-            return Err(failed.why);
+            return Err(why);
         }
         exchange.retries += 1;
         if farm.config.redispatch {
@@ -110,7 +116,9 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
             same = Some(id);
             tokio::time::sleep(SAME_SERVER_PAUSE.min(farm.config.timeouts.connect)).await;
         }
-        exchange.count_retry(id);
+        if let Some(server) = server {
+            exchange.count_retry(&server);
+        }
     }
 }
 
@@ -162,11 +170,6 @@ struct Failed {
 impl Failed {
     fn new(why: Failure) -> Self {
         Self { why, unsent: None }
-    }
-
-    /// Whether the server, rather than the client or the clock, is the reason.
-    fn repeatable(&self) -> bool {
-        matches!(self.why, Failure::Connect | Failure::ConnectTimeout | Failure::Broken)
     }
 }
 
@@ -235,14 +238,8 @@ async fn send(
     client.watch.wait_for(Wait::Server, Instant::now());
     let answer = upstream.sender.try_send_request(request);
     exchange.upstream = Some(upstream);
-    let lease = exchange.lease.as_ref();
-    let mut removed = pin!(async {
-        match lease {
-            Some(lease) if lease.can_be_removed() => lease.until_removed().await,
-            _ => std::future::pending().await,
-        }
-    });
-    let watches_removal = lease.is_some_and(|lease| lease.can_be_removed());
+    let removable = exchange.frontend.farm.config.on_down == OnDown::Remove;
+    let mut removed = pin!(exchange.until_server_removed());
     let mut answer = pin!(answer);
     let sent = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
@@ -254,7 +251,7 @@ async fn send(
                 _ => Failure::ClientTimeout,
             }));
         }
-        if watches_removal && removed.as_mut().poll(cx).is_ready() {
+        if removable && removed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Failure::Broken));
         }
         Poll::Pending

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lb_core::{Spec, Weight};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{self, Config, Tier};
 use crate::counters::{Counter, FrontendCounters, PerWorker, ServerCounters};
-use crate::lb_sched::Balancer;
+use lb_sched::Balancer;
 use crate::queue::Queue;
 
 /// A configuration that is being served.
@@ -78,6 +78,45 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// What it counts; another server of this name (at another address, after a reload) goes on counting here.
     pub(crate) counters: Arc<PerWorker<ServerCounters>>,
+    /// Whether it was taken out of service together with its connections.
+    removal: Removal,
+}
+
+/// Says to connections that their server is gone.
+#[derive(Debug, Default)]
+struct Removal {
+    removed: AtomicBool,
+    told: Notify,
+}
+
+impl Server {
+    /// Whether its connections are to end.
+    pub(crate) fn removed(&self) -> bool {
+        self.removal.removed.load(Ordering::Relaxed)
+    }
+
+    /// Ends its connections, or lets new ones live again.
+    pub(crate) fn set_removed(&self, removed: bool) {
+        self.removal.removed.store(removed, Ordering::SeqCst);
+        if removed {
+            self.removal.told.notify_waiters();
+        }
+    }
+
+    /// Returns when its connections are to end.
+    pub(crate) async fn until_removed(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.removal.told.notified());
+            told.as_mut().enable();
+            if self.removal.removed.load(Ordering::SeqCst) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// What became of a request, for outlier detection.
+    pub(crate) fn report(&self, _good: bool) {}
 }
 
 impl Site {
@@ -136,14 +175,25 @@ impl FrontendState {
 }
 
 impl Farm {
+    /// Requests that its servers work on now.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let snapshot = self.balancer.snapshot();
+        snapshot.backends().iter().map(|backend| u64::from(backend.load().active())).sum()
+    }
+
+    /// Requests that one server works on now.
+    pub(crate) fn in_flight_on(&self, server: &Server) -> u32 {
+        let snapshot = self.balancer.snapshot();
+        snapshot.find(&server.name).map_or(0, |backend| backend.load().active())
+    }
+
     fn build(config: config::Backend, old: Option<&Farm>, workers: usize) -> Self {
         let balancer = match old {
             Some(old) if old.config.algorithm == config.algorithm => old.balancer.clone(),
             _ => Balancer::new(config.algorithm),
         };
-        let known: HashMap<&str, &Arc<Server>> = HashMap::new();
         let snapshot = old.map(|old| old.balancer.snapshot());
-        let mut known = known;
+        let mut known: HashMap<&str, &Arc<Server>> = HashMap::new();
         if let Some(snapshot) = &snapshot {
             known.extend(snapshot.backends().iter().map(|backend| (backend.name(), backend.payload())));
         }
@@ -173,6 +223,7 @@ fn spec(server: &config::Server, known: Option<&Arc<Server>>, workers: usize) ->
             name: Arc::from(server.name.as_str()),
             address: server.address,
             counters: known.map_or_else(|| Arc::new(PerWorker::new(workers)), |old| Arc::clone(&old.counters)),
+            removal: Removal::default(),
         }),
     };
     let weight = Weight::new(u16::try_from(server.weight).unwrap_or(u16::MAX));

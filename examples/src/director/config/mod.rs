@@ -12,6 +12,7 @@ mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use lb_sched::Algorithm;
 use std::sync::Arc;
 use std::time::Duration;
 
