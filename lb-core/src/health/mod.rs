@@ -1,0 +1,15 @@
+//! Health of servers.
+#[cfg(feature = "serde")]
+mod duration;
+mod error;
+mod flapping;
+mod observe;
+mod slow_start;
+mod spread;
+mod state;
+
+pub use error::ConfigError;
+pub use flapping::Flapping;
+pub use observe::{Observe, OnError};
+pub use slow_start::{Curve, SlowStart};
+pub use state::{Cause, Checker, Config, Initial, Phase, Transition, Verdict};
