@@ -31,7 +31,8 @@ fn parse(text: &str) -> Option<Duration> {
 
 fn print(duration: Duration) -> String {
     let nanos = duration.as_nanos();
-    let (unit, size) = UNITS.iter().find(|(_, size)| nanos % u128::from(*size) == 0).unwrap_or(&UNITS[6]);
+    let (unit, size) =
+        UNITS.iter().find(|(_, size)| nanos.is_multiple_of(u128::from(*size))).unwrap_or(&UNITS[6]);
     if nanos == 0 { String::from("0s") } else { format!("{}{unit}", nanos / u128::from(*size)) }
 }
 

@@ -4,6 +4,7 @@ mod duration;
 mod error;
 mod flapping;
 mod observe;
+pub mod outlier;
 mod slow_start;
 mod spread;
 mod state;
