@@ -318,7 +318,7 @@ mod tests {
             let mut condition = Condition::new(OnDown::Remove, Some(slow()), false);
             let mut now = Timestamp::ZERO;
             for (pause, voice, good) in events {
-                now = now + Duration::from_secs(pause);
+                now += Duration::from_secs(pause);
                 match voice {
                     0 => condition.set_checked(now, good),
                     1 => condition.set_ejected(now, !good),

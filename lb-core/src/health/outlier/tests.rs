@@ -244,7 +244,7 @@ proptest! {
         let mut now = Timestamp::ZERO;
         let mut away: BTreeMap<usize, Timestamp> = BTreeMap::new();
         for (pause, servers, requests) in steps {
-            now = now + Duration::from_secs(pause);
+            now += Duration::from_secs(pause);
             let shrank = servers < bench.counters.len();
             bench.counters.resize_with(servers, Counters::new);
             away.retain(|key, _| *key < servers);

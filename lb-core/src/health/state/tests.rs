@@ -278,7 +278,7 @@ proptest! {
         let mut now = Timestamp::ZERO;
         let (mut passes, mut failures, mut fell, mut proven) = (0, 0, None, false);
         for (event, pause) in events {
-            now = now + Duration::from_millis(pause);
+            now += Duration::from_millis(pause);
             let was_up = checker.is_up();
             let transition = match event {
                 Event::Probe(passed) => {
