@@ -266,7 +266,7 @@ impl Totals {
     /// Adds one server.
     pub fn add(&mut self, server: &Server) {
         self.servers += 1;
-        self.usable += u64::from(server.condition().takes_work() && server.effective_weight > 0);
+        self.usable += u64::from(server.takes_new_work());
         self.weight += u64::from(server.effective_weight);
         self.in_flight += server.in_flight;
         self.queued += server.queued;

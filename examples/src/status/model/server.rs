@@ -72,6 +72,11 @@ impl Server {
             (Admin::Ready, HealthState::Unchecked) => Condition::Unchecked,
         }
     }
+
+    /// Whether it may get a request that no session pins: by its condition, and by a weight above 0.
+    pub fn takes_new_work(&self) -> bool {
+        self.condition().takes_work() && self.effective_weight > 0
+    }
 }
 
 /// What the operator wants of a server.
@@ -230,7 +235,7 @@ impl Condition {
         }
     }
 
-    /// Whether it may get a request that no session pins.
+    /// Whether a server in this condition takes new work.
     pub fn takes_work(self) -> bool {
         matches!(self, Self::Up | Self::Starting | Self::Unchecked)
     }
