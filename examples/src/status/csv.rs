@@ -146,7 +146,7 @@ fn frontend_line(frontend: &Frontend) -> Line<'_> {
         slim: frontend.connections_limit,
         stot: Some(frontend.connections_total),
         qcur: frontend.queued,
-        rate: frontend.requests_per_second,
+        rate: thousandths(frontend.requests_per_second),
         req_tot: frontend.requests,
         dreq: Some(frontend.denied),
         bin: frontend.bytes_in,
@@ -182,7 +182,7 @@ fn server_line<'a>(backend: &'a Backend, server: &'a Server) -> Line<'a> {
         scur: server.in_flight,
         slim: server.limit,
         qcur: server.queued,
-        rate: server.requests_per_second,
+        rate: thousandths(server.requests_per_second),
         req_tot: server.requests,
         succ: Some(server.successes),
         eresp: Some(server.failures),
@@ -196,7 +196,7 @@ fn server_line<'a>(backend: &'a Backend, server: &'a Server) -> Line<'a> {
         rise: checked.then_some(health.rise),
         check_fail: checked.then_some(health.failed),
         fall: checked.then_some(health.fall),
-        lastchg: health.since_seconds,
+        lastchg: health.since_seconds.map(thousandths),
         pinned: Some(server.pinned_sessions),
         ..Line::default()
     }
@@ -224,7 +224,7 @@ fn backend_line(backend: &Backend) -> Line<'_> {
         scur: totals.in_flight,
         qcur: backend.queued + totals.queued,
         qlimit: backend.queue_limit,
-        rate: totals.requests_per_second,
+        rate: thousandths(totals.requests_per_second),
         req_tot: totals.requests,
         succ: Some(totals.successes),
         eresp: Some(totals.failures),
@@ -255,7 +255,7 @@ impl<'a> Line<'a> {
     }
 
     fn latency(self, latency: &Latency) -> Self {
-        let ms = |seconds: Option<f64>| seconds.map(|s| s * 1000.0);
+        let ms = |seconds: Option<f64>| seconds.map(milliseconds);
         Self {
             lat_ewma_ms: ms(latency.ewma_seconds),
             lat_p50_ms: ms(latency.p50_seconds),
@@ -270,11 +270,20 @@ impl<'a> Line<'a> {
             check_kind: &check.kind,
             check_ok: Some(check.ok.into()),
             check_desc: &check.result,
-            check_ms: Some(check.duration_seconds * 1000.0),
-            check_age_s: Some(check.age_seconds),
+            check_ms: Some(milliseconds(check.duration_seconds)),
+            check_age_s: Some(thousandths(check.age_seconds)),
             ..self
         }
     }
+}
+
+/// Digits beyond the third say nothing and make the lines long.
+fn thousandths(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}
+
+fn milliseconds(seconds: f64) -> f64 {
+    thousandths(seconds * 1e3)
 }
 
 #[cfg(test)]

@@ -153,3 +153,120 @@ fn tiles(root: &At) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::model::{Backend, Check, Frontend, HISTORY, Health, Server, Transition};
+    use crate::status::sample;
+
+    /// The values of an attribute, in their order.
+    fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+        let start = format!(" {name}=\"");
+        page.split(&start).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    #[test]
+    fn every_string_is_escaped() {
+        let evil = || "\"'><script>alert(1)</script>&amp;".to_owned();
+        let check = Check { kind: evil(), result: evil(), ..Check::default() };
+        let change = Transition { reason: evil(), ..Transition::default() };
+        let health = Health { last_check: Some(check), history: vec![change], ..Health::default() };
+        let server = Server { name: evil(), address: evil(), health, ..Server::default() };
+        let page = render(&Status {
+            name: evil(),
+            version: evil(),
+            node: evil(),
+            frontends: vec![Frontend {
+                name: evil(),
+                bind: vec![evil()],
+                backend: evil(),
+                ..Frontend::default()
+            }],
+            backends: vec![Backend {
+                name: evil(),
+                algorithm: evil(),
+                servers: vec![server],
+                ..Backend::default()
+            }],
+            ..Status::default()
+        });
+        let body = page.replacen(&format!("<script>{SCRIPT}</script>"), "", 1);
+        assert!(!body.contains("<script"), "a string became an element");
+        assert!(!body.contains("\"'>"), "a string left its attribute");
+        // Title (2), header (3), shape (3), frontend (3), backend (2 and a label), server (2), health (3).
+        assert_eq!(body.matches("script&gt;alert(1)").count(), 2 + 3 + 3 + 3 + 3 + 2 + 3);
+    }
+
+    #[test]
+    fn every_pointer_of_the_page_leads_somewhere() {
+        let status = sample::at(100.0);
+        let (page, value) = (render(&status), json::value(&status));
+        let mut seen = 0;
+        for name in [
+            "data-p",
+            "data-if",
+            "data-unless",
+            "data-state-p",
+            "data-spark",
+            "data-bar",
+            "data-list",
+            "data-row",
+        ] {
+            for pointer in attributes(&page, name) {
+                assert!(value.pointer(pointer).is_some(), "{name}={pointer}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 200, "only {seen} pointers found");
+        for row in attributes(&page, "data-row") {
+            let columns =
+                if row.starts_with("/frontends") { &tables::FRONTEND[..] } else { &tables::SERVER[..] };
+            for (_, sort) in columns {
+                assert!(value.pointer(&format!("{row}{sort}")).is_some(), "{row}{sort}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_script_knows_the_same_formats_and_sizes() {
+        let page = render(&sample::at(100.0));
+        for format in attributes(&page, "data-f") {
+            let known = SCRIPT.contains(&format!("    {format}: (v) =>"))
+                || SCRIPT.contains(&format!("    {format}(v) {{"));
+            assert!(known, "page.js has no format {format}");
+        }
+        let (width, height) = super::super::format::SPARK;
+        for constant in [
+            format!("historyLength = {HISTORY},"),
+            format!("sparkWidth = {width},"),
+            format!("sparkHeight = {height},"),
+            format!("changesShown = {};", at::CHANGES),
+        ] {
+            assert!(SCRIPT.contains(&constant), "page.js has another {constant}");
+        }
+    }
+
+    #[test]
+    fn nothing_comes_from_elsewhere() {
+        let page = render(&sample::at(100.0)).replace(ICON, "");
+        for sign in ["http://", "https://", " src=", "@import", "url(", " style=", " onclick="] {
+            assert!(!page.contains(sign), "{sign}");
+        }
+    }
+
+    #[test]
+    fn the_policy_names_what_is_in_the_page() {
+        // printf 'abc' | openssl dgst -sha256 -binary | base64
+        assert_eq!(hash("abc"), "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
+        let page = render(&Status::default());
+        for (tag, directive) in [("style", "style-src"), ("script", "script-src")] {
+            let inside = page
+                .split(&format!("<{tag}>"))
+                .nth(1)
+                .and_then(|rest| rest.split(&format!("</{tag}>")).next());
+            let allowed = format!("{directive} '{}';", hash(inside.expect("the page has one")));
+            assert!(POLICY.contains(&allowed), "{allowed} is not in {}", POLICY.as_str());
+        }
+    }
+}

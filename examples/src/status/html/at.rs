@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::status::format::{Format, SPARK, peak, rfc3339, spark};
 
 /// Changes of health shown of each server.
-const CHANGES: usize = 10;
+pub(super) const CHANGES: usize = 10;
 
 /// A place in the JSON value.
 pub(super) struct At<'a> {
@@ -60,7 +60,7 @@ impl At<'_> {
         html! { span data-unless=(self.path(below)) hidden[self.is(below)] { (content) } }
     }
 
-    /// Attributes that colour an element by a condition.
+    /// Latency over time.
     pub(super) fn sparkline(&self, below: &str) -> Markup {
         let (width, height) = SPARK;
         let history = self.value(below);

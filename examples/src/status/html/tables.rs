@@ -6,7 +6,7 @@ use super::at::At;
 use crate::status::format::Format;
 
 /// A column: its heading, and the pointer that it sorts by, from the row on.
-type Column = (&'static str, &'static str);
+pub(super) type Column = (&'static str, &'static str);
 
 /// A table with sortable columns, in a frame that scrolls sideways and can be focused for it.
 fn table(label: Markup, columns: &[Column], body: Markup, foot: Markup) -> Markup {
@@ -43,9 +43,14 @@ fn two(value: Markup, below: Markup) -> Markup {
     html! { b { (value) } div .sub { (below) } }
 }
 
+/// A value with its limit beside it.
+fn of(value: Markup, limit: Markup) -> Markup {
+    html! { b { (value) } " " small { (limit) } }
+}
+
 /// Named values, in columns.
 fn pairs(values: &[(&str, Markup)]) -> Markup {
-    html! { dl .pairs { @for (name, value) in values { div { dt { (name) } dd { (value) } } } } }
+    html! { dl .pairs .wide[values.len() > 4] { @for (name, value) in values { div { dt { (name) } dd { (value) } } } } }
 }
 
 fn responses(at: &At, below: &str) -> Markup {
@@ -58,7 +63,7 @@ fn traffic(at: &At, below: &str) -> Markup {
     pairs(&[("in", bytes("bytes_in")), ("out", bytes("bytes_out"))])
 }
 
-const FRONTEND: [Column; 9] = [
+pub(super) const FRONTEND: [Column; 9] = [
     ("Frontend", "/name"),
     ("Listens on", "/bind/0"),
     ("Connections", "/connections"),
@@ -104,20 +109,17 @@ pub(super) fn frontends(root: &At) -> Markup {
     table(html! { "Frontends" }, &FRONTEND, rows, html! {})
 }
 
-const SERVER: [Column; 13] = [
+pub(super) const SERVER: [Column; 10] = [
     ("Server", "/name"),
     ("State", "/condition"),
     ("Weight", "/effective_weight"),
     ("In flight", "/in_flight"),
-    ("Waiting", "/queued"),
     ("Requests/s", "/requests_per_second"),
     ("Requests", "/requests"),
     ("Failed", "/failures"),
     ("Responses", "/responses/5xx"),
     ("Bytes", "/bytes_out"),
     ("Latency", "/latency/ewma_seconds"),
-    ("Last minute", "/latency/p99_seconds"),
-    ("Health", "/health/last_check/ok"),
 ];
 
 /// A backend and its servers.
@@ -144,10 +146,12 @@ fn server_row(at: &At) -> Markup {
                 two(at.text("name"), html! {
                     (at.text("address")) (at.given("backup", html! { " " span .tag { "backup" } }))
                 }),
-                html! { span .state { (at.text("condition")) } div .sub { (at.text("note")) (since(at)) } },
-                two(at.count("effective_weight"), html! { "of " (at.count("weight")) }),
-                two(at.count("in_flight"), at.show("limit", Format::Limit)),
-                two(at.count("queued"), html! { (at.count("pinned_sessions")) " pinned" }),
+                state(at),
+                of(at.count("effective_weight"), html! { "of " (at.count("weight")) }),
+                html! {
+                    (of(at.count("in_flight"), at.show("limit", Format::Limit)))
+                    (pairs(&[("queued", at.count("queued")), ("pinned", at.count("pinned_sessions"))]))
+                },
                 two(at.show("requests_per_second", Format::Rate), html! {
                     (at.bar("share")) (at.show("share", Format::Ratio))
                 }),
@@ -155,19 +159,38 @@ fn server_row(at: &At) -> Markup {
                 failures(at, ""),
                 responses(at, "responses"),
                 traffic(at, ""),
-                two(at.show("latency/ewma_seconds", Format::Latency), pairs(&[
-                    ("p50", at.show("latency/p50_seconds", Format::Latency)),
-                    ("p99", at.show("latency/p99_seconds", Format::Latency)),
-                ])),
-                at.sparkline("latency/history"),
-                health(at),
+                latency(at),
             ]))
         }
     }
 }
 
-fn since(at: &At) -> Markup {
-    at.given("health/since_seconds", html! { "since " (at.show("health/since_seconds", Format::Age)) })
+fn state(at: &At) -> Markup {
+    let health = |field: &str| format!("health/{field}");
+    let since = html! { " for " (at.show(&health("since_seconds"), Format::Age)) };
+    let passed = health("last_check/ok");
+    let check = html! {
+        div {
+            span .check data-state-p=(at.path(&passed)) data-state=(at.is(&passed)) {
+                (at.show(&passed, Format::Passed))
+            }
+            ": " (at.text(&health("last_check/result")))
+        }
+        div .sub {
+            (at.text(&health("last_check/kind"))) ", "
+            (at.show(&health("last_check/duration_seconds"), Format::Latency)) ", "
+            (at.show(&health("last_check/age_seconds"), Format::Age)) " ago"
+        }
+    };
+    html! {
+        div .line {
+            span .state { (at.text("condition")) }
+            span .sub { (at.given(&health("since_seconds"), since)) (at.given("note", html! { ", " (at.text("note")) })) }
+        }
+        (at.given(&health("last_check"), check))
+        (at.missing(&health("last_check"), html! { span .sub { "not checked yet" } }))
+        (at.changes(&health("history")))
+    }
 }
 
 fn attempts(at: &At, below: &str) -> Markup {
@@ -180,50 +203,37 @@ fn attempts(at: &At, below: &str) -> Markup {
 
 fn failures(at: &At, below: &str) -> Markup {
     let count = |field: &str| at.count(&format!("{below}{field}"));
+    let kinds = [("connect", "connect_errors"), ("retried", "retries"), ("moved on", "redispatches")];
     html! {
         b { (count("failures")) }
-        (pairs(&[
-            ("connect", count("connect_errors")),
-            ("retried", count("retries")),
-            ("moved on", count("redispatches")),
-        ]))
+        (pairs(&kinds.map(|(name, field)| (name, count(field)))))
     }
 }
 
-fn health(at: &At) -> Markup {
-    let check = at.given("health/last_check", html! {
-        div {
-            span .check data-state-p=(at.path("health/last_check/ok")) data-state=(at.is("health/last_check/ok")) {
-                (at.show("health/last_check/ok", Format::Passed))
-            }
-            ": " (at.text("health/last_check/result"))
-        }
-        div .sub {
-            (at.text("health/last_check/kind")) ", "
-            (at.show("health/last_check/duration_seconds", Format::Latency)) ", "
-            (at.show("health/last_check/age_seconds", Format::Age)) " ago"
-        }
-    });
+fn latency(at: &At) -> Markup {
+    let value = |field: &str| at.show(&format!("latency/{field}_seconds"), Format::Latency);
     html! {
-        (check)
-        (at.missing("health/last_check", html! { "not checked yet" }))
-        (at.changes("health/history"))
+        b { (value("ewma")) }
+        (at.sparkline("latency/history"))
+        (pairs(&[("p50", value("p50")), ("p99", value("p99"))]))
     }
 }
 
 fn totals(at: &At) -> [Markup; SERVER.len()] {
     [
-        html! { "All servers" },
-        html! { (at.count("totals/usable")) " " (at.show("totals/servers", Format::Limit)) " usable" },
-        two(at.count("totals/weight"), html! {}),
-        two(at.count("totals/in_flight"), html! {}),
+        html! { b { "All servers" } },
         two(
-            at.count("queued"),
-            html! {
-                (at.show("queue_limit", Format::Limit)) br;
-                (at.count("totals/queued")) " at servers" br;
-                (at.count("totals/pinned_sessions")) " pinned"
-            },
+            html! { (at.count("totals/usable")) " " (at.show("totals/servers", Format::Limit)) " usable" },
+            html! { (at.count("unavailable")) " answered 503 for want of a server" },
+        ),
+        two(at.count("totals/weight"), html! {}),
+        two(
+            at.count("totals/in_flight"),
+            pairs(&[
+                ("queued", html! { (at.count("queued")) " " (at.show("queue_limit", Format::Limit)) }),
+                ("at servers", at.count("totals/queued")),
+                ("pinned", at.count("totals/pinned_sessions")),
+            ]),
         ),
         two(at.show("totals/requests_per_second", Format::Rate), html! {}),
         attempts(at, "totals/"),
@@ -231,7 +241,5 @@ fn totals(at: &At) -> [Markup; SERVER.len()] {
         responses(at, "totals/responses"),
         traffic(at, "totals/"),
         html! {},
-        html! {},
-        html! { (at.count("unavailable")) " answered 503 for want of a server" },
     ]
 }
