@@ -184,6 +184,7 @@ fn both_ways_show_the_same() {
     let shown = r#"
         const all = (selector, get) => [...document.querySelectorAll(selector)].map(get);
         return [
+            document.title,
             document.querySelector("header > div").textContent,
             document.querySelector("main").textContent,
             all(".spark", (node) => node.getAttribute("aria-label") + node.firstElementChild.getAttribute("d")),

@@ -290,7 +290,10 @@ fn milliseconds(seconds: f64) -> f64 {
 mod tests {
     use std::collections::HashMap;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::status::model::Health;
     use crate::status::sample;
 
     fn read(text: &str) -> Vec<HashMap<String, String>> {
@@ -348,6 +351,18 @@ mod tests {
         assert!(text.contains("\n\"x,\"\"y\"\"\",\"say \"\"hi\"\"\",2,http,"), "{text}");
         let back: Vec<_> = read(&text).into_iter().map(|line| line["svname"].clone()).collect();
         assert_eq!(back[..names.len()], names);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_survives(name in "([,\"\\\\\n\r{}=# ]|\\PC)*", result in "([,\"\\\\\n\r{}=# ]|\\PC)*") {
+            let health = Health { last_check: Some(Check { result: result.clone(), ..Check::default() }), ..Health::default() };
+            let server = Server { name: name.clone(), health, ..Server::default() };
+            let backend = Backend { servers: vec![server], ..Backend::default() };
+            let lines = read(&render(&Status { backends: vec![backend], ..Status::default() }));
+            prop_assert_eq!(lines.len(), 2);
+            prop_assert_eq!((&lines[0]["svname"], &lines[0]["check_desc"]), (&name, &result));
+        }
     }
 
     #[test]

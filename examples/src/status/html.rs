@@ -74,7 +74,7 @@ pub fn render(status: &Status) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 noscript { meta http-equiv="refresh" content=(RELOAD_SECONDS); }
-                title { (status.name) " · " (status.node) }
+                title { (title(&root)) }
                 link rel="icon" href=(ICON);
                 style { (PreEscaped(STYLE)) }
             }
@@ -98,6 +98,13 @@ pub fn render(status: &Status) -> String {
         }
     }
     .into_string()
+}
+
+/// What a tab among many has to say: `4 of 4 usable · director · ha1`.
+fn title(root: &At) -> String {
+    let show = |field, format: Format| format.show(root.value(field));
+    let (usable, servers) = (show("summary/usable", Format::Count), show("summary/servers", Format::Limit));
+    format!("{usable} {servers} usable · {} · {}", show("name", Format::Text), show("node", Format::Text))
 }
 
 fn head(root: &At) -> Markup {
@@ -124,26 +131,24 @@ fn head(root: &At) -> Markup {
 
 fn tiles(root: &At) -> Markup {
     let sum = |field: &str, format| root.show(&format!("summary/{field}"), format);
+    let with = |field, format, words: &str| html! { (sum(field, format)) " " (words) };
     let tiles = [
         ("Servers usable", sum("usable", Format::Count), sum("servers", Format::Limit)),
-        (
-            "Requests/s",
-            sum("requests_per_second", Format::Rate),
-            html! { (sum("requests", Format::Count)) " in all" },
-        ),
-        ("In flight", sum("in_flight", Format::Count), html! { (sum("queued", Format::Count)) " queued" }),
+        ("Requests/s", sum("requests_per_second", Format::Rate), with("requests", Format::Count, "in all")),
+        ("In flight", sum("in_flight", Format::Count), with("queued", Format::Count, "queued")),
         (
             "Connections",
             sum("connections", Format::Count),
-            html! { (sum("denied", Format::Count)) " denied" },
+            with("connections_total", Format::Count, "in all"),
         ),
+        ("Failed attempts", sum("failures", Format::Count), with("redispatches", Format::Count, "moved on")),
         (
-            "Failed attempts",
-            sum("failures", Format::Count),
-            html! { (sum("timeouts", Format::Count)) " timeouts" },
+            "Answered 5xx",
+            sum("server_errors", Format::Count),
+            with("unavailable", Format::Count, "without a server"),
         ),
-        ("Answered 5xx", sum("server_errors", Format::Count), html! { "to clients" }),
-        ("Sent", sum("bytes_out", Format::Bytes), html! { (sum("bytes_in", Format::Bytes)) " received" }),
+        ("Timeouts", sum("timeouts", Format::Count), with("denied", Format::Count, "denied")),
+        ("Sent", sum("bytes_out", Format::Bytes), with("bytes_in", Format::Bytes, "received")),
     ];
     html! {
         dl .tiles aria-label="Summary" {

@@ -7,19 +7,22 @@
 //! | root | `summary` | the whole process added up: [`Summary`] |
 //! | each backend | `totals` | its servers added up: [`Totals`] |
 //! | each server | `condition` | one word, [`Condition::label`](super::model::Condition::label) |
-//! | each server | `note` | what to know about that word: `failing 1/3`, `at 33 % of its weight` |
+//! | each server | `condition_seconds` | for how long, where its health decides; `null` where the operator does |
+//! | each server | `note` | what else to know about it: `failing 1/3`, `at 33 % of its weight`, `checks say up` |
 //! | each server | `share` | its part of the backend's requests per second, 0–1; `null` without requests |
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::model::{Backend, Server, Status, Totals};
+use super::model::{Backend, Condition, HealthState, Server, Status, Totals};
 
 /// The whole process added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Client connections open now.
     pub connections: u64,
+    /// Client connections accepted.
+    pub connections_total: u64,
     /// Requests received.
     pub requests: u64,
     /// Requests received per second.
@@ -34,6 +37,10 @@ pub struct Summary {
     pub usable: u64,
     /// Attempts that failed at a server.
     pub failures: u64,
+    /// Attempts that went on to another server.
+    pub redispatches: u64,
+    /// Requests answered 503 because no server could take them.
+    pub unavailable: u64,
     /// Responses of 500–599 sent to clients.
     pub server_errors: u64,
     /// Requests or connections refused.
@@ -52,6 +59,7 @@ impl Summary {
         let mut sum = Self::default();
         for frontend in &status.frontends {
             sum.connections += frontend.connections;
+            sum.connections_total += frontend.connections_total;
             sum.requests += frontend.requests;
             sum.requests_per_second += frontend.requests_per_second;
             sum.server_errors += frontend.responses.server_error;
@@ -67,6 +75,8 @@ impl Summary {
             sum.servers += totals.servers;
             sum.usable += totals.usable;
             sum.failures += totals.failures;
+            sum.redispatches += totals.redispatches;
+            sum.unavailable += backend.unavailable;
         }
         sum
     }
@@ -81,6 +91,7 @@ pub fn value(status: &Status) -> Value {
         value["totals"] = json!(totals);
         for (value, server) in items(&mut value["servers"]).zip(&backend.servers) {
             value["condition"] = json!(server.condition().label());
+            value["condition_seconds"] = json!(condition_seconds(server));
             value["note"] = json!(note(server));
             value["share"] = json!(share(server, &totals));
         }
@@ -114,11 +125,23 @@ fn items(list: &mut Value) -> impl Iterator<Item = &mut Value> {
     list.as_array_mut().into_iter().flatten()
 }
 
+fn condition_seconds(server: &Server) -> Option<f64> {
+    server.health.since_seconds.filter(|_| !by_operator(server.condition()))
+}
+
 fn note(server: &Server) -> String {
+    let condition = server.condition();
     match server.slow_start {
-        Some(share) if share < 1.0 => format!("at {:.0} % of its weight", share * 100.0),
+        Some(share) if condition == Condition::Starting => format!("at {:.0} % of its weight", share * 100.0),
+        _ if by_operator(condition) && server.health.state != HealthState::Unchecked => {
+            format!("checks say {}", server.health.state.label())
+        }
         _ => server.health.progress(),
     }
+}
+
+fn by_operator(condition: Condition) -> bool {
+    matches!(condition, Condition::Draining | Condition::Maintenance)
 }
 
 fn share(server: &Server, totals: &Totals) -> Option<f64> {
@@ -153,6 +176,23 @@ mod tests {
         let shares: f64 = servers.iter().map(|s| s["share"].as_f64().unwrap()).sum();
         assert!((shares - 1.0).abs() < 1e-9, "{shares}");
         assert_eq!(value["summary"]["servers"], 4);
+    }
+
+    #[test]
+    fn notes_say_what_the_condition_does_not() {
+        let value = value(&sample::at(100.0));
+        let servers = value["backends"][0]["servers"].as_array().unwrap();
+        let notes: Vec<_> =
+            servers.iter().map(|s| (&s["condition"], &s["note"], &s["condition_seconds"])).collect();
+        let expected = [
+            ("up", "", json!(100.0)),
+            ("starting", "at 25 % of its weight", json!(6.0)),
+            ("draining", "checks say up", json!(null)),
+            ("up", "failing 1/3", json!(100.0)),
+        ];
+        for (shown, (condition, note, seconds)) in notes.into_iter().zip(expected) {
+            assert_eq!(shown, (&json!(condition), &json!(note), &seconds));
+        }
     }
 
     #[test]

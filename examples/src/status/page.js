@@ -83,6 +83,8 @@
   const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
   function fill(status) {
+    const { summary, name, node } = status;
+    document.title = `${show("count", summary.usable)} ${show("limit", summary.servers)} usable · ${name} · ${node}`;
     all("[data-p]", (node) => setText(node, show(node.dataset.f, at(status, node.dataset.p))));
     all("[data-if]", (node) => { node.hidden = !is(at(status, node.dataset.if)); });
     all("[data-unless]", (node) => { node.hidden = is(at(status, node.dataset.unless)); });

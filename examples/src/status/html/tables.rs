@@ -167,7 +167,7 @@ fn server_row(at: &At) -> Markup {
 
 fn state(at: &At) -> Markup {
     let health = |field: &str| format!("health/{field}");
-    let since = html! { " for " (at.show(&health("since_seconds"), Format::Age)) };
+    let since = html! { " for " (at.show("condition_seconds", Format::Age)) };
     let passed = health("last_check/ok");
     let check = html! {
         div {
@@ -185,7 +185,8 @@ fn state(at: &At) -> Markup {
     html! {
         div .line {
             span .state { (at.text("condition")) }
-            span .sub { (at.given(&health("since_seconds"), since)) (at.given("note", html! { ", " (at.text("note")) })) }
+            span .sub { (at.given("condition_seconds", since)) }
+            " " span .note { (at.text("note")) }
         }
         (at.given(&health("last_check"), check))
         (at.missing(&health("last_check"), html! { span .sub { "not checked yet" } }))
