@@ -272,6 +272,9 @@ mod tests {
     use super::*;
     use crate::status::sample;
 
+    /// Any text, rich in what a label may stumble over.
+    const ANY: &str = "([,\"\\\\\n\r{}=# ]|\\PC)*";
+
     /// One line of samples: name, labels in order, value.
     type Sample = (String, Vec<(String, String)>, f64);
 
@@ -413,7 +416,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_and_number_survives(name in "([,\"\\\\\n\r{}=# ]|\\PC)*", rate in any::<f64>()) {
+        fn any_name_and_number_survives(name in ANY, rate in any::<f64>()) {
             let server = Server { name: name.clone(), requests_per_second: rate, ..Server::default() };
             let backend = Backend { name: name.clone(), servers: vec![server], ..Backend::default() };
             let samples = parse(&render(&Status { backends: vec![backend], ..Status::default() })).unwrap();
