@@ -1,5 +1,5 @@
-//! The status page in a real browser: live, without scripts, in light and dark, wide and narrow, cut off from its
-//! director. The screenshots stay in cargo's `target/tmp` to be looked at.
+//! The status page in a real browser: live, without scripts, in light and dark, wide and narrow, cut off from
+//! its director. The screenshots stay in cargo's `target/tmp` to be looked at.
 //!
 //! `apt-get install --no-install-recommends chromium chromium-driver`, then
 //! `cargo test -p lb-examples --test status_page -- --include-ignored`.
@@ -187,7 +187,8 @@ fn both_ways_show_the_same() {
             document.title,
             document.querySelector("header > div").textContent,
             document.querySelector("main").textContent,
-            all(".spark", (node) => node.getAttribute("aria-label") + node.firstElementChild.getAttribute("d")),
+            all(".spark", (node) => node.getAttribute("aria-label")),
+            all(".spark path", (node) => node.getAttribute("d")),
             all("[data-bar]", (node) => node.getAttribute("width")),
             all("[data-state]", (node) => node.dataset.state),
             all("[data-if], [data-unless]", (node) => node.hidden),
@@ -201,7 +202,8 @@ fn both_ways_show_the_same() {
     browser.open(&site.url());
     // Empty every value first, so that what is compared was written by the script.
     browser.run("document.querySelectorAll('main [data-p]').forEach((node) => { node.textContent = '?'; })");
-    browser.wait("live", "return document.body.dataset.live === 'live' && !document.querySelector('main').textContent.includes('?')");
+    let filled = "!document.querySelector('main').textContent.includes('?')";
+    browser.wait("filled again", &format!("return document.body.dataset.live === 'live' && {filled}"));
     assert_eq!(browser.run(shown), still);
 }
 
@@ -264,7 +266,10 @@ fn columns_sort_from_the_keyboard() {
     let browser = Browser::start();
     browser.open(&site.url());
     browser.wait("live", "return document.body.dataset.live === 'live'");
-    let order = "return [...document.querySelectorAll('tr[data-row^=\"/backends/\"] th b')].map((b) => b.textContent).join(' ')";
+    let order = r#"
+        const names = document.querySelectorAll('tr[data-row^="/backends/"] th b');
+        return [...names].map((name) => name.textContent).join(" ");
+    "#;
     let latency = "th[data-sort='/latency/ewma_seconds']";
     let table = [
         (latency, "ascending", "web1 web2 web3 web4"),

@@ -1,9 +1,9 @@
 //! The CSV form: one line for each frontend, server and backend, in the spirit of HAProxy's.
 //!
-//! The first line starts with `# ` and names the columns; later versions may add columns at the end, so read them by
-//! name. A value that does not apply to a line, or is not known, is empty. Fields are quoted as RFC 4180 says, lines
-//! end in a line feed. A backend's servers come before the backend itself, whose `svname` is `BACKEND`; that of a
-//! frontend is `FRONTEND`.
+//! The first line starts with `# ` and names the columns; later versions may add columns at the end, so read
+//! them by name. A value that does not apply to a line, or is not known, is empty. Fields are quoted as RFC
+//! 4180 says, lines end in a line feed. A backend's servers come before the backend itself, whose `svname` is
+//! `BACKEND`; that of a frontend is `FRONTEND`.
 //!
 //! | column | meaning | HAProxy |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! How values look on the page. `page.js` has the same functions under the same names; a test in a browser holds the
-//! two together.
+//! How values look on the page. `page.js` has the same functions under the same names; a test in a browser
+//! holds the two together.
 //!
 //! | format | value | looks like |
 //! |---|---|---|
@@ -155,7 +155,8 @@ pub(super) fn rfc3339(unix_ms: u64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// A sparkline as SVG path data, scaled to its largest value; newest at the right, a gap where nothing was measured.
+/// A sparkline as SVG path data, scaled to its largest value; newest at the right, a gap where nothing was
+/// measured.
 pub(super) fn spark(history: &Value) -> String {
     let values: Vec<_> = history.as_array().into_iter().flatten().map(Value::as_f64).collect();
     let values = &values[values.len().saturating_sub(HISTORY)..];

@@ -1,7 +1,7 @@
 //! The page: every number in plain HTML, kept up to date by `page.js` where scripts run.
 //!
-//! Each value on the page is a `span` with the JSON pointer (RFC 6901) of what it shows in `/status.json` and the
-//! name of its format; the server fills it in once, the script again after each reading. So there is one
+//! Each value on the page is a `span` with the JSON pointer (RFC 6901) of what it shows in `/status.json` and
+//! the name of its format; the server fills it in once, the script again after each reading. So there is one
 //! description of the page, and both ways show the same. Attributes that the script knows:
 //!
 //! | attribute | meaning |
@@ -42,7 +42,8 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
     fill='%232f6fed'%3E%3Crect y='2' width='16' height='3' rx='1.5'/%3E%3Crect y='6.5' width='11' height='3' \
     rx='1.5'/%3E%3Crect y='11' width='6' height='3' rx='1.5'/%3E%3C/g%3E%3C/svg%3E";
 
-/// The page's content security policy: its own style and script, `status.json` of its own origin, nothing else.
+/// The page's content security policy: its own style and script, `status.json` of its own origin, nothing
+/// else.
 pub static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src data:; \
@@ -114,7 +115,8 @@ fn head(root: &At) -> Markup {
                 h1 { (root.text("name")) " " small { (root.text("version")) } }
                 p {
                     "on " b { (root.text("node")) } ", up " b { (root.show("uptime_seconds", Format::Age)) }
-                    ", " b { (root.count("workers")) } " workers, process " b { (root.show("pid", Format::Plain)) }
+                    ", " b { (root.count("workers")) } " workers, process "
+                    b { (root.show("pid", Format::Plain)) }
                 }
             }
             div .live {

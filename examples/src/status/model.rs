@@ -2,8 +2,8 @@
 //!
 //! The engine fills in a [`Status`] once for each reading; every form of the status page is a function of it.
 //! Counters are `u64`, count from the start of the process and never go back. Gauges say what is true now.
-//! Every duration is in seconds and its field says so; a point in time is in milliseconds since the Unix epoch.
-//! What is not known is `None` or an empty list, never a zero that looks measured.
+//! Every duration is in seconds and its field says so; a point in time is in milliseconds since the Unix
+//! epoch. What is not known is `None` or an empty list, never a zero that looks measured.
 //!
 //! Every struct has a `Default`, so that an engine writes what it knows and leaves the rest:
 //!

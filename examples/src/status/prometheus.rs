@@ -1,7 +1,8 @@
 //! The Prometheus form: text exposition format 0.0.4.
 //!
-//! Every family starts with `lb_`; those of a server carry the labels `backend` and `server`, those of a frontend
-//! `frontend`. Counters end in `_total`, units are base units: seconds, bytes. What is not known has no sample.
+//! Every family starts with `lb_`; those of a server carry the labels `backend` and `server`, those of a
+//! frontend `frontend`. Counters end in `_total`, units are base units: seconds, bytes. What is not known has
+//! no sample.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
@@ -278,8 +279,9 @@ mod tests {
     /// One line of samples: name, labels in order, value.
     type Sample = (String, Vec<(String, String)>, f64);
 
-    /// Reads the format as its page describes it and refuses what that page does not allow: a sample before its
-    /// TYPE, a family that is named twice or split, a bad name, a label twice, an unknown escape, a sample twice.
+    /// Reads the format as its page describes it and refuses what that page does not allow: a sample before
+    /// its TYPE, a family that is named twice or split, a bad name, a label twice, an unknown escape, a
+    /// sample twice.
     fn parse(text: &str) -> Result<Vec<Sample>, String> {
         let mut types = HashMap::new();
         let mut seen = HashSet::new();

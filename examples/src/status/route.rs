@@ -16,8 +16,9 @@ pub struct Response {
     pub body: String,
 }
 
-/// Answers a request to read. `target` is the request's path, with or without a query, which is ignored; `read` takes
-/// the status and is called only when the path needs it. The caller refuses methods other than GET and HEAD.
+/// Answers a request to read. `target` is the request's path, with or without a query, which is ignored;
+/// `read` takes the status and is called only when the path needs it. The caller refuses methods other than
+/// GET and HEAD.
 pub fn respond(target: &str, read: impl FnOnce() -> Status) -> Response {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     let (content_type, render): (_, fn(&Status) -> String) = match path {
@@ -34,8 +35,8 @@ pub fn respond(target: &str, read: impl FnOnce() -> Status) -> Response {
 }
 
 impl Response {
-    /// Every header but the length: nothing is stored, nothing is guessed, nothing is embedded, and the page runs only
-    /// its own script.
+    /// Every header but the length: nothing is stored, nothing is guessed, nothing is embedded, and the page
+    /// runs only its own script.
     pub fn headers(&self) -> [(&'static str, &'static str); 7] {
         [
             ("content-type", self.content_type),

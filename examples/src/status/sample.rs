@@ -31,8 +31,8 @@ const CHARACTERS: [Character; 4] = [
     Character { weight: 1, rate: 52.6, latency: 0.0391 },
 ];
 
-/// The director `seconds` after its start: four servers of different speed, one of which is in slow start and one of
-/// which drains. The same argument gives the same status.
+/// The director `seconds` after its start: four servers of different speed, one of which is in slow start and
+/// one of which drains. The same argument gives the same status.
 pub fn at(seconds: f64) -> Status {
     let servers: Vec<_> = (0..CHARACTERS.len()).map(|index| server(index, seconds)).collect();
     let backend = Backend {
@@ -104,14 +104,14 @@ fn server(index: usize, seconds: f64) -> Server {
         requests_per_second: rate * wave(seconds, index),
         successes: requests - failures,
         failures,
-        cancelled: failures / 3,
+        cancelled: failures / 7,
         retries: failures / 2,
         redispatches: failures / 4,
         connect_errors: failures / 5,
         responses: Responses {
             successful: requests - failures,
-            client_error: failures / 2,
-            server_error: failures - failures / 2,
+            client_error: failures / 3,
+            server_error: failures - failures / 3,
             ..Responses::default()
         },
         bytes_in: requests * 412,

@@ -27,7 +27,8 @@ fn table(label: Markup, columns: &[Column], body: Markup, foot: Markup) -> Marku
     }
 }
 
-/// The cells of a row; the first is its heading. Each carries its column's name for screens too narrow for a table.
+/// The cells of a row; the first is its heading. Each carries its column's name for screens too narrow for a
+/// table.
 fn cells(columns: &[Column], cells: &[Markup]) -> Markup {
     debug_assert_eq!(columns.len(), cells.len());
     html! {
@@ -50,7 +51,11 @@ fn of(value: Markup, limit: Markup) -> Markup {
 
 /// Named values, in columns.
 fn pairs(values: &[(&str, Markup)]) -> Markup {
-    html! { dl .pairs .wide[values.len() > 4] { @for (name, value) in values { div { dt { (name) } dd { (value) } } } } }
+    html! {
+        dl .pairs .wide[values.len() > 4] {
+            @for (name, value) in values { div { dt { (name) } dd { (value) } } }
+        }
+    }
 }
 
 fn responses(at: &At, below: &str) -> Markup {
@@ -94,9 +99,12 @@ pub(super) fn frontends(root: &At) -> Markup {
                         }
                     },
                     two(at.count("connections"), html! {
-                        (at.show("connections_limit", Format::Limit)) br; (at.count("connections_total")) " in all"
+                        (at.show("connections_limit", Format::Limit)) br;
+                        (at.count("connections_total")) " in all"
                     }),
-                    two(at.show("requests_per_second", Format::Rate), html! { (at.count("requests")) " in all" }),
+                    two(at.show("requests_per_second", Format::Rate), html! {
+                        (at.count("requests")) " in all"
+                    }),
                     two(at.count("queued"), html! {}),
                     two(at.count("denied"), html! {}),
                     pairs(&timeouts.map(|(name, field)| (name, at.count(&format!("timeouts/{field}"))))),
@@ -127,13 +135,14 @@ pub(super) fn backend(at: &At) -> Markup {
     let rows = html! { @for server in at.each("servers") { (server_row(&server)) } };
     let foot = html! { tfoot role="rowgroup" { tr role="row" { (cells(&SERVER, &totals(at))) } } };
     let heading = at.path.replace('/', "-");
+    let label = html! { "Servers of backend " (at.value("name").as_str().unwrap_or_default()) };
     html! {
         section aria-labelledby=(heading) {
             h2 id=(heading) {
                 "Backend " (at.text("name"))
                 small { (at.text("algorithm")) ", " (at.text("mode")) }
             }
-            (table(html! { "Servers of backend " (at.value("name").as_str().unwrap_or_default()) }, &SERVER, rows, foot))
+            (table(label, &SERVER, rows, foot))
         }
     }
 }

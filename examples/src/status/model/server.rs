@@ -37,7 +37,8 @@ pub struct Server {
     pub requests_per_second: f64,
     /// Requests that ended well.
     pub successes: u64,
-    /// Requests that failed: no connection, broken off, timed out, or a status the configuration calls a failure.
+    /// Requests that failed: no connection, broken off, timed out, or a status the configuration calls a
+    /// failure.
     pub failures: u64,
     /// Requests that the client gave up.
     pub cancelled: u64,
@@ -198,7 +199,8 @@ pub struct Latency {
     pub p50_seconds: Option<f64>,
     /// 99 of 100 answers were faster.
     pub p99_seconds: Option<f64>,
-    /// Mean latency of each of the last seconds, oldest first, at most [`HISTORY`](super::HISTORY); `None` where nothing ended.
+    /// Mean latency of each of the last seconds, oldest first, at most [`HISTORY`](super::HISTORY); `None`
+    /// where nothing ended.
     pub history: Vec<Option<f64>>,
 }
 
