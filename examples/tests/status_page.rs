@@ -143,6 +143,8 @@ fn check_live_page(browser: &Browser, url: &str, servers: &[&str], pictures: &st
     assert_ne!(browser.run(sparks), spark, "the sparklines stand still");
     picture(browser, &format!("{pictures}-light"), (1440, 1000), "light");
     picture(browser, &format!("{pictures}-dark"), (1440, 1000), "dark");
+    browser.run("document.querySelectorAll('details').forEach((changes) => { changes.open = true; })");
+    picture(browser, &format!("{pictures}-changes"), (1440, 1200), "dark");
     picture(browser, &format!("{pictures}-phone"), (390, 1600), "light");
     let wide = "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
     assert_eq!(browser.run(wide), false, "a phone has to scroll sideways");

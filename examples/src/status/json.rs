@@ -5,6 +5,7 @@
 //! | where | field | meaning |
 //! |---|---|---|
 //! | root | `summary` | the whole process added up: [`Summary`] |
+//! | each frontend | `timeouts_total` | timeouts of every kind |
 //! | each backend | `totals` | its servers added up: [`Totals`] |
 //! | each server | `condition` | one word, [`Condition::label`](super::model::Condition::label) |
 //! | each server | `condition_seconds` | for how long, where its health decides; `null` where the operator does |
@@ -86,6 +87,9 @@ impl Summary {
 pub fn value(status: &Status) -> Value {
     let mut root = json!(status);
     root["summary"] = json!(Summary::of(status));
+    for (value, frontend) in items(&mut root["frontends"]).zip(&status.frontends) {
+        value["timeouts_total"] = json!(frontend.timeouts.total());
+    }
     for (value, backend) in items(&mut root["backends"]).zip(&status.backends) {
         let totals = backend.totals();
         value["totals"] = json!(totals);
@@ -176,6 +180,7 @@ mod tests {
         let shares: f64 = servers.iter().map(|s| s["share"].as_f64().unwrap()).sum();
         assert!((shares - 1.0).abs() < 1e-9, "{shares}");
         assert_eq!(value["summary"]["servers"], 4);
+        assert_eq!(value["frontends"][0]["timeouts_total"], 1 + 3 + 2 + 17 + 5);
     }
 
     #[test]

@@ -148,7 +148,7 @@
         return order.down ? -by : by;
       };
       const rows = [...body.rows];
-      const sorted = rows.toSorted((a, b) => (order ? compare(a, b) : 0) || place(a) - place(b));
+      const sorted = [...rows].sort((a, b) => (order ? compare(a, b) : 0) || place(a) - place(b));
       if (sorted.some((row, index) => row !== rows[index])) body.append(...sorted);
     });
   }

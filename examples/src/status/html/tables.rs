@@ -75,7 +75,7 @@ pub(super) const FRONTEND: [Column; 9] = [
     ("Requests/s", "/requests_per_second"),
     ("Queued", "/queued"),
     ("Denied", "/denied"),
-    ("Timeouts", "/timeouts/server"),
+    ("Timeouts", "/timeouts_total"),
     ("Responses", "/responses/5xx"),
     ("Bytes", "/bytes_out"),
 ];
