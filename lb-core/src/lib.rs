@@ -6,3 +6,4 @@ extern crate alloc;
 
 pub mod clock;
 pub mod hash;
+pub mod pi;
