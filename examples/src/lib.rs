@@ -1,0 +1,3 @@
+//! What the runnable programs share.
+
+pub mod pi_service;
