@@ -32,8 +32,10 @@ extern crate alloc;
 
 pub mod backend;
 pub mod clock;
+pub mod hash;
 pub mod health;
 pub mod load;
+pub mod pi;
 pub mod pool;
 pub mod set;
 #[doc(hidden)]
