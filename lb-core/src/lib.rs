@@ -37,6 +37,7 @@ pub mod health;
 pub mod load;
 pub mod pi;
 pub mod pool;
+pub mod session;
 pub mod set;
 #[doc(hidden)]
 pub mod sync;
