@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use hyper::{Request, Response};
 use lb_core::Outcome;
+use lb_core::health::OnDown;
 
 use crate::answer::Failure;
 use crate::body::ResponseBody;
 use crate::client::Client;
-use crate::config::OnDown;
 use crate::counters::{FrontendCounters, ServerCounters, Timeout};
 use lb_sched::Lease;
 use crate::log::{CookieState, Record};

@@ -2,6 +2,8 @@
 
 use hyper::header::HeaderMap;
 use lb_core::BackendId;
+use lb_core::clock::Clock;
+use lb_core::session::Key;
 
 use crate::client::Client;
 use crate::config::{Cookie, Persistence};
@@ -19,11 +21,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// The session that a request belongs to; hides its cookie from the server.
-    pub(crate) fn find(farm: &Farm, _client: &Client, headers: &mut HeaderMap) -> Self {
+    pub(crate) fn find(farm: &Farm, client: &Client, headers: &mut HeaderMap) -> Self {
         let none = Self { server: None, cookie: CookieState::Unused };
         match &farm.config.persistence {
             None => none,
-            Some(Persistence::Source { .. }) => none,
+            Some(Persistence::Source { .. }) => Self { server: by_source(farm, client), ..none },
             Some(Persistence::Cookie(config)) => by_cookie(farm, config, headers),
         }
     }
@@ -54,6 +56,7 @@ impl Session {
                 }
                 exchange.note_cookie(state);
             }
+            Some(Persistence::Source { .. }) if !kept => keep_source(farm, &exchange.client, lease.backend().id()),
             Some(Persistence::Source { .. }) | None => {}
         }
     }
@@ -71,10 +74,16 @@ fn by_cookie(farm: &Farm, config: &Cookie, headers: &mut HeaderMap) -> Session {
     Session { server, cookie }
 }
 
-/// The server of a client in tcp mode.
-pub(crate) fn by_source(_farm: &Farm, _client: &Client) -> Option<BackendId> {
-    None
+/// The server that a client's address belongs to; the entry lives on.
+pub(crate) fn by_source(farm: &Farm, client: &Client) -> Option<BackendId> {
+    let sources = farm.state.sources.as_ref()?;
+    sources.table.lookup(Key::source(client.address.ip()), sources.clock.now())
 }
 
-/// The client belongs to that server from now on.
-pub(crate) fn keep_source(_farm: &Farm, _client: &Client, _server: BackendId) {}
+/// The client's address belongs to that server from now on.
+pub(crate) fn keep_source(farm: &Farm, client: &Client, server: BackendId) {
+    if let Some(sources) = &farm.state.sources {
+        // The table evicts when it is full, and an address always fits.
+        let _ = sources.table.insert(Key::source(client.address.ip()), server, sources.clock.now());
+    }
+}

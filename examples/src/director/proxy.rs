@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
+use lb_core::health::OnDown;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody, Upload};
 use crate::choose::choose;
 use crate::client::Client;
-use crate::config::OnDown;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::persistence::Session;

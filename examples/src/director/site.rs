@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use lb_core::{Spec, Weight};
+use lb_core::clock::MonotonicClock;
+use lb_core::health::outlier::{self, Response};
+use lb_core::session::{StickConfig, StickTable};
+use lb_core::{BackendId, Spec, Weight};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::config::{self, Config, Tier};
+use crate::config::{self, Config, Persistence, Tier};
 use crate::counters::{Counter, FrontendCounters, PerWorker, ServerCounters};
 use lb_sched::Balancer;
 use crate::queue::Queue;
@@ -65,6 +69,41 @@ pub(crate) struct FarmState {
     pub(crate) queue: Queue,
     /// Requests that no server could take.
     pub(crate) unavailable: Counter,
+    /// Which client belongs to which server, by its address.
+    pub(crate) sources: Option<Sources>,
+}
+
+/// The table of persistence by source.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    /// Client's address to server.
+    pub(crate) table: StickTable<BackendId>,
+    /// What its entries age by.
+    pub(crate) clock: MonotonicClock,
+    expire: Duration,
+    capacity: usize,
+}
+
+impl FarmState {
+    fn new(persistence: Option<&Persistence>) -> Self {
+        let sources = match persistence {
+            Some(&Persistence::Source { expire, capacity }) => {
+                let table = StickTable::new(StickConfig::new(capacity, expire));
+                Some(Sources { table, clock: MonotonicClock::new(), expire, capacity })
+            }
+            _ => None,
+        };
+        Self { queue: Queue::default(), unavailable: Counter::default(), sources }
+    }
+
+    /// Whether it fits a configuration's persistence, so that a reload can keep it.
+    fn fits(&self, persistence: Option<&Persistence>) -> bool {
+        let wanted = match persistence {
+            Some(&Persistence::Source { expire, capacity }) => Some((expire, capacity)),
+            _ => None,
+        };
+        self.sources.as_ref().map(|sources| (sources.expire, sources.capacity)) == wanted
+    }
 }
 
 /// One server: what a lease gives.
@@ -78,6 +117,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// What it counts; another server of this name (at another address, after a reload) goes on counting here.
     pub(crate) counters: Arc<PerWorker<ServerCounters>>,
+    /// What outlier detection looks at.
+    pub(crate) answers: outlier::Counters,
     /// Whether it was taken out of service together with its connections.
     removal: Removal,
 }
@@ -116,7 +157,9 @@ impl Server {
     }
 
     /// What became of a request, for outlier detection.
-    pub(crate) fn report(&self, _good: bool) {}
+    pub(crate) fn report(&self, good: bool) {
+        self.answers.record(if good { Response::Success } else { Response::GatewayError });
+    }
 }
 
 impl Site {
@@ -207,8 +250,8 @@ impl Farm {
             eprintln!("director: backend {}: {error}", config.name);
         }
         let state = match old {
-            Some(old) => Arc::clone(&old.state),
-            None => Arc::new(FarmState { queue: Queue::default(), unavailable: Counter::default() }),
+            Some(old) if old.state.fits(config.persistence.as_ref()) => Arc::clone(&old.state),
+            _ => Arc::new(FarmState::new(config.persistence.as_ref())),
         };
         Self { config, balancer, state }
     }
@@ -223,6 +266,7 @@ fn spec(server: &config::Server, known: Option<&Arc<Server>>, workers: usize) ->
             name: Arc::from(server.name.as_str()),
             address: server.address,
             counters: known.map_or_else(|| Arc::new(PerWorker::new(workers)), |old| Arc::clone(&old.counters)),
+            answers: outlier::Counters::new(),
             removal: Removal::default(),
         }),
     };

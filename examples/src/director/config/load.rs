@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lb_core::health::outlier::{FailurePercentage, SuccessRate};
+use lb_core::health::probe::{CommandProbe, HttpProbe, TcpProbe};
+
 use super::error::ConfigError;
 use super::reader::{Document, Section};
 use super::*;
@@ -253,7 +256,7 @@ fn backend(section: Section<'_>, name: String, timeouts: &Timeouts) -> Result<Ba
         check: section.section("check")?.map(check).transpose()?,
         on_down: section
             .one_of("on-down", &[("quiesce", OnDown::Quiesce), ("remove", OnDown::Remove)])?
-            .unwrap_or(OnDown::Quiesce),
+            .unwrap_or(OnDown::Remove),
         slow_start: section.duration("slow-start", Duration::ZERO..=DAY)?.unwrap_or_default(),
         outlier: section.section("outlier")?.map(outlier).transpose()?,
         send_proxy: section.one_of("send-proxy", &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)])?,
@@ -319,61 +322,77 @@ fn check(section: Section<'_>) -> Result<Check, ConfigError> {
         Command,
     }
     let kinds = [("tcp", Kind::Tcp), ("http", Kind::Http), ("command", Kind::Command)];
-    let kind = match section.one_of("type", &kinds)?.unwrap_or(Kind::Tcp) {
-        Kind::Tcp => CheckKind::Tcp,
-        Kind::Http => http_check(&section)?,
-        Kind::Command => CheckKind::Command(
-            section
-                .strings("command")?
-                .filter(|words| !words.is_empty())
-                .ok_or_else(|| section.missing("command", "a list: the program and its arguments"))?,
-        ),
-    };
+    let kind = section.one_of("type", &kinds)?.unwrap_or(Kind::Tcp);
     let interval = section.duration("interval", MILLI..=DAY)?.unwrap_or(Duration::from_secs(2));
-    let check = Check {
-        kind,
+    let timeout = section.duration("timeout", MILLI..=DAY)?.unwrap_or(interval);
+    let probe = match kind {
+        Kind::Tcp => TcpProbe::within(timeout).into(),
+        Kind::Http => http_probe(&section)?.within(timeout).into(),
+        Kind::Command => {
+            let words = section.strings("command")?.filter(|words| !words.is_empty());
+            let words =
+                words.ok_or_else(|| section.missing("command", "a list: the program and its arguments"))?;
+            CommandProbe::new(words).within(timeout).into()
+        }
+    };
+    let rules = health::Config {
         interval,
-        fastinter: section.duration("fastinter", MILLI..=DAY)?.unwrap_or(interval / 2),
-        timeout: section.duration("timeout", MILLI..=DAY)?.unwrap_or(interval),
+        fast_interval: section.duration("fastinter", MILLI..=DAY)?,
+        down_interval: section.duration("downinter", MILLI..=DAY)?,
         rise: section.integer("rise", 1..=1_000)?.unwrap_or(2) as u32,
         fall: section.integer("fall", 1..=1_000)?.unwrap_or(3) as u32,
+        ..health::Config::default()
     };
     section.finish()?;
-    Ok(check)
+    Ok(Check { probe, rules })
 }
 
-fn http_check(section: &Section<'_>) -> Result<CheckKind, ConfigError> {
-    const STATUS: &str = "a status (\"200\") or a range of them (\"200-399\")";
-    let path = section.string("path")?.unwrap_or_else(|| "/".to_owned());
-    if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte == 127) {
+fn http_probe(section: &Section<'_>) -> Result<HttpProbe, ConfigError> {
+    let is_visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let mut probe = HttpProbe::get(section.string("path")?.unwrap_or_else(|| "/".to_owned()));
+    if !probe.path.starts_with('/') || !is_visible(&probe.path) {
         return Err(section.refused("path", "a path that starts with / and has no spaces", &[]));
     }
-    let status = match section.string("status")? {
-        None => (200, 399),
-        Some(text) => status_range(&text).ok_or_else(|| section.refused("status", STATUS, &[]))?,
-    };
-    let host = section.string("host")?;
-    if host.as_ref().is_some_and(|host| host.bytes().any(|byte| byte <= b' ' || byte == 127)) {
-        return Err(section.refused("host", "a host name without spaces", &[]));
+    if let Some(method) = section.string("method")? {
+        if !is_token(&method) {
+            return Err(section.refused("method", "a method (\"GET\", \"HEAD\", \"OPTIONS\")", &[]));
+        }
+        probe.method = method;
     }
-    Ok(CheckKind::Http { path, host, status, text: section.string("text")? })
+    if let Some(host) = section.string("host")? {
+        if !is_visible(&host) {
+            return Err(section.refused("host", "a host name without spaces", &[]));
+        }
+        probe = probe.host(host);
+    }
+    if let Some(status) = section.string("status")? {
+        const STATUS: &str = "statuses: \"200\", \"200,204\", \"200-399\", \"2xx\"";
+        probe.status = status.parse().map_err(|_| section.refused("status", STATUS, &[]))?;
+    }
+    if let Some(text) = section.string("text")? {
+        probe = probe.expect_text(text);
+    }
+    Ok(probe)
 }
 
-fn status_range(text: &str) -> Option<(u16, u16)> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let (low, high) = (low.parse().ok()?, high.parse().ok()?);
-    (100 <= low && low <= high && high <= 599).then_some((low, high))
-}
-
-fn outlier(section: Section<'_>) -> Result<Outlier, ConfigError> {
-    let seconds = Duration::from_secs;
-    let outlier = Outlier {
-        consecutive: section.integer("consecutive", 0..=1_000_000)?.unwrap_or(5) as u32,
-        success_rate: section.number("success-rate", 0.0..=100.0)?.unwrap_or(0.0),
-        min_requests: section.integer("min-requests", 1..=1_000_000)?.unwrap_or(20) as u32,
-        interval: section.duration("interval", MILLI..=DAY)?.unwrap_or(seconds(10)),
-        ejection: section.duration("ejection", MILLI..=DAY)?.unwrap_or(seconds(30)),
-        max_percent: section.integer("max-percent", 0..=100)?.unwrap_or(50) as u32,
+fn outlier(section: Section<'_>) -> Result<outlier::Config, ConfigError> {
+    let defaults = outlier::Config::default();
+    let consecutive = section.integer("consecutive", 0..=1_000_000)?.unwrap_or(5) as u32;
+    let failures = section.number("failure-percentage", 0.0..=100.0)?.unwrap_or(0.0);
+    let requests = section.integer("min-requests", 1..=1_000_000)?.unwrap_or(50);
+    let success_rate = section.bool("success-rate")?.unwrap_or(false);
+    let outlier = outlier::Config {
+        interval: section.duration("interval", MILLI..=DAY)?.unwrap_or(defaults.interval),
+        consecutive_failures: (consecutive > 0).then_some(consecutive),
+        success_rate: success_rate.then(|| SuccessRate { request_volume: requests, ..SuccessRate::default() }),
+        failure_percentage: (failures > 0.0).then_some(FailurePercentage {
+            minimum_hosts: 1,
+            request_volume: requests,
+            threshold: failures,
+        }),
+        base_ejection_time: section.duration("ejection", MILLI..=DAY)?.unwrap_or(defaults.base_ejection_time),
+        max_ejection_percent: section.integer("max-percent", 0..=100)?.unwrap_or(50) as u8,
+        ..defaults
     };
     section.finish()?;
     Ok(outlier)

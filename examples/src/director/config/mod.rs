@@ -12,9 +12,12 @@ mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use lb_sched::Algorithm;
 use std::sync::Arc;
 use std::time::Duration;
+
+use lb_core::health::probe::Probe;
+use lb_core::health::{self, OnDown, outlier};
+use lb_sched::Algorithm;
 
 pub(crate) use error::ConfigError;
 pub(crate) use load::{load, parse};
@@ -134,7 +137,7 @@ pub(crate) struct Backend {
     /// A server that comes back reaches its weight in this time; zero turns it off.
     pub(crate) slow_start: Duration,
     /// Takes a server out whose answers are bad.
-    pub(crate) outlier: Option<Outlier>,
+    pub(crate) outlier: Option<outlier::Config>,
     /// The PROXY protocol header that every connection to a server starts with.
     pub(crate) send_proxy: Option<ProxyVersion>,
     /// Its servers.
@@ -189,63 +192,9 @@ pub(crate) struct Cookie {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Check {
     /// What is asked.
-    pub(crate) kind: CheckKind,
-    /// Between two checks.
-    pub(crate) interval: Duration,
-    /// Between two checks while the state is changing.
-    pub(crate) fastinter: Duration,
-    /// To answer.
-    pub(crate) timeout: Duration,
-    /// Passed checks in a row that bring a server up.
-    pub(crate) rise: u32,
-    /// Failed checks in a row that take a server down.
-    pub(crate) fall: u32,
-}
-
-/// What a check asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CheckKind {
-    /// A connection.
-    Tcp,
-    /// A page.
-    Http {
-        /// Its path.
-        path: String,
-        /// The `Host` to ask for.
-        host: Option<String>,
-        /// Statuses that pass.
-        status: (u16, u16),
-        /// Text that the page must contain.
-        text: Option<String>,
-    },
-    /// A program; exit code 0 passes. It gets the server's address and port as its last two arguments.
-    Command(Vec<String>),
-}
-
-/// ldirectord's choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnDown {
-    /// Established connections go on.
-    Quiesce,
-    /// Established connections are closed.
-    Remove,
-}
-
-/// When bad answers take a server out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Outlier {
-    /// Failures in a row; 0 turns this test off.
-    pub(crate) consecutive: u32,
-    /// Lowest share of good answers in an interval, in percent; 0 turns this test off.
-    pub(crate) success_rate: f64,
-    /// Requests in an interval below which the share says nothing.
-    pub(crate) min_requests: u32,
-    /// How often the share is looked at.
-    pub(crate) interval: Duration,
-    /// Out for this long the first time, twice as long the second time, and so on.
-    pub(crate) ejection: Duration,
-    /// Most servers out at a time, in percent.
-    pub(crate) max_percent: u32,
+    pub(crate) probe: Probe,
+    /// When, and how many verdicts in a row change the state.
+    pub(crate) rules: health::Config,
 }
 
 /// A version of HAProxy's PROXY protocol.
