@@ -20,7 +20,9 @@ fn requests_and_answers_pass_and_fields_of_one_hop_end() {
     assert_eq!(answer.status, 200);
     let seen = answer.body.to_ascii_lowercase();
     assert!(seen.starts_with("get /echo?a=b http/1.1\r\n"), "{seen}");
-    for present in ["host: test\r\n", "x-end: 2\r\n", "x-forwarded-for: 9.9.9.9, 127.0.0.1\r\n", "te: trailers\r\n"] {
+    for present in
+        ["host: test\r\n", "x-end: 2\r\n", "x-forwarded-for: 9.9.9.9, 127.0.0.1\r\n", "te: trailers\r\n"]
+    {
         assert!(seen.contains(present), "{present} in {seen}");
     }
     for absent in ["x-hop", "keep-alive"] {
@@ -101,7 +103,11 @@ fn chunks_and_trailers_pass() {
          5\r\nhello\r\n1;x=y\r\n!\r\n0\r\nX-End: 6\r\n\r\n",
     );
     let answer = connection.response("POST");
-    assert!(answer.body.contains("hello!") && answer.body.to_ascii_lowercase().contains("x-end: 6"), "{}", answer.body);
+    assert!(
+        answer.body.contains("hello!") && answer.body.to_ascii_lowercase().contains("x-end: 6"),
+        "{}",
+        answer.body
+    );
     assert_eq!(connection.get("/").body, "s1");
 }
 
@@ -128,7 +134,8 @@ fn old_clients_and_old_servers_are_served() {
     assert_eq!(connection.response("GET").body, "s1");
     connection.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(connection.response("GET").body, "s1");
-    let absolute = raw(director.http, b"GET http://other/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let absolute =
+        raw(director.http, b"GET http://other/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let seen = parse(&absolute).body;
     assert!(seen.starts_with("GET /echo HTTP/1.1\r\n") && seen.contains("host: other\r\n"), "{seen}");
 }
@@ -146,14 +153,16 @@ fn upgraded_connections_become_tunnels() {
     connection.reader.read_to_string(&mut echoed).unwrap();
     assert_eq!(echoed, "hi over the tunnel");
     // h2c would hide requests from the director: the server is not asked for it.
-    let answer = Connection::open(director.http).request("GET", "/echo", "Connection: Upgrade\r\nUpgrade: h2c\r\n");
+    let answer =
+        Connection::open(director.http).request("GET", "/echo", "Connection: Upgrade\r\nUpgrade: h2c\r\n");
     assert!(answer.status == 200 && !answer.body.contains("h2c"), "{}", answer.body);
 }
 
 #[test]
 fn work_is_spread_by_weight() {
     let (a, b) = (Origin::start("a"), Origin::start("b"));
-    let config = simple(&[&a, &b], "algorithm = \"wrr\"").replace("name = \"a\"\n", "name = \"a\"\nweight = 3\n");
+    let config =
+        simple(&[&a, &b], "algorithm = \"wrr\"").replace("name = \"a\"\n", "name = \"a\"\nweight = 3\n");
     let director = Director::start(&config);
     let mut connection = Connection::open(director.http);
     for _ in 0..40 {

@@ -98,7 +98,8 @@ impl Care {
         for farm in &site.farms {
             let mut judged = false;
             if let Some(config) = &farm.config.outlier {
-                let (name, fresh) = (&farm.config.name, (config.clone(), Detector::new(config.clone(), self.now())));
+                let (name, fresh) =
+                    (&farm.config.name, (config.clone(), Detector::new(config.clone(), self.now())));
                 match (known.remove(name), fresh) {
                     (Some((was, detector)), (is, _)) if was == is => {
                         detectors.insert(name.clone(), (was, detector));
@@ -141,7 +142,8 @@ impl Care {
         let mut last = last.map(RefCell::borrow_mut);
         let was_up = last.as_ref().and_then(|last| last.checker.as_ref()).map(Checker::is_up);
         // A check that goes on as it is keeps its count; another one starts from what is known.
-        let same = last.as_ref().is_some_and(|last| last.check == check && last.server.address == server.address);
+        let same =
+            last.as_ref().is_some_and(|last| last.check == check && last.server.address == server.address);
         let checker = match (&check, last.as_mut()) {
             (None, _) => None,
             (Some(_), Some(last)) if same => last.checker.take(),
@@ -155,7 +157,8 @@ impl Care {
         };
         let up = checker.as_ref().is_none_or(Checker::is_up);
         let same_policy = last.as_ref().is_some_and(|last| {
-            last.farm.config.on_down == farm.config.on_down && last.farm.config.slow_start == farm.config.slow_start
+            last.farm.config.on_down == farm.config.on_down
+                && last.farm.config.slow_start == farm.config.slow_start
         });
         let mut condition = match last.as_ref() {
             Some(last) if same_policy => last.condition.clone(),
@@ -205,14 +208,17 @@ impl Care {
             let kind = describe(&check.probe);
             let probe = Arc::new(check.probe);
             loop {
-                let Some(next) = weak.upgrade().and_then(|ward| Some(ward.borrow().checker.as_ref()?.next_probe()))
+                let Some(next) =
+                    weak.upgrade().and_then(|ward| Some(ward.borrow().checker.as_ref()?.next_probe()))
                 else {
                     return;
                 };
                 tokio::time::sleep(next.saturating_since(care.now())).await;
                 let probe = Arc::clone(&probe);
                 let started = care.now();
-                let ran = tokio::task::spawn_blocking(move || probe.run(address).map_err(|error| error.to_string()));
+                let ran = tokio::task::spawn_blocking(move || {
+                    probe.run(address).map_err(|error| error.to_string())
+                });
                 let Ok(result) = ran.await else { return };
                 let Some(ward) = weak.upgrade() else { return };
                 let took = care.now().saturating_since(started);
@@ -297,9 +303,8 @@ impl Care {
     /// Tells the pool, the server's connections and those that wait.
     fn apply(&self, ward: &Ward) {
         let standing = ward.condition.standing(self.now());
-        let told = ward.farm.balancer.edit(|edit| {
-            edit.entry(&ward.server.name).map(|entry| standing.apply(entry))
-        });
+        let told =
+            ward.farm.balancer.edit(|edit| edit.entry(&ward.server.name).map(|entry| standing.apply(entry)));
         if let Err(UpdateError::Unknown { name, .. }) = &told {
             eprintln!("director: server {name} is not in its pool any more");
         }

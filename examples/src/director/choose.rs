@@ -7,9 +7,9 @@ use lb_core::BackendId;
 
 use crate::answer::Failure;
 use crate::exchange::Exchange;
-use lb_sched::{Lease, PickError, Request};
 use crate::queue::Waited;
 use crate::site::{Farm, Server};
+use lb_sched::{Lease, PickError, Request};
 
 type Chosen = Lease<Arc<Server>>;
 

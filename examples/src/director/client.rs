@@ -69,7 +69,7 @@ impl Client {
             address,
             local,
             address_value: crate::headers::address_value(address.ip()),
-            watch: Watch::new(Instant::now()),
+            watch: Watch::new(Instant::now(), frontend.farm.config.timeouts.server),
             refused: Cell::new(None),
             mid_head: Cell::new(false),
             uploading: Cell::new(false),

@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use crate::config::{self, Config, ConfigError};
 
 /// The servers' speeds, relative to this machine's, and the weights that fit them.
-const SERVERS: [(&str, f64, u32); 4] = [("pi1", 1.0, 8), ("pi2", 0.5, 4), ("pi3", 0.25, 2), ("pi4", 0.125, 1)];
+const SERVERS: [(&str, f64, u32); 4] =
+    [("pi1", 1.0, 8), ("pi2", 0.5, 4), ("pi3", 0.25, 2), ("pi4", 0.125, 1)];
 
 /// Why there are no servers to show.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,10 @@ pub(crate) fn start(listen: SocketAddr, status: SocketAddr) -> Result<Config, De
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        services.push((listener, PiService::new(Settings { name: name.to_owned(), speed, ..Settings::default() })?));
+        services.push((
+            listener,
+            PiService::new(Settings { name: name.to_owned(), speed, ..Settings::default() })?,
+        ));
         servers.push_str(&format!(
             "[[backend.server]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\n"
         ));

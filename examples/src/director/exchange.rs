@@ -13,12 +13,12 @@ use crate::answer::Failure;
 use crate::body::ResponseBody;
 use crate::client::Client;
 use crate::counters::{FrontendCounters, ServerCounters, Timeout};
-use lb_sched::Lease;
 use crate::log::{CookieState, Record};
 use crate::pump::{Ending, Pumped};
 use crate::site::{Frontend, Server};
 use crate::upstream::Upstream;
 use crate::watch::{Overdue, Wait};
+use lb_sched::Lease;
 
 /// A request that is being served.
 #[derive(Debug)]

@@ -43,7 +43,10 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn has_token(value: &HeaderValue, token: &str) -> bool {
-    value.as_bytes().split(|&byte| byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    value
+        .as_bytes()
+        .split(|&byte| byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Takes out what is meant for this hop only.
@@ -62,13 +65,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
         headers.remove(name);
     }
 }
@@ -173,7 +170,10 @@ mod tests {
     fn an_absolute_target_becomes_a_path_and_a_host() {
         let mut got = request("http://user@b:81/x?y", &[("host", "a")]);
         towards_server(&mut got);
-        assert_eq!((got.uri().to_string().as_str(), &got.headers()["host"]), ("/x?y", &HeaderValue::from_static("b:81")));
+        assert_eq!(
+            (got.uri().to_string().as_str(), &got.headers()["host"]),
+            ("/x?y", &HeaderValue::from_static("b:81"))
+        );
     }
 
     #[test]

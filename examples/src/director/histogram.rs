@@ -17,10 +17,7 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            total_micros: AtomicU64::new(0),
-        }
+        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), total_micros: AtomicU64::new(0) }
     }
 }
 

@@ -281,7 +281,13 @@ impl Log {
     }
 
     /// A connection ended without a request that makes sense: `<BADREQ>`, as HAProxy has it.
-    pub(crate) fn write_refused(&self, client: &Client, frontend: &Frontend, status: u16, termination: [u8; 2]) {
+    pub(crate) fn write_refused(
+        &self,
+        client: &Client,
+        frontend: &Frontend,
+        status: u16,
+        termination: [u8; 2],
+    ) {
         if !self.is_on() {
             return;
         }

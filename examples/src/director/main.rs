@@ -168,7 +168,9 @@ fn serve_demo(runtime: &tokio::runtime::LocalRuntime, arguments: &Arguments) -> 
     let options = Options { status: None, cures: Cures { listen: "--listen", status: "--status" } };
     let ready = |_: &site::Site| {
         println!("Open http://{status}/ to watch four servers of different speed share the work.");
-        println!("Try  curl 'http://{listen}/pi.php?n=100000'  a few times, or  cargo run --release --bin load -- --help");
+        println!(
+            "Try  curl 'http://{listen}/pi.php?n=100000'  a few times, or  cargo run --release --bin load -- --help"
+        );
         println!("Stop with Ctrl-C.");
     };
     Ok(runtime.block_on(app::run(config, options, ready))?)

@@ -56,7 +56,9 @@ impl Session {
                 }
                 exchange.note_cookie(state);
             }
-            Some(Persistence::Source { .. }) if !kept => keep_source(farm, &exchange.client, lease.backend().id()),
+            Some(Persistence::Source { .. }) if !kept => {
+                keep_source(farm, &exchange.client, lease.backend().id())
+            }
             Some(Persistence::Source { .. }) | None => {}
         }
     }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use lb_core::health::OnDown;
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use lb_core::health::OnDown;
 
 use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody, Upload};
@@ -36,9 +36,9 @@ pub(crate) async fn handle(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut exchange = Exchange::begin(&client, &request);
     Ok(match forward(&mut exchange, request).await {
-        Ok(Answer { response, upgraded: None }) => response.map(|body| {
-            ResponseBody::Relay(Relay::new(body, exchange))
-        }),
+        Ok(Answer { response, upgraded: None }) => {
+            response.map(|body| ResponseBody::Relay(Relay::new(body, exchange)))
+        }
         Ok(Answer { response, upgraded: Some(upstream) }) => {
             let tunnel = exchange.frontend.farm.config.timeouts.tunnel;
             let idle = Idle { client: tunnel, server: tunnel };
@@ -210,10 +210,9 @@ async fn open(exchange: &mut Exchange, server: &Server) -> Result<Upstream, Fail
     let started = Instant::now();
     exchange.client.watch.wait_for(Wait::Elsewhere, started);
     let farm = &exchange.frontend.farm;
-    let preface = farm
-        .config
-        .send_proxy
-        .map(|version| crate::proxy_protocol::header(version, exchange.client.address, exchange.client.local));
+    let preface = farm.config.send_proxy.map(|version| {
+        crate::proxy_protocol::header(version, exchange.client.address, exchange.client.local)
+    });
     let connected = upstream::connect(server, farm.config.timeouts.connect, preface.as_deref()).await;
     let stream = connected.map_err(|error| match error {
         ConnectError::Failed(_) => Failure::Connect,

@@ -138,11 +138,17 @@ fn parse_v2(data: &[u8]) -> io::Result<Option<(Named, usize)>> {
     let addresses = match (local, fixed[1]) {
         (false, 0x11) if rest.len() >= 12 => {
             let (client, local) = (Ipv4Addr::from(rest.get_u32()), Ipv4Addr::from(rest.get_u32()));
-            Some((SocketAddr::new(client.into(), rest.get_u16()), SocketAddr::new(local.into(), rest.get_u16())))
+            Some((
+                SocketAddr::new(client.into(), rest.get_u16()),
+                SocketAddr::new(local.into(), rest.get_u16()),
+            ))
         }
         (false, 0x21) if rest.len() >= 36 => {
             let (client, local) = (Ipv6Addr::from(rest.get_u128()), Ipv6Addr::from(rest.get_u128()));
-            Some((SocketAddr::new(client.into(), rest.get_u16()), SocketAddr::new(local.into(), rest.get_u16())))
+            Some((
+                SocketAddr::new(client.into(), rest.get_u16()),
+                SocketAddr::new(local.into(), rest.get_u16()),
+            ))
         }
         (false, 0x11 | 0x21) => return invalid("a PROXY protocol header too short for its addresses"),
         _ => None,
@@ -160,7 +166,9 @@ mod tests {
 
     #[tokio::test]
     async fn headers_read_back_however_they_are_cut() {
-        for (client, local) in [("192.0.2.7:40000", "192.0.2.1:80"), ("[2001:db8::7]:40000", "[2001:db8::1]:80")] {
+        for (client, local) in
+            [("192.0.2.7:40000", "192.0.2.1:80"), ("[2001:db8::7]:40000", "[2001:db8::1]:80")]
+        {
             for version in [ProxyVersion::V1, ProxyVersion::V2] {
                 let mut sent = header(version, address(client), address(local));
                 for cut in 0..sent.len() {

@@ -214,8 +214,7 @@ mod tests {
         let (mut a, mut client) = duplex(64);
         let (mut server, _b) = duplex(64);
         let started = Instant::now();
-        let pumping =
-            pump(&mut client, &mut server, (&NONE, &NONE), idle(10), std::future::pending());
+        let pumping = pump(&mut client, &mut server, (&NONE, &NONE), idle(10), std::future::pending());
         let talking = async {
             tokio::time::sleep(Duration::from_secs(6)).await;
             a.write_all(b"x").await.unwrap();

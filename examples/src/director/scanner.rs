@@ -31,6 +31,8 @@ pub(crate) enum Refused {
     HeaderTooLarge,
     /// A chunk that is not `size CRLF data CRLF`.
     BadChunk,
+    /// A trailer that is no header line.
+    BadTrailer,
 }
 
 impl Refused {
@@ -48,6 +50,7 @@ impl Refused {
             Self::SpaceBeforeColon => "white space before a header's colon",
             Self::HeaderTooLarge => "a header larger than max-header-bytes",
             Self::BadChunk => "a malformed chunk",
+            Self::BadTrailer => "a malformed trailer",
         }
     }
 }
@@ -97,13 +100,7 @@ struct Head {
 impl Scanner {
     /// A scanner at the start of a connection whose headers may have `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            state: State::Head,
-            carry: Vec::new(),
-            seen: 0,
-            limit,
-            head: Head::default(),
-        }
+        Self { state: State::Head, carry: Vec::new(), seen: 0, limit, head: Head::default() }
     }
 
     /// Why the stream was refused, if it was.
@@ -277,14 +274,16 @@ impl Scanner {
 
     /// The state after this line; `None` for the next trailer, which shares the limit of those before.
     fn whole_chunk_line(&self, line: &[u8]) -> Result<Option<State>, Refused> {
-        let line = line.strip_suffix(b"\r").ok_or(Refused::BadChunk)?;
+        let in_trailer = matches!(self.state, State::Trailer);
+        let why = if in_trailer { Refused::BadTrailer } else { Refused::BadChunk };
+        let line = line.strip_suffix(b"\r").ok_or(why)?;
         if memchr::memchr2(b'\r', 0, line).is_some() {
-            return Err(Refused::BadChunk);
+            return Err(why);
         }
-        if matches!(self.state, State::Trailer) {
+        if in_trailer {
             return match line.first() {
                 None => Ok(Some(State::Head)),
-                Some(b' ' | b'\t' | b':') => Err(Refused::BadChunk),
+                Some(b' ' | b'\t' | b':') => Err(why),
                 Some(_) => Ok(None),
             };
         }
@@ -302,10 +301,14 @@ impl Scanner {
     }
 }
 
-/// What the engine surely refuses: NUL nearly anywhere; for a header that is too large, no end of it, so that the
-/// engine gives it up for its size.
+/// What the engine surely refuses: NUL nearly anywhere; in a trailer a CR that is followed by another; for a header
+/// that is too large, no end of it, so that the engine gives it up for its size.
 fn spoil(data: &mut [u8], why: Refused) {
-    data.fill(if why == Refused::HeaderTooLarge { b'a' } else { 0 });
+    data.fill(match why {
+        Refused::HeaderTooLarge => b'a',
+        Refused::BadTrailer => b'\r',
+        _ => 0,
+    });
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
@@ -345,7 +348,9 @@ mod tests {
             format!("\r\n{GET}\r\n{GET}Content-Length: 0\r\n\r\n{GET}\r\n"),
             format!("{GET}Content-Length: 5\r\nContent-length:5\r\n\r\n\0\r\n\0x{GET}\r\n"),
             format!("{GET}Transfer-Encoding: Chunked\r\n\r\n3\r\na\r\0\r\n0\r\n\r\n{GET}\r\n"),
-            format!("{GET}Transfer-Encoding: chunked\r\n\r\nA ;x=y\r\n0123456789\r\n0\r\nT: v\r\nU: w\r\n\r\n{GET}\r\n"),
+            format!(
+                "{GET}Transfer-Encoding: chunked\r\n\r\nA ;x=y\r\n0123456789\r\n0\r\nT: v\r\nU: w\r\n\r\n{GET}\r\n"
+            ),
         ] {
             for piece in [1, 2, 3, 7, text.len()] {
                 let (refused, data) = scan(&text, piece);
@@ -370,7 +375,10 @@ mod tests {
             (format!("{GET}Content-Length: 99999999999999999999\r\n\r\n"), BadLength),
             (format!("{GET}Transfer-Encoding: gzip, chunked\r\n\r\n"), BadTransferEncoding),
             (format!("{GET}Transfer-Encoding: xchunked\r\n\r\n"), BadTransferEncoding),
-            (format!("{GET}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"), BadTransferEncoding),
+            (
+                format!("{GET}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+                BadTransferEncoding,
+            ),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), BadTransferEncoding),
             (format!("{GET}X: a\rb\r\n\r\n"), BareCr),
             (format!("{GET}X: a\nY: b\r\n\r\n"), BareLf),
@@ -386,7 +394,7 @@ mod tests {
             (format!("{chunked}3\r\nabcd\r\n"), BadChunk),
             (format!("{chunked}3\r\nabc\n"), BadChunk),
             (format!("{chunked}1000000000000000\r\n"), BadChunk),
-            (format!("{chunked}0\r\n x\r\n\r\n"), BadChunk),
+            (format!("{chunked}0\r\n x\r\n\r\n"), BadTrailer),
             (format!("{chunked}3;{}\r\n", "x".repeat(5_000)), BadChunk),
         ] {
             for piece in [1, 2, 3, 7, text.len()] {

@@ -15,8 +15,8 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{self, Config, Persistence, Tier};
 use crate::counters::{Counter, FrontendCounters, PerWorker, ServerCounters};
-use lb_sched::Balancer;
 use crate::queue::Queue;
+use lb_sched::Balancer;
 
 /// A configuration that is being served.
 #[derive(Debug)]
@@ -265,7 +265,8 @@ fn spec(server: &config::Server, known: Option<&Arc<Server>>, workers: usize) ->
             slot: SLOTS.fetch_add(1, Ordering::Relaxed),
             name: Arc::from(server.name.as_str()),
             address: server.address,
-            counters: known.map_or_else(|| Arc::new(PerWorker::new(workers)), |old| Arc::clone(&old.counters)),
+            counters: known
+                .map_or_else(|| Arc::new(PerWorker::new(workers)), |old| Arc::clone(&old.counters)),
             answers: outlier::Counters::new(),
             removal: Removal::default(),
         }),

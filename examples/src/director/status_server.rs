@@ -126,7 +126,8 @@ fn act(app: &App, request: &Request<Incoming>) -> Result<String, Refusal> {
     let not_found = |why: String| (StatusCode::NOT_FOUND, why);
     let parts: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
     let ["backends", farm, "servers", server, action] = parts[..] else {
-        let why = "Actions are at /backends/NAME/servers/NAME/ACTION; ACTION is ready, drain, maint or weight.\n";
+        let why =
+            "Actions are at /backends/NAME/servers/NAME/ACTION; ACTION is ready, drain, maint or weight.\n";
         return Err(not_found(why.to_owned()));
     };
     let farms = || site.farms.iter().map(|farm| farm.config.name.as_str());

@@ -59,13 +59,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// A new connection: its first header is awaited.
-    pub(crate) fn new(now: Instant) -> Self {
+    /// A new connection: its first header is awaited. Its server, once there is one, may be silent for
+    /// `server_timeout`.
+    pub(crate) fn new(now: Instant, server_timeout: Duration) -> Self {
         Self {
             wait: Cell::new(Wait::Header),
             since: Cell::new(now),
             blocked: Cell::new(None),
-            server_timeout: Cell::new(Duration::MAX),
+            server_timeout: Cell::new(server_timeout),
             overdue: Cell::new(None),
         }
     }
@@ -93,7 +94,8 @@ impl Watch {
         self.wait.get()
     }
 
-    /// How long the present request's server may be silent.
+    /// How long the present request's server may be silent. Less than before, as after a reload, is noticed when the
+    /// timer next fires.
     pub(crate) fn set_server_timeout(&self, timeout: Duration) {
         self.server_timeout.set(timeout);
     }
@@ -156,8 +158,7 @@ mod tests {
             (Wait::Client, 50, Overdue::ClientRead),
             (Wait::Server, 40, Overdue::Server),
         ] {
-            let watch = Watch::new(start);
-            watch.set_server_timeout(seconds(40));
+            let watch = Watch::new(start, Duration::from_secs(40));
             watch.wait_for(wait, start);
             let before = start + seconds(timeout) - Duration::from_millis(1);
             assert_eq!(watch.check(before, &timeouts), Verdict::Later(start + seconds(timeout)), "{wait:?}");
@@ -173,7 +174,7 @@ mod tests {
             client: Duration::from_secs(50),
         };
         let start = Instant::now();
-        let watch = Watch::new(start);
+        let watch = Watch::new(start, Duration::from_secs(40));
         watch.wait_for(Wait::Client, start);
         assert_eq!(watch.check(start, &timeouts), Verdict::Later(start + Duration::from_secs(1)));
         watch.wait_for(Wait::Elsewhere, start);

@@ -111,7 +111,8 @@ pub(crate) fn run(
     sink: Sink,
     mut control: mpsc::UnboundedReceiver<Control>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let worker = Rc::new(Worker {
         id,
         idle: Idle::default(),
@@ -163,7 +164,9 @@ pub(crate) fn run(
 }
 
 fn listens(site: &Site, key: &Key) -> bool {
-    site.frontends.iter().any(|frontend| frontend.config.name == key.0 && frontend.config.listen.contains(&key.1))
+    site.frontends
+        .iter()
+        .any(|frontend| frontend.config.name == key.0 && frontend.config.listen.contains(&key.1))
 }
 
 async fn housekeeping(worker: Rc<Worker>) {

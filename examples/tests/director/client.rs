@@ -58,7 +58,8 @@ impl Connection {
         let first = self.line()?;
         let status: u16 = first.split(' ').nth(1)?.parse().ok()?;
         let headers = self.fields()?;
-        let find = |name: &str| headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+        let find =
+            |name: &str| headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
         let (mut body, mut trailers) = (Vec::new(), Vec::new());
         if method == "HEAD" || status == 204 || status == 304 || status < 200 {
         } else if find("transfer-encoding").is_some() {

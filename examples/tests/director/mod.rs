@@ -98,7 +98,8 @@ impl Director {
 
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
         assert!(status.success(), "kill -{name}");
     }
 
@@ -125,15 +126,22 @@ impl Director {
     /// A frontend or server of the status by its name.
     pub fn named(&self, name: &str) -> serde_json::Value {
         let status = self.status();
-        let servers = status["backends"].as_array().unwrap().iter().flat_map(|b| b["servers"].as_array().unwrap());
+        let servers =
+            status["backends"].as_array().unwrap().iter().flat_map(|b| b["servers"].as_array().unwrap());
         let all: Vec<_> = status["frontends"].as_array().unwrap().iter().chain(servers).collect();
-        all.into_iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {status}")).clone()
+        all.into_iter()
+            .find(|one| one["name"] == name)
+            .unwrap_or_else(|| panic!("no {name} in {status}"))
+            .clone()
     }
 
     /// One number of a frontend or server, by its JSON pointer.
     pub fn number(&self, name: &str, pointer: &str) -> u64 {
         let named = self.named(name);
-        named.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {named}"))
+        named
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or_else(|| panic!("{pointer} in {named}"))
     }
 
     /// An admin action with the token; gives the status and the sentence.

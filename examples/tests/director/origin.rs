@@ -245,7 +245,8 @@ impl Shared {
             "upgrade" => {
                 let (connection, upgrade) = ("Connection: Upgrade", "Upgrade: echo");
                 stream.write_all(
-                    format!("HTTP/1.1 101 Switching Protocols\r\n{connection}\r\n{upgrade}\r\n\r\nhi ").as_bytes(),
+                    format!("HTTP/1.1 101 Switching Protocols\r\n{connection}\r\n{upgrade}\r\n\r\nhi ")
+                        .as_bytes(),
                 )?;
                 std::io::copy(reader, stream)?;
                 return Ok(false);
@@ -291,7 +292,10 @@ impl Request {
         }
         let lower = head.to_ascii_lowercase();
         let field = |name: &str| {
-            lower.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+            lower
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(|value| value.trim().to_owned())
         };
         if field("expect").is_some() {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;

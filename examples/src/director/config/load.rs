@@ -126,10 +126,7 @@ fn timeouts_of_client(section: &Section<'_>, defaults: &Timeouts) -> Result<Time
     Ok(all)
 }
 
-fn timeouts_of_server(
-    section: &Section<'_>,
-    mut set: ServerTimeouts,
-) -> Result<ServerTimeouts, ConfigError> {
+fn timeouts_of_server(section: &Section<'_>, mut set: ServerTimeouts) -> Result<ServerTimeouts, ConfigError> {
     for (key, field) in [
         ("connect", &mut set.connect),
         ("server", &mut set.server),
@@ -177,8 +174,7 @@ fn frontend(
         .addresses("listen")?
         .filter(|listen| !listen.is_empty())
         .ok_or_else(|| section.missing("listen", "one or more addresses (\"127.0.0.1:8080\")"))?;
-    let taken =
-        |address| address_port(address) && others.iter().any(|other| other.listen.contains(address));
+    let taken = |address| address_port(address) && others.iter().any(|other| other.listen.contains(address));
     if listen.iter().any(taken) {
         return Err(section.refused("listen", "addresses that no other frontend listens on", &[]));
     }
@@ -284,8 +280,7 @@ fn persistence(section: Section<'_>, mode: Mode) -> Result<Persistence, ConfigEr
         Cookie,
     }
     let kinds = [("source", Kind::Source), ("cookie", Kind::Cookie)];
-    let kind =
-        section.one_of("type", &kinds)?.ok_or_else(|| section.missing("type", "source, cookie"))?;
+    let kind = section.one_of("type", &kinds)?.ok_or_else(|| section.missing("type", "source, cookie"))?;
     if kind == Kind::Cookie && mode == Mode::Tcp {
         return Err(section.refused("type", "source: a tcp backend sees no cookies", &[]));
     }
@@ -384,7 +379,8 @@ fn outlier(section: Section<'_>) -> Result<outlier::Config, ConfigError> {
     let outlier = outlier::Config {
         interval: section.duration("interval", MILLI..=DAY)?.unwrap_or(defaults.interval),
         consecutive_failures: (consecutive > 0).then_some(consecutive),
-        success_rate: success_rate.then(|| SuccessRate { request_volume: requests, ..SuccessRate::default() }),
+        success_rate: success_rate
+            .then(|| SuccessRate { request_volume: requests, ..SuccessRate::default() }),
         failure_percentage: (failures > 0.0).then_some(FailurePercentage {
             minimum_hosts: 1,
             request_volume: requests,

@@ -215,9 +215,7 @@ impl<'s> Section<'s> {
     pub(crate) fn addresses(&self, key: &'static str) -> Result<Option<Vec<SocketAddr>>, ConfigError> {
         let accepted = format!("{ADDRESS}, or a list of such");
         self.read(key, &accepted, |value| match value {
-            DeValue::Array(items) => {
-                items.iter().map(|item| item.get_ref().as_str()?.parse().ok()).collect()
-            }
+            DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_str()?.parse().ok()).collect(),
             one => Some(vec![one.as_str()?.parse().ok()?]),
         })
     }
