@@ -131,7 +131,8 @@ impl Relay {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let watch = &self.exchange.client.watch;
+        let client = Rc::clone(&self.exchange.client);
+        let watch = &client.watch;
         if let Some(overdue) = watch.overdue() {
             self.exchange.overdue_in_body(overdue);
             return Poll::Ready(Some(Err(BodyError::Overdue(overdue))));
@@ -143,7 +144,10 @@ impl Relay {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Pending => watch.still_waits_for(Wait::Server),
-            Poll::Ready(Some(Ok(_))) => watch.still_waits_for(Wait::Elsewhere),
+            Poll::Ready(Some(Ok(frame))) => {
+                watch.still_waits_for(Wait::Elsewhere);
+                self.exchange.passed_on(frame.data_ref().map_or(0, Bytes::len));
+            }
             Poll::Ready(None) => self.exchange.complete(),
             Poll::Ready(Some(Err(_))) => self.exchange.broke_in_body(),
         }

@@ -105,18 +105,17 @@ impl Client {
         self.traffic.sent(count);
     }
 
-    /// A request ended: hands over the bytes counted since the last one; gives those sent.
-    pub(crate) fn end_request(&self, counters: &FrontendCounters) -> u64 {
+    /// A request ended: hands over the bytes counted since the last one.
+    pub(crate) fn end_request(&self, counters: &FrontendCounters) {
         let wait = if self.mid_head.get() { Wait::Header } else { Wait::Idle };
         self.watch.wait_for(wait, Instant::now());
-        self.hand_over_traffic(counters)
+        self.hand_over_traffic(counters);
     }
 
-    fn hand_over_traffic(&self, counters: &FrontendCounters) -> u64 {
+    fn hand_over_traffic(&self, counters: &FrontendCounters) {
         let (sent, received) = self.traffic.take();
         counters.bytes_out.add(sent);
         counters.bytes_in.add(received);
-        sent
     }
 }
 

@@ -16,7 +16,7 @@ use crate::counters::{FrontendCounters, ServerCounters, Timeout};
 use crate::log::{CookieState, Record};
 use crate::pump::{Ending, Pumped};
 use crate::site::{Frontend, Server};
-use crate::upstream::Upstream;
+use crate::upstream::{ConnectError, Upstream};
 use crate::watch::{Overdue, Wait};
 use lb_sched::Lease;
 
@@ -40,6 +40,8 @@ pub(crate) struct Exchange {
     /// When the present attempt began.
     attempt: Instant,
     status: u16,
+    /// Bytes of the answer's body.
+    bytes: u64,
     settled: bool,
 }
 
@@ -72,6 +74,7 @@ impl Exchange {
             record,
             attempt: now,
             status: 0,
+            bytes: 0,
             settled: false,
         })
     }
@@ -127,6 +130,16 @@ impl Exchange {
         Some(server)
     }
 
+    /// There is no connection to a server: says so, and what that means for the request.
+    pub(crate) fn connect_failed(&self, server: &Server, error: &ConnectError) -> Failure {
+        let farm = &self.frontend.config.backend;
+        self.client.worker.notices.say(format_args!("server {farm}/{} ({}): {error}", server.name, server.address));
+        match error {
+            ConnectError::Failed(_) => Failure::Connect,
+            ConnectError::TimedOut => Failure::ConnectTimeout,
+        }
+    }
+
     fn end_lease(&self, lease: Lease<Arc<Server>>, outcome: Outcome) {
         lease.finish(outcome);
         self.frontend.farm.state.queue.one_ended();
@@ -142,6 +155,11 @@ impl Exchange {
         if let Some(record) = &mut self.record {
             record.response = Some(self.attempt.elapsed());
         }
+    }
+
+    /// So many bytes of the answer's body went on to the client.
+    pub(crate) fn passed_on(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
     }
 
     /// The director's own answer to a request that failed.
@@ -161,6 +179,7 @@ impl Exchange {
         let status = failure.status().as_u16();
         counters.responses.count(status);
         self.status = status;
+        self.bytes = failure.sentence().len() as u64;
         self.settle(Outcome::Cancelled, failure.termination());
         failure.response()
     }
@@ -245,6 +264,7 @@ impl Exchange {
             let server = self.server_counters(lease);
             server.bytes_in.add(pumped.up);
             server.bytes_out.add(pumped.down);
+            self.bytes += pumped.down;
             lease.report(good);
         }
         let outcome = match pumped.ending {
@@ -288,7 +308,7 @@ impl Exchange {
             }
             self.end_lease(lease, outcome);
         }
-        let bytes = self.client.end_request(self.counters());
+        self.client.end_request(self.counters());
         if let Some(record) = self.record.take() {
             let line = crate::log::Line {
                 record: &record,
@@ -297,7 +317,7 @@ impl Exchange {
                 server: server.as_deref(),
                 total: self.started.elapsed(),
                 status: self.status,
-                bytes,
+                bytes: self.bytes,
                 termination,
                 retries: self.retries,
             };

@@ -5,7 +5,7 @@
 //! 127.0.0.1:40422 [20/Nov/2026:18:40:01.123] web app/s1 0/0/1/12/13 200 512 - - ---- 0/1/2/3/0 0/0 "GET / HTTP/1.1"
 //! ```
 //!
-//! After the status and the bytes sent to the client come HAProxy's four characters of the termination state: who
+//! After the status and the bytes of the answer's body come HAProxy's four characters of the termination state: who
 //! ended it (`C`lient, `S`erver, `P`roxy; small for a timeout; `-` for nobody), when (`R`equest, `Q`ueue, `C`onnect,
 //! `H`eader, `D`ata), what the persistence cookie was (`N`one, `V`alid, `I`nvalid, `D`own), and what was done with
 //! it (`N`othing, `I`nserted).
@@ -116,7 +116,7 @@ pub(crate) struct Line<'l> {
     pub(crate) total: Duration,
     /// What the client got.
     pub(crate) status: u16,
-    /// Bytes sent to the client.
+    /// Bytes of the answer's body.
     pub(crate) bytes: u64,
     /// Who ended it and when.
     pub(crate) termination: [u8; 2],

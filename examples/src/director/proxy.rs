@@ -23,7 +23,7 @@ use crate::persistence::Session;
 use crate::pump::Idle;
 use crate::site::Server;
 use crate::tunnel::Tunnel;
-use crate::upstream::{self, ConnectError, Upstream};
+use crate::upstream::{self, Upstream};
 use crate::watch::{Overdue, Wait};
 
 /// HAProxy's pause before the same server is tried again.
@@ -214,10 +214,7 @@ async fn open(exchange: &mut Exchange, server: &Server) -> Result<Upstream, Fail
         crate::proxy_protocol::header(version, exchange.client.address, exchange.client.local)
     });
     let connected = upstream::connect(server, farm.config.timeouts.connect, preface.as_deref()).await;
-    let stream = connected.map_err(|error| match error {
-        ConnectError::Failed(_) => Failure::Connect,
-        ConnectError::TimedOut => Failure::ConnectTimeout,
-    })?;
+    let stream = connected.map_err(|error| exchange.connect_failed(server, &error))?;
     if let Some(record) = &mut exchange.record {
         record.connect = Some(started.elapsed());
     }

@@ -14,7 +14,7 @@ use crate::exchange::Exchange;
 use crate::persistence;
 use crate::proxy_protocol;
 use crate::pump::{Idle, pump};
-use crate::upstream::{self, ConnectError};
+use crate::upstream;
 
 /// Serves one connection to its end. `early` was read from it already.
 pub(crate) async fn serve(client: Rc<Client>, mut stream: TcpStream, early: Bytes) {
@@ -60,8 +60,7 @@ async fn open(exchange: &mut Exchange) -> Result<TcpStream, Failure> {
                 persistence::keep_source(farm, &exchange.client, id);
                 return Ok(stream);
             }
-            Err(ConnectError::Failed(_)) => Failure::Connect,
-            Err(ConnectError::TimedOut) => Failure::ConnectTimeout,
+            Err(error) => exchange.connect_failed(&server, &error),
         };
         exchange.attempt_failed(why);
         if exchange.retries >= farm.config.retries {

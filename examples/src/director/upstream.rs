@@ -17,11 +17,13 @@ use crate::site::Server;
 use crate::traffic::{Counted, Traffic};
 
 /// Why there is no connection to a server.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// It refused, or cannot be reached.
+    #[error("cannot connect: {0}")]
     Failed(io::Error),
     /// It did not answer in time.
+    #[error("did not accept a connection in time")]
     TimedOut,
 }
 
