@@ -1,6 +1,7 @@
 use super::*;
 use alloc::string::ToString;
 use alloc::vec;
+use core::time::Duration;
 use proptest::prelude::*;
 
 fn seconds(seconds: u64) -> Timestamp {
@@ -196,6 +197,26 @@ fn a_shrinking_set_takes_back_those_ejected_first() {
     let events = bench.sweep(seconds(4));
     assert_eq!(events, [Event::Returned { key: 2 }]);
     assert_eq!(bench.detector.ejected(), 1);
+}
+
+#[test]
+fn other_settings_keep_who_is_away() {
+    let mut bench = Bench::new(half(), 4);
+    bench.serve(1, &[(Response::ServerError, 5)]);
+    bench.sweep(seconds(1));
+    assert!(bench.detector.reconfigure(Config { max_ejection_percent: 101, ..half() }).is_err());
+    let longer = Duration::from_secs(60);
+    bench
+        .detector
+        .reconfigure(Config { consecutive_failures: Some(2), base_ejection_time: longer, ..half() })
+        .unwrap();
+    bench.serve(2, &[(Response::ServerError, 2)]);
+    let events = bench.sweep(seconds(2));
+    assert!(
+        matches!(events[..], [Event::Ejected { key: 2, until, .. }] if until == seconds(62)),
+        "{events:?}"
+    );
+    assert_eq!(bench.sweep(seconds(31)), [Event::Returned { key: 1 }]);
 }
 
 #[test]
