@@ -69,7 +69,7 @@ pub enum Cause {
     SuccessRate {
         /// The server's.
         rate: f64,
-        /// Mean − factor × standard deviation.
+        /// Mean − factor × standard deviation, or mean − tolerance if that is lower.
         threshold: f64,
     },
     /// This percentage of its requests failed.
@@ -283,7 +283,7 @@ impl<K: Ord + Clone> Detector<K> {
             let rates = rates(rule.request_volume);
             if rates.len() >= rule.minimum_hosts as usize {
                 let (mean, deviation) = statistics::mean_and_deviation(rates.iter().map(|(_, rate)| *rate));
-                let threshold = mean - rule.factor * deviation;
+                let threshold = mean - (rule.factor * deviation).max(rule.tolerance);
                 outliers.extend(
                     rates
                         .into_iter()

@@ -67,12 +67,18 @@ pub struct SuccessRate {
     /// So many requests of a server in one interval make its rate count. At least 1, default 100.
     pub request_volume: u64,
     /// So many standard deviations below the mean is an outlier. Above 0, default 1.9 (Envoy writes 1900).
+    ///
+    /// Among n servers, the only one that differs stands √(n − 1) deviations off, however little it differs: with
+    /// five servers that is 2, so there 1.9 ejects any lone one. [`tolerance`](Self::tolerance) puts an end to that.
     pub factor: f64,
+    /// A success rate less than so many percent points below the mean is never an outlier. From 0 to 100, default 0
+    /// (Envoy has no such limit).
+    pub tolerance: f64,
 }
 
 impl Default for SuccessRate {
     fn default() -> Self {
-        Self { minimum_hosts: 5, request_volume: 100, factor: 1.9 }
+        Self { minimum_hosts: 5, request_volume: 100, factor: 1.9, tolerance: 0.0 }
     }
 }
 
@@ -119,11 +125,13 @@ impl Config {
         }
         let percent = self.max_ejection_percent;
         check(percent <= 100, "outlier.max_ejection_percent", &percent, "from 0 to 100")?;
-        if let Some(SuccessRate { minimum_hosts, request_volume, factor }) = self.success_rate {
+        if let Some(SuccessRate { minimum_hosts, request_volume, factor, tolerance }) = self.success_rate {
             check(minimum_hosts >= 2, "outlier.success_rate.minimum_hosts", &minimum_hosts, "at least 2")?;
             check(request_volume >= 1, "outlier.success_rate.request_volume", &request_volume, "at least 1")?;
             let ok = factor.is_finite() && factor > 0.0;
             check(ok, "outlier.success_rate.factor", &factor, "a finite number above 0")?;
+            let ok = (0.0..=100.0).contains(&tolerance);
+            check(ok, "outlier.success_rate.tolerance", &tolerance, "from 0 to 100")?;
         }
         if let Some(FailurePercentage { minimum_hosts, request_volume, threshold }) = self.failure_percentage
         {

@@ -98,6 +98,18 @@ fn success_rates_are_compared() {
 }
 
 #[test]
+fn a_small_difference_is_tolerated_on_demand() {
+    for (tolerance, good, ejected) in [(0.0, 199, 1), (1.0, 199, 0), (1.0, 190, 1)] {
+        let success_rate = Some(SuccessRate { tolerance, ..SuccessRate::default() });
+        let mut bench = Bench::new(Config { consecutive_failures: None, success_rate, ..half() }, 5);
+        (0..4).for_each(|server| bench.serve(server, &[(Response::Success, 200)]));
+        bench.serve(4, &[(Response::Success, good), (Response::ServerError, 200 - good)]);
+        bench.sweep(seconds(10));
+        assert_eq!(bench.detector.ejected(), ejected, "{good} of 200 with a tolerance of {tolerance}");
+    }
+}
+
+#[test]
 fn few_requests_prove_nothing() {
     let config = Config { consecutive_failures: None, ..half() };
     let mut bench = Bench::new(config, 6);
@@ -240,6 +252,24 @@ fn settings_are_checked() {
         let error = Detector::<u8>::new(config, Timestamp::ZERO).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn settings_read_as_people_write_them() {
+    let text = r#"{"interval":"5s","consecutive_failures":3,"success_rate":{"factor":2.5},"max_ejection_percent":30}"#;
+    let config: Config = serde_json::from_str(text).unwrap();
+    let expected = Config {
+        interval: Duration::from_secs(5),
+        consecutive_failures: Some(3),
+        success_rate: Some(SuccessRate { factor: 2.5, ..SuccessRate::default() }),
+        max_ejection_percent: 30,
+        ..Config::default()
+    };
+    assert_eq!(config, expected);
+    assert_eq!(serde_json::from_str::<Config>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
+    let error = serde_json::from_str::<Config>(r#"{"max_ejection":1}"#).unwrap_err().to_string();
+    assert!(error.contains("`max_ejection_percent`"), "{error}");
 }
 
 proptest! {
