@@ -137,9 +137,7 @@ impl SlowStart {
                         let progress = libm::pow(f64::from(level) / f64::from(STEPS), aggression);
                         libm::ceil(progress * total as f64) as u128
                     })
-                    .find(|&after| {
-                        after > elapsed.as_nanos() && self.share(since, since + nanos(after)) > share
-                    })
+                    .find(|&after| self.share(since, since + nanos(after)) > share)
                     .unwrap_or(total)
             }
         };

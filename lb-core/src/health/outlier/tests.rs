@@ -160,8 +160,10 @@ fn each_ejection_is_longer_and_good_behaviour_forgives() {
         assert_eq!(bench.detector.next_return(), Some(until));
         assert_eq!(bench.sweep(until), [Event::Returned { key: 0 }]);
         assert_eq!(bench.detector.next_return(), None);
+        bench.serve(0, &[(Response::ServerError, 4)]);
         now = until + Duration::from_secs(1);
-        assert!(bench.sweep(now).is_empty());
+        assert!(bench.sweep(now).is_empty(), "its run began anew");
+        bench.serve(0, &[(Response::Success, 1)]);
     }
     // Four ejections; three good intervals leave one, so the next is the second again.
     for _ in 0..3 {
