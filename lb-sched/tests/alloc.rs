@@ -43,7 +43,7 @@ fn balancer(algorithm: Algorithm, limit: u32) -> Balancer<usize> {
     let balancer = Balancer::new(algorithm);
     let spec =
         |i: usize| Spec::new(format!("10.0.0.{i}:80"), i).weight(Weight::new(i as u16 % 4)).limit(limit);
-    balancer.update((0..50).map(spec)).unwrap();
+    balancer.update((0..50).map(spec)).expect("names differ");
     balancer
 }
 
