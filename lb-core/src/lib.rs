@@ -20,6 +20,7 @@
 //! | [`load`] | [`Load`]: the counters of one backend, which survive every change of the pool |
 //! | [`set`] | [`Set`] and [`Member`]: the payload-free view of a snapshot that a scheduler works on |
 //! | [`pool`] | [`Pool`]: publishes immutable [`Snapshot`]s, changes them whole or not at all |
+//! | [`health`] | checks (rise, fall, flapping), probes, slow start, outlier ejection: who is up, and with what share |
 //! | [`clock`] | [`Timestamp`](clock::Timestamp) and the clocks that make it: everything timed takes it as an argument |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
@@ -31,6 +32,7 @@ extern crate alloc;
 
 pub mod backend;
 pub mod clock;
+pub mod health;
 pub mod load;
 pub mod pool;
 pub mod set;
