@@ -1,9 +1,47 @@
-//! The shared model of a load balancer.
+//! The shared model of a load balancer: who can serve, how loaded they are, and which of them may be asked now.
+//!
+//! ```
+//! use lb_core::{Admin, Pool, Spec, Weight};
+//!
+//! let pool: Pool<&str> = Pool::new();
+//! pool.update([("10.0.0.1:80", Weight::new(3)), ("10.0.0.2:80", Weight::new(1))])?;
+//! pool.edit(|edit| edit.entry("10.0.0.2:80").map(|entry| entry.admin = Admin::Drain))?;
+//!
+//! let snapshot = pool.snapshot();
+//! let open: Vec<_> = snapshot.set().iter().filter(|member| member.weight > 0).collect();
+//! assert_eq!(open.len(), 1);
+//! assert_eq!(&*open[0].name, "10.0.0.1:80");
+//! # Ok::<(), lb_core::UpdateError>(())
+//! ```
+//!
+//! | module | what is inside |
+//! |---|---|
+//! | [`backend`] | [`Backend`], its [`Weight`], [`Admin`] and [`Health`] state, and the [`Spec`] that a pool is filled from |
+//! | [`load`] | [`Load`]: the counters of one backend, which survive every change of the pool |
+//! | [`set`] | [`Set`] and [`Member`]: the payload-free view of a snapshot that a scheduler works on |
+//! | [`pool`] | [`Pool`]: publishes immutable [`Snapshot`]s, changes them whole or not at all |
+//! | [`clock`] | [`Timestamp`](clock::Timestamp) and the clocks that make it: everything timed takes it as an argument |
+//! | [`hash`] | hashes that are the same everywhere and always, and the names that HAProxy's users know them by |
+//! | [`pi`] | the workload that the family is measured with: π by the midpoint rule, bit for bit as PHP sums it |
+//!
+//! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod backend;
 pub mod clock;
 pub mod hash;
+pub mod load;
 pub mod pi;
+pub mod pool;
+pub mod set;
+#[doc(hidden)]
+pub mod sync;
+
+pub use backend::{Admin, Backend, BackendId, Health, Spec, Weight};
+pub use load::{Load, Outcome};
+pub use pool::{Pool, Snapshot, UpdateError};
+pub use set::{Member, Set};
