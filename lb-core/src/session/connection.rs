@@ -196,6 +196,7 @@ pub struct Census {
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use lb_core::clock::Timestamp;
 /// use lb_core::session::*;
 ///
@@ -207,6 +208,7 @@ pub struct Census {
 /// table.packet(&flow, Packet::from_server(Segment::Tcp(TcpFlags::SYN | TcpFlags::ACK)), now);
 /// let seen = table.packet(&flow, Packet::from_client(Segment::Tcp(TcpFlags::ACK)), now).expect("known");
 /// assert_eq!((seen.value, seen.shift()), ("web1", Some(Shift::Activated)));
+/// # }
 /// # Ok::<(), core::net::AddrParseError>(())
 /// ```
 #[derive(Debug)]

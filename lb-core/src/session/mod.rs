@@ -9,6 +9,7 @@
 //! small.
 //!
 //! ```
+//! # #[cfg(feature = "std")] {
 //! use core::net::{IpAddr, SocketAddr};
 //! use core::time::Duration;
 //! use lb_core::clock::Timestamp;
@@ -31,6 +32,7 @@
 //!     }
 //! };
 //! assert_eq!(server, "web1");
+//! # }
 //! # Ok::<(), core::net::AddrParseError>(())
 //! ```
 //!

@@ -137,6 +137,7 @@ impl<V> StickEntry<V> {
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use core::net::IpAddr;
 /// use core::time::Duration;
 /// use lb_core::clock::Timestamp;
@@ -150,6 +151,7 @@ impl<V> StickEntry<V> {
 /// // 50 s later it still is, and that use prolongs it; 61 s after that it has ended.
 /// assert_eq!(table.lookup(client, Timestamp::from_secs(50)), Some("web1"));
 /// assert_eq!(table.lookup(client, Timestamp::from_secs(111)), None);
+/// # }
 /// # Ok::<(), core::net::AddrParseError>(())
 /// ```
 #[derive(Debug)]
