@@ -2,7 +2,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
-//! | [`pi_service`] | the thesis's workload as an HTTP service: a program of its own, or embedded |
+//! | [`pi_service`] | the web workload, as a service that any program can embed |
 //! | [`status`] | the state of a director as plain data, and its page, JSON, CSV and Prometheus forms |
 #![forbid(unsafe_code)]
 

@@ -138,7 +138,10 @@ impl PiService {
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let Settings { name, speed, workers, queue, max_n, max_connections } = &settings;
         let (workers, queue, max_connections) = (*workers, *queue, *max_connections);
-        let name = HeaderValue::from_str(name).map_err(|_| SettingsError::Name { name: name.clone() })?;
+        let name = Some(name)
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '))
+            .and_then(|name| HeaderValue::from_str(name).ok())
+            .ok_or_else(|| SettingsError::Name { name: name.clone() })?;
         if !(0.001..=1.0).contains(speed) {
             return Err(SettingsError::Speed { speed: *speed });
         }
@@ -432,6 +435,7 @@ mod tests {
             (Settings { max_n: 0, ..Settings::default() }, "max-n = 0 is out of range; use 1 to"),
             (Settings { queue: usize::MAX, ..Settings::default() }, "queue = "),
             (Settings { name: "a\nb".into(), ..Settings::default() }, r#"name "a\nb""#),
+            (Settings { name: "wéb".into(), ..Settings::default() }, r#"name "wéb""#),
         ] {
             let error = PiService::new(settings).expect_err(wanted).to_string();
             assert!(error.contains(wanted), "{error}");

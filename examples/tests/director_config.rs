@@ -1,4 +1,5 @@
 //! The command line and the configuration: what is wrong is said in one sentence with its place and its cure.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 

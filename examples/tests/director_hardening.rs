@@ -1,4 +1,5 @@
 //! Clients that attack, stall or leave: refused or timed out, counted and logged, and the process goes on.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 

@@ -1,4 +1,5 @@
 //! HTTP through the director: what arrives at a server, what comes back, what stays open.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 

@@ -1,4 +1,5 @@
 //! A minute of load through the director while its servers are killed and started again: no request may fail.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 
@@ -51,10 +52,11 @@ impl Drop for PiServer {
 
 fn survive(time: Duration) {
     let mut servers = ["pi1", "pi2", "pi3"].map(PiServer::start);
-    let mut config = "[director]\nworkers = 2\n[[frontend]]\nname = \"web\"\nlisten = \"@http\"\nbackend = \"pi\"\n\
+    let mut config =
+        "[director]\nworkers = 2\n[[frontend]]\nname = \"web\"\nlisten = \"@http\"\nbackend = \"pi\"\n\
         [[backend]]\nname = \"pi\"\nalgorithm = \"wlc\"\nslow-start = \"1s\"\n\
         check = { type = \"http\", path = \"/health\", interval = \"500ms\", fastinter = \"100ms\" }\n"
-        .to_owned();
+            .to_owned();
     for PiServer { name, address, .. } in &servers {
         config.push_str(&format!("[[backend.server]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
     }

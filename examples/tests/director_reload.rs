@@ -1,4 +1,5 @@
 //! SIGHUP: a changed configuration is taken whole or not at all, and no connection notices.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 
@@ -51,7 +52,10 @@ fn what_cannot_be_taken_whole_is_not_taken() {
     let taken = taken.local_addr().unwrap();
     let next = simple(&[&b], "");
     for (config, why) in [
-        (next.replace("workers = 2", "workrs = 2"), "unknown key `workrs` in [director], did you mean `workers`?"),
+        (
+            next.replace("workers = 2", "workrs = 2"),
+            "unknown key `workrs` in [director], did you mean `workers`?",
+        ),
         (
             next.replace("listen = \"@http\"", &format!("listen = [\"@http\", \"{taken}\"]")),
             "is in use by another program",

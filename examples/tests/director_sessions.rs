@@ -1,4 +1,5 @@
 //! Clients that stay with their server, and operators that move them.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 

@@ -1,4 +1,5 @@
 //! What is to be seen: the three lines, the status in its forms, the access log, and a quiet end.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 

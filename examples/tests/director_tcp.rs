@@ -1,4 +1,5 @@
 //! tcp mode, and the PROXY protocol on both sides of both modes.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
 

@@ -21,7 +21,10 @@
 //! | [`set`] | [`Set`] and [`Member`]: the payload-free view of a snapshot that a scheduler works on |
 //! | [`pool`] | [`Pool`]: publishes immutable [`Snapshot`]s, changes them whole or not at all |
 //! | [`health`] | checks (rise, fall, flapping), probes, slow start, outlier ejection: who is up, and with what share |
+//! | [`session`] | who belongs where: a stick table and a connection table, their expiry, and their form between peers |
 //! | [`clock`] | [`Timestamp`](clock::Timestamp) and the clocks that make it: everything timed takes it as an argument |
+//! | [`hash`] | stable hashes by their names: xxh3, crc32, sdbm, djb2, wt6, SipHash-1-3, avalanche |
+//! | [`pi`] | a workload to balance: π by the midpoint rule, to the bit what PHP computes, and as fast as can be |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -29,6 +32,9 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+#[macro_use]
+extern crate std;
 
 pub mod backend;
 pub mod clock;

@@ -46,9 +46,9 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Passes on the body of `client`'s present request.
-    pub(crate) fn new(body: Incoming, client: Rc<Client>) -> Self {
+    pub(crate) fn new(body: Incoming, client: &Rc<Client>) -> Self {
         client.uploading.set(true);
-        Self { body, client }
+        Self { body, client: Rc::clone(client) }
     }
 }
 

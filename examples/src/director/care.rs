@@ -28,8 +28,11 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) struct Care {
     clock: MonotonicClock,
     wards: RefCell<HashMap<Name, Rc<RefCell<Ward>>>>,
-    farms: RefCell<HashMap<String, (outlier::Config, Detector<Arc<str>>)>>,
+    detectors: RefCell<HashMap<String, Judge>>,
 }
+
+/// A farm's outlier detection, and what it was made from.
+type Judge = (outlier::Config, Detector<Arc<str>>);
 
 /// A farm's and a server's name.
 type Name = (String, Arc<str>);
@@ -94,7 +97,7 @@ impl Care {
         let mut old = self.wards.take();
         let mut wards = HashMap::new();
         let mut detectors = HashMap::new();
-        let mut known = self.farms.take();
+        let mut known = self.detectors.take();
         for farm in &site.farms {
             let mut judged = false;
             if let Some(config) = &farm.config.outlier {
@@ -123,7 +126,7 @@ impl Care {
             }
         }
         *self.wards.borrow_mut() = wards;
-        *self.farms.borrow_mut() = detectors;
+        *self.detectors.borrow_mut() = detectors;
     }
 
     fn ward(
@@ -276,7 +279,7 @@ impl Care {
 
     fn find_outliers(&self, now: Timestamp) {
         let wards = self.wards.borrow();
-        for (name, (_, detector)) in self.farms.borrow_mut().iter_mut() {
+        for (name, (_, detector)) in self.detectors.borrow_mut().iter_mut() {
             let members: Vec<_> = wards
                 .values()
                 .filter(|ward| ward.borrow().farm.config.name == *name)

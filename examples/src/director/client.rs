@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::answer::HEADER_TIMEOUT;
+use crate::answer::{Failure, HEADER_TIMEOUT};
 use crate::counters::{FrontendCounters, Timeout};
 use crate::guard::Guard;
 use crate::proxy;
@@ -93,6 +93,11 @@ impl Client {
             }
         }
         Arc::clone(&self.frontend.borrow())
+    }
+
+    /// Why the present request's body broke off.
+    pub(crate) fn broken_upload(&self) -> Failure {
+        if self.refused.get().is_some() { Failure::BadBody } else { Failure::ClientGone }
     }
 
     /// Counts bytes read from the client.

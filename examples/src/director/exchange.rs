@@ -133,7 +133,10 @@ impl Exchange {
     /// There is no connection to a server: says so, and what that means for the request.
     pub(crate) fn connect_failed(&self, server: &Server, error: &ConnectError) -> Failure {
         let farm = &self.frontend.config.backend;
-        self.client.worker.notices.say(format_args!("server {farm}/{} ({}): {error}", server.name, server.address));
+        self.client
+            .worker
+            .notices
+            .say(format_args!("server {farm}/{} ({}): {error}", server.name, server.address));
         match error {
             ConnectError::Failed(_) => Failure::Connect,
             ConnectError::TimedOut => Failure::ConnectTimeout,
@@ -163,12 +166,11 @@ impl Exchange {
     }
 
     /// The director's own answer to a request that failed.
-    pub(crate) fn fail(mut self: Box<Self>, failure: Failure) -> Response<ResponseBody> {
+    pub(crate) fn fail(&mut self, failure: Failure) -> Response<ResponseBody> {
         let counters = self.counters();
         // A timeout of an attempt was counted with the attempt.
-        match failure.timeout() {
-            Some(kind @ (Timeout::Client | Timeout::Queue)) => counters.timeout(kind).one(),
-            _ => {}
+        if let Some(kind @ (Timeout::Client | Timeout::Queue)) = failure.timeout() {
+            counters.timeout(kind).one();
         }
         if failure.denied() {
             counters.denied.one();

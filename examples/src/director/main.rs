@@ -7,7 +7,7 @@
 //! |---|---|
 //! | what to serve | `config`, `demo`, `site` |
 //! | a client's connection | `listener`, `worker`, `client`, `guard`, `scanner`, `watch`, `proxy_protocol` |
-//! | a request | `proxy`, `headers`, `choose`, `queue`, `persistence`, `cookie`, `exchange`, `body`, `answer` |
+//! | a request | `proxy`, `replay`, `headers`, `choose`, `queue`, `persistence`, `cookie`, `exchange`, `body`, `answer` |
 //! | a connection to a server | `upstream`, `traffic`, `tunnel`, `tcp`, `pump` |
 //! | who may get work | `care` |
 //! | what is to be seen | `counters`, `histogram`, `log`, `notices`, `report`, `status_server` |
@@ -36,6 +36,7 @@ mod proxy;
 mod proxy_protocol;
 mod pump;
 mod queue;
+mod replay;
 mod report;
 mod scanner;
 mod site;

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, StatusCode};
 use lb_core::health::OnDown;
 
 use crate::answer::Failure;
-use crate::body::{Relay, RequestBody, ResponseBody, Upload};
+use crate::body::{Relay, RequestBody, ResponseBody};
 use crate::choose::choose;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::persistence::Session;
 use crate::pump::Idle;
+use crate::replay::{self, Replay};
 use crate::site::Server;
 use crate::tunnel::Tunnel;
 use crate::upstream::{self, Upstream};
@@ -75,8 +76,8 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
     if let Some(protocol) = upgrade {
         headers::ask_upgrade(request.headers_mut(), protocol);
     }
-    let replay = Replay::of(&request, farm.config.retries);
-    let mut next = Some(outgoing(request, &client));
+    let (request, replay) = replay::prepare(request, &client, farm.config.retries).await?;
+    let mut next = Some(request);
     let mut avoid = Vec::new();
     let mut same: Option<lb_core::BackendId> = None;
     loop {
@@ -120,44 +121,6 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
             exchange.count_retry(&server);
         }
     }
-}
-
-/// What is needed to send a request a second time.
-///
-/// Only a request without a body, of a method that means the same when it arrives twice (RFC 9110 section 9.2.2).
-struct Replay {
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-}
-
-impl Replay {
-    fn of(request: &Request<Incoming>, retries: u32) -> Option<Self> {
-        let safe = request.method().is_idempotent() && request.body().is_end_stream();
-        (safe && retries > 0).then(|| Self {
-            method: request.method().clone(),
-            target: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
-    }
-
-    fn again(&self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
-}
-
-fn outgoing(request: Request<Incoming>, client: &Rc<Client>) -> Request<RequestBody> {
-    request.map(|body| {
-        if body.is_end_stream() {
-            RequestBody::Empty
-        } else {
-            RequestBody::Stream(Upload::new(body, Rc::clone(client)))
-        }
-    })
 }
 
 /// An attempt that got no answer.
@@ -256,13 +219,7 @@ async fn send(
     match sent {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(mut error)) => {
-            let why = if client.refused.get().is_some() {
-                Failure::BadBody
-            } else if client.upload_broke.get() {
-                Failure::ClientGone
-            } else {
-                Failure::Broken
-            };
+            let why = if client.upload_broke.get() { client.broken_upload() } else { Failure::Broken };
             Err(Failed { why, unsent: error.take_message() })
         }
         Err(why) => Err(Failed::new(why)),

@@ -183,7 +183,7 @@ mod tests {
         Idle { client: Duration::from_secs(seconds), server: Duration::from_secs(seconds + 5) }
     }
 
-    const NONE: Bytes = Bytes::new();
+    static NONE: Bytes = Bytes::new();
 
     #[tokio::test(start_paused = true)]
     async fn each_direction_ends_by_itself() {

@@ -54,12 +54,15 @@ fn run(options: Options) -> Result<(), String> {
     let workers = threads.unwrap_or(Settings::default().workers);
     let service = PiService::new(Settings { name, speed, workers, queue, max_n, max_connections })
         .map_err(|error| error.to_string())?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
         .build()
-        .map_err(|error| format!("{workers} threads do not start ({error}); use fewer --threads"))?
-        .block_on(listen_and_serve(listen, service))
+        .map_err(|error| format!("{workers} threads do not start ({error}); use fewer --threads"))?;
+    let outcome = runtime.block_on(listen_and_serve(listen, service));
+    // Sums that outlast the grace of their connections have nobody to report to.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn listen_and_serve(listen: SocketAddr, service: PiService) -> Result<(), String> {

@@ -22,8 +22,19 @@ impl std::fmt::Display for Place {
 
 /// Why a configuration was refused. Nothing of a refused configuration takes effect.
 #[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct ConfigError(Box<Problem>);
+
+impl From<Problem> for ConfigError {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+/// What is wrong, and where.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum ConfigError {
+pub(crate) enum Problem {
     /// The file cannot be read.
     #[error("{file}: cannot be read: {source}; name a readable file with --config")]
     Read {
@@ -87,7 +98,7 @@ pub(crate) enum ConfigError {
 impl ConfigError {
     /// The file could not be read.
     pub(crate) fn read(file: &Path, source: std::io::Error) -> Self {
-        Self::Read { file: file.display().to_string(), source }
+        Problem::Read { file: file.display().to_string(), source }.into()
     }
 }
 

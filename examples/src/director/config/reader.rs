@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place, hint};
+use super::error::{ConfigError, Place, Problem, hint};
 use super::units;
 
 type Value<'d> = Spanned<DeValue<'d>>;
@@ -24,7 +24,7 @@ pub(crate) struct Document<'d> {
 impl<'d> Document<'d> {
     /// Parses `text`; `file` is what messages call it.
     pub(crate) fn parse(file: &'d str, text: &'d str) -> Result<Self, ConfigError> {
-        let root = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        let root = DeTable::parse(text).map_err(|error| Problem::Syntax {
             place: Place { file: file.to_owned(), line: line_of(text, error.span().map_or(0, |s| s.start)) },
             message: error.message().to_owned(),
         })?;
@@ -71,13 +71,14 @@ impl<'s> Section<'s> {
         for key in self.table.keys() {
             let name: &str = key.get_ref();
             if !known.contains(&name) {
-                return Err(ConfigError::UnknownKey {
+                return Err(Problem::UnknownKey {
                     place: self.document.place(key.span().start),
                     key: name.to_owned(),
                     section: self.title.clone(),
                     hint: hint(name, known.iter().copied()),
                     accepted: known.join(", "),
-                });
+                }
+                .into());
             }
         }
         Ok(())
@@ -85,12 +86,13 @@ impl<'s> Section<'s> {
 
     /// The error of a missing key.
     pub(crate) fn missing(&self, key: &str, accepted: &str) -> ConfigError {
-        ConfigError::Missing {
+        Problem::Missing {
             place: self.document.place(self.offset),
             key: key.to_owned(),
             section: self.title.clone(),
             accepted: accepted.to_owned(),
         }
+        .into()
     }
 
     /// The error of a key whose value does not do; `known` are names that may have been meant.
@@ -104,7 +106,7 @@ impl<'s> Section<'s> {
     fn refused_value(&self, key: &str, value: &Value<'_>, accepted: &str, known: &[&str]) -> ConfigError {
         let written = self.document.text.get(value.span()).unwrap_or("").to_owned();
         let hint = value.get_ref().as_str().map(|name| hint(name, known.iter().copied())).unwrap_or_default();
-        ConfigError::Value {
+        Problem::Value {
             place: self.document.place(value.span().start),
             key: key.to_owned(),
             value: written,
@@ -112,6 +114,7 @@ impl<'s> Section<'s> {
             hint,
             accepted: accepted.to_owned(),
         }
+        .into()
     }
 
     fn value(&self, key: &'static str) -> Option<&'s Value<'s>> {

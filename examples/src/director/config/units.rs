@@ -38,7 +38,7 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 pub(crate) fn show(time: Duration) -> String {
     let millis = time.as_millis();
     for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-        if millis >= length && millis % length == 0 {
+        if millis >= length && millis.is_multiple_of(length) {
             return format!("{}{unit}", millis / length);
         }
     }
