@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::care::Care;
 use crate::config::{self, AccessLog, Config, ConfigError};
+use crate::limits;
 use crate::listener::{self, BindError};
 use crate::log::{self, Sink};
 use crate::report::{self, Trends};
@@ -118,6 +119,7 @@ pub(crate) async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
 
+    limits::raise(&config);
     let status = config.status.as_ref().map(|status| status.listen);
     let status = status.map(|listen| bind_status(listen, cures)).transpose()?;
     let opened = bind_new(&config, None, cures)?;
@@ -190,7 +192,7 @@ fn bind_new(config: &Config, site: Option<&Site>, cures: Cures) -> Result<Vec<Ve
     Ok(workers)
 }
 
-type Started = (Vec<mpsc::UnboundedSender<Control>>, Vec<JoinHandle<io::Result<()>>>);
+type Started = (Vec<mpsc::UnboundedSender<Control>>, Vec<JoinHandle<()>>);
 
 fn start_workers(site: &Arc<Site>, sink: &Sink, opened: Vec<Vec<Opened>>) -> io::Result<Started> {
     let mut started: Started = Default::default();
@@ -199,9 +201,13 @@ fn start_workers(site: &Arc<Site>, sink: &Sink, opened: Vec<Vec<Opened>>) -> io:
         // The receiver is right here.
         let _ = sender.send(Control::Serve(Arc::clone(site), opened));
         let (site, sink) = (Arc::clone(site), sink.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{id}"))
-            .spawn(move || worker::run(id, site, sink, control))?;
+        let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+            // A director with fewer workers than it should have is not what was asked for.
+            if let Err(error) = worker::run(id, site, sink, control) {
+                eprintln!("director: worker {id}: {error}; raise the limits of this process (ulimit -n)");
+                std::process::exit(1);
+            }
+        })?;
         started.0.push(sender);
         started.1.push(thread);
     }
@@ -287,7 +293,7 @@ impl App {
     }
 
     /// Accepts nothing more, and waits until what is in flight has ended, `grace` at most.
-    async fn stop(&self, threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) {
+    async fn stop(&self, threads: Vec<JoinHandle<()>>, grace: Duration) {
         for worker in &self.workers {
             let _ = worker.send(Control::Close);
         }

@@ -11,7 +11,7 @@
 //! | a connection to a server | `upstream`, `traffic`, `tunnel`, `tcp`, `pump` |
 //! | who may get work | `care` |
 //! | what is to be seen | `counters`, `histogram`, `log`, `notices`, `report`, `status_server` |
-//! | the whole | `app` |
+//! | the whole | `app`, `limits` |
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -28,6 +28,7 @@ mod exchange;
 mod guard;
 mod headers;
 mod histogram;
+mod limits;
 mod listener;
 mod log;
 mod notices;

@@ -190,8 +190,11 @@ async fn send(
     request: Request<RequestBody>,
 ) -> Result<Response<Incoming>, Failed> {
     // An idle connection may take a turn of its task until it is ready; a closed one says so.
-    if !upstream.sender.is_ready() && upstream.sender.ready().await.is_err() {
-        return Err(Failed { why: Failure::Broken, unsent: Some(request) });
+    if !upstream.sender.is_ready() {
+        let patience = exchange.frontend.farm.config.timeouts.connect;
+        if !matches!(tokio::time::timeout(patience, upstream.sender.ready()).await, Ok(Ok(()))) {
+            return Err(Failed { why: Failure::Broken, unsent: Some(request) });
+        }
     }
     let client = Rc::clone(&exchange.client);
     client.watch.wait_for(Wait::Server, Instant::now());

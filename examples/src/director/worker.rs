@@ -209,12 +209,22 @@ async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<No
         let Some(frontend) = worker.frontend(&key) else { break };
         // One that was accepted waits here when the frontend is full; the rest wait in the kernel.
         let places = Arc::clone(&frontend.state.places);
-        let place = tokio::select! {
-            place = places.acquire_owned() => place,
-            () = &mut stopped => break,
+        let serve_it = |place: Result<OwnedSemaphorePermit, _>| {
+            // Nobody closes the semaphore.
+            if let Ok(place) = place {
+                tokio::task::spawn_local(serve(Rc::clone(&worker), frontend, stream, peer, place));
+            }
         };
-        if let Ok(place) = place {
-            tokio::task::spawn_local(serve(Rc::clone(&worker), frontend, stream, peer, place));
+        let mut place = std::pin::pin!(places.acquire_owned());
+        tokio::select! {
+            place = &mut place => serve_it(place),
+            () = &mut stopped => {
+                // A listener that a reload takes away leaves nobody behind.
+                if !worker.is_closing() {
+                    serve_it(place.await);
+                }
+                break;
+            }
         }
     }
     // What the kernel has accepted for this socket already must not be reset.

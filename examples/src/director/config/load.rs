@@ -174,7 +174,10 @@ fn frontend(
         .addresses("listen")?
         .filter(|listen| !listen.is_empty())
         .ok_or_else(|| section.missing("listen", "one or more addresses (\"127.0.0.1:8080\")"))?;
-    let taken = |address| address_port(address) && others.iter().any(|other| other.listen.contains(address));
+    // Port 0 asks the kernel for a free port, so two of them do not collide.
+    let taken = |address: &SocketAddr| {
+        address.port() != 0 && others.iter().any(|other| other.listen.contains(address))
+    };
     if listen.iter().any(taken) {
         return Err(section.refused("listen", "addresses that no other frontend listens on", &[]));
     }
@@ -208,11 +211,6 @@ fn frontend(
     };
     section.finish()?;
     Ok(frontend)
-}
-
-/// Port 0 asks the kernel for a free port, so two of them do not collide.
-fn address_port(address: &std::net::SocketAddr) -> bool {
-    address.port() != 0
 }
 
 fn backends(root: &Section<'_>, timeouts: &Timeouts) -> Result<Vec<Backend>, ConfigError> {
