@@ -228,6 +228,37 @@ fn a_server_goes_down_and_comes_back_through_slow_start() {
 }
 
 #[test]
+fn a_failed_request_brings_the_next_check_forward() {
+    let (mut a, b) = (Origin::start("a"), Origin::start("b"));
+    let check = "check = { interval = \"60s\", fastinter = \"50ms\" }\n";
+    let director = Director::start(&simple(&[&a, &b], check));
+    eventually("its first check", || director.named("a")["health"]["last_check"].is_object().then_some(()));
+    a.kill();
+    for _ in 0..4 {
+        assert_eq!(get(director.http, "/").body, "b");
+    }
+    eventually("down", || (director.named("a")["health"]["state"] == "down").then_some(()));
+}
+
+#[test]
+fn what_clients_do_wrong_is_not_held_against_servers() {
+    let a = Origin::start("a");
+    let outlier = "outlier = { consecutive = 2 }\n";
+    let config = format!("[timeouts]\nclient = \"200ms\"\n{}", simple(&[&a], outlier));
+    let director = Director::start(&config);
+    for _ in 0..3 {
+        let mut connection = Connection::open(director.http);
+        connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n");
+        assert_eq!(connection.response("POST").status, 400);
+        let mut connection = Connection::open(director.http);
+        connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
+        assert_eq!(connection.response("POST").status, 408);
+    }
+    assert_eq!((director.number("a", "/failures"), director.number("a", "/cancelled")), (0, 6));
+    assert_eq!(get(director.http, "/").status, 200);
+}
+
+#[test]
 fn bad_answers_take_a_server_out_for_a_while() {
     let (a, b) = (Origin::start("a"), Origin::start("b"));
     let outlier = "outlier = { consecutive = 3, interval = \"200ms\", ejection = \"700ms\" }\n";

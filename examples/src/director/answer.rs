@@ -94,14 +94,19 @@ impl Failure {
         }
     }
 
-    /// Whether the client is to blame.
+    /// Whether an attempt that ended so says nothing of its server.
+    pub(crate) fn is_the_clients(self) -> bool {
+        matches!(self, Self::Improper(_) | Self::BadBody | Self::ClientTimeout | Self::ClientGone)
+    }
+
+    /// Whether the request was refused.
     pub(crate) fn denied(self) -> bool {
         matches!(self, Self::Improper(_) | Self::BadBody)
     }
 
     /// Whether the rest of the request may still arrive, so that the connection cannot be used again.
     fn closes(self) -> bool {
-        matches!(self, Self::Improper(_) | Self::BadBody | Self::ClientTimeout | Self::ClientGone)
+        self.is_the_clients()
     }
 
     /// The answer.

@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lb_core::clock::{Clock, MonotonicClock, Timestamp};
 use lb_core::health::outlier::{self, Detector, Event};
 use lb_core::health::probe::Probe;
-use lb_core::health::{Checker, Condition, Curve, Initial, OnDown, SlowStart};
+use lb_core::health::{Checker, Condition, Curve, Initial, OnDown, Phase, SlowStart};
 use lb_core::{Admin, UpdateError};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::config::{self, Check};
@@ -55,6 +56,8 @@ pub(crate) struct Ward {
     since: Timestamp,
     changed: bool,
     task: Option<AbortHandle>,
+    /// Wakes the check before its time.
+    look: Rc<Notify>,
 }
 
 /// A finished check.
@@ -188,6 +191,7 @@ impl Care {
             since: last.as_ref().map_or(now, |last| last.since),
             changed: last.as_ref().is_some_and(|last| last.changed),
             task: None,
+            look: Rc::new(Notify::new()),
         }
     }
 
@@ -206,7 +210,7 @@ impl Care {
         let (Some(check), true) = (inner.check.clone(), inner.checker.is_some()) else { return };
         let config = inner.farm.config.servers.iter().find(|server| *server.name == *inner.server.name);
         let address = config.and_then(|server| server.check_address).unwrap_or(inner.server.address);
-        let (care, weak) = (Rc::clone(self), Rc::downgrade(ward));
+        let (care, weak, look) = (Rc::clone(self), Rc::downgrade(ward), Rc::clone(&inner.look));
         let task = tokio::task::spawn_local(async move {
             let kind = describe(&check.probe);
             let probe = Arc::new(check.probe);
@@ -216,7 +220,10 @@ impl Care {
                 else {
                     return;
                 };
-                tokio::time::sleep(next.saturating_since(care.now())).await;
+                tokio::select! {
+                    () = tokio::time::sleep(next.saturating_since(care.now())) => {}
+                    () = look.notified() => {}
+                }
                 let probe = Arc::clone(&probe);
                 let started = care.now();
                 let ran = tokio::task::spawn_blocking(move || {
@@ -269,6 +276,12 @@ impl Care {
             self.find_outliers(now);
             for ward in self.wards.borrow().values() {
                 let ward = ward.borrow();
+                let checker = ward.checker.as_ref();
+                // A request failed: its next check need not wait. Once it is in question, its fast interval holds.
+                if ward.server.take_suspicion() && checker.is_some_and(|c| matches!(c.phase(now), Phase::Up))
+                {
+                    ward.look.notify_one();
+                }
                 if ward.condition.next_change(looked).is_some_and(|change| change <= now) {
                     self.apply(&ward);
                 }

@@ -108,13 +108,18 @@ impl Exchange {
         }
     }
 
-    /// The attempt failed on the server's side: its lease ends.
+    /// The attempt got no answer: its lease ends.
     pub(crate) fn attempt_failed(&mut self, kind: Failure) -> Option<Arc<Server>> {
         self.note_traffic();
         self.upstream = None;
         let lease = self.lease.take()?;
         let server = Arc::clone(lease.backend().payload());
         let counters = self.server_counters(&lease);
+        if kind.is_the_clients() {
+            counters.cancelled.one();
+            self.end_lease(lease, Outcome::Cancelled);
+            return Some(server);
+        }
         counters.failures.one();
         match kind {
             Failure::Connect => counters.connect_errors.one(),
@@ -143,14 +148,23 @@ impl Exchange {
         }
     }
 
+    /// A server has been chosen.
+    pub(crate) fn hold(&mut self, lease: Lease<Arc<Server>>) {
+        self.frontend.farm.state.in_flight.of(self.client.worker.id).one();
+        self.lease = Some(lease);
+    }
+
     fn end_lease(&self, lease: Lease<Arc<Server>>, outcome: Outcome) {
         lease.finish(outcome);
+        self.frontend.farm.state.in_flight.of(self.client.worker.id).less_one();
         self.frontend.farm.state.queue.one_ended();
     }
 
     /// The header of the server's answer is there.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
+        // In time after all, if only just.
+        self.client.watch.set_overdue(None);
         self.counters().responses.count(status);
         if let Some(lease) = &self.lease {
             self.server_counters(lease).responses.count(status);
@@ -300,7 +314,7 @@ impl Exchange {
         }
         self.note_traffic();
         self.upstream = None;
-        let server = self.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload()));
+        let server = self.lease.as_ref().map(|lease| Arc::clone(lease.backend()));
         if let Some(lease) = self.lease.take() {
             let counters = self.server_counters(&lease);
             match outcome {
@@ -316,7 +330,7 @@ impl Exchange {
                 record: &record,
                 client: &self.client,
                 frontend: &self.frontend,
-                server: server.as_deref(),
+                server: server.as_ref().map(|backend| (backend.payload().as_ref(), backend.load().active())),
                 total: self.started.elapsed(),
                 status: self.status,
                 bytes: self.bytes,

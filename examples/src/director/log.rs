@@ -8,9 +8,12 @@
 //! After the status and the bytes of the answer's body come HAProxy's four characters of the termination state: who
 //! ended it (`C`lient, `S`erver, `P`roxy; small for a timeout; `-` for nobody), when (`R`equest, `Q`ueue, `C`onnect,
 //! `H`eader, `D`ata), what the persistence cookie was (`N`one, `V`alid, `I`nvalid, `D`own), and what was done with
-//! it (`N`othing, `I`nserted).
+//! it (`N`othing, `I`nserted). The times are milliseconds: reading the header (always 0), in the queue, connecting,
+//! until the answer's header, in all; then open connections of the worker and the frontend, requests of the backend
+//! and the server, retries (`+`: on another server), and the queues.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -23,6 +26,7 @@ use hyper::{Method, Request, Uri, Version};
 
 use crate::client::Client;
 use crate::config::AccessLog;
+use crate::counters::Counter;
 use crate::site::{Frontend, Server};
 
 /// A worker's buffer is sent to the writer when it has this many bytes.
@@ -58,12 +62,46 @@ impl CookieState {
     }
 }
 
+/// What a client asked for.
+#[derive(Debug)]
+enum Asked {
+    Request(Method, Uri, Version),
+    /// A connection in tcp mode.
+    Connection,
+    /// What cannot be read as a request.
+    Malformed,
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connection => f.write_str("<TCP>"),
+            Self::Malformed => f.write_str("<BADREQ>"),
+            Self::Request(method, target, version) => {
+                write!(f, "{method} ")?;
+                escape(&target.to_string(), f)?;
+                write!(f, " {version:?}")
+            }
+        }
+    }
+}
+
+/// A quote would end the field, and what is not ASCII may do things to a terminal: `#` and two hexadecimal digits, as
+/// HAProxy has it.
+fn escape(text: &str, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'#' | 0..=b' ' | 127.. => write!(f, "#{byte:02X}")?,
+            _ => f.write_char(char::from(byte))?,
+        }
+    }
+    Ok(())
+}
+
 /// What a log line says of a request beyond what is known anyway.
 #[derive(Debug)]
 pub(crate) struct Record {
-    method: Method,
-    target: Uri,
-    version: Version,
+    asked: Asked,
     /// Time in a queue.
     pub(crate) queued: Option<Duration>,
     /// Time to connect; none on a connection that was there.
@@ -75,43 +113,31 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Of a connection without requests.
-    pub(crate) fn of_connection() -> Self {
-        Self {
-            method: Method::CONNECT,
-            target: Uri::default(),
-            version: Version::HTTP_09,
-            queued: None,
-            connect: None,
-            response: None,
-            cookie: CookieState::Unused,
-        }
-    }
-
     /// Of a request as it came.
     pub(crate) fn new<B>(request: &Request<B>) -> Self {
-        Self {
-            method: request.method().clone(),
-            target: request.uri().clone(),
-            version: request.version(),
-            queued: None,
-            connect: None,
-            response: None,
-            cookie: CookieState::Unused,
-        }
+        Self::of(Asked::Request(request.method().clone(), request.uri().clone(), request.version()))
+    }
+
+    /// Of a connection without requests.
+    pub(crate) fn of_connection() -> Self {
+        Self::of(Asked::Connection)
+    }
+
+    fn of(asked: Asked) -> Self {
+        Self { asked, queued: None, connect: None, response: None, cookie: CookieState::Unused }
     }
 }
 
 /// All of a log line.
 pub(crate) struct Line<'l> {
-    /// The request; `None` in tcp mode.
+    /// The request.
     pub(crate) record: &'l Record,
     /// Whose.
     pub(crate) client: &'l Client,
     /// Where it came in.
     pub(crate) frontend: &'l Frontend,
-    /// Who answered, if anybody.
-    pub(crate) server: Option<&'l Server>,
+    /// Who answered, if anybody, and the requests that it works on now.
+    pub(crate) server: Option<(&'l Server, u32)>,
     /// From the request's header to the end.
     pub(crate) total: Duration,
     /// What the client got.
@@ -266,20 +292,6 @@ impl Log {
         }
     }
 
-    /// A request ended.
-    pub(crate) fn write(&self, line: &Line<'_>) {
-        let record = line.record;
-        let request = Quoted { method: &record.method, target: &record.target, version: record.version };
-        let server = line.server.map_or("<NOSRV>", |server| &server.name);
-        let waits = Waits {
-            queued: record.queued.map_or(0, millis),
-            connect: record.connect.map_or(0, millis),
-            response: record.response.map_or(-1, millis),
-            total: millis(line.total),
-        };
-        self.line(line.client, line.frontend, server, &waits, line, &request);
-    }
-
     /// A connection ended without a request that makes sense: `<BADREQ>`, as HAProxy has it.
     pub(crate) fn write_refused(
         &self,
@@ -288,68 +300,54 @@ impl Log {
         status: u16,
         termination: [u8; 2],
     ) {
-        if !self.is_on() {
-            return;
+        if self.is_on() {
+            self.write(&Line {
+                record: &Record::of(Asked::Malformed),
+                client,
+                frontend,
+                server: None,
+                total: Duration::ZERO,
+                status,
+                bytes: 0,
+                termination,
+                retries: 0,
+            });
         }
-        let record = Record {
-            method: Method::GET,
-            target: Uri::default(),
-            version: Version::HTTP_11,
-            queued: None,
-            connect: None,
-            response: None,
-            cookie: CookieState::Unused,
-        };
-        let line = Line {
-            record: &record,
-            client,
-            frontend,
-            server: None,
-            total: Duration::ZERO,
-            status,
-            bytes: 0,
-            termination,
-            retries: 0,
-        };
-        let waits = Waits { queued: -1, connect: -1, response: -1, total: 0 };
-        self.line(client, frontend, "<NOSRV>", &waits, &line, &"<BADREQ>");
     }
 
-    fn line(
-        &self,
-        client: &Client,
-        frontend: &Frontend,
-        server: &str,
-        waits: &Waits,
-        line: &Line<'_>,
-        request: &dyn std::fmt::Display,
-    ) {
-        let mut clock = self.clock.borrow_mut();
-        let date = clock.now();
-        let mut buffer = self.buffer.borrow_mut();
+    /// A request ended.
+    pub(crate) fn write(&self, line: &Line<'_>) {
+        let Line { record, client, frontend, .. } = line;
         let farm = &frontend.farm;
+        let (server, active) = line.server.map_or(("<NOSRV>", 0), |(server, active)| (&server.name, active));
+        // What did not happen took -1 ms.
+        let time = |time: Option<Duration>, none: i64| time.map_or(none, millis);
+        let none = if line.server.is_some() { 0 } else { -1 };
+        let [who, when] = line.termination.map(char::from);
+        let mut clock = self.clock.borrow_mut();
+        let mut buffer = self.buffer.borrow_mut();
         // Writing to a Vec cannot fail.
         let _ = writeln!(
             buffer,
-            "{} [{date}] {} {}/{server} 0/{}/{}/{}/{} {} {} - - {}{}{} {}/{}/{}/{}/{} 0/{} \"{request}\"",
+            "{} [{}] {} {}/{server} 0/{}/{}/{}/{} {} {} - - {who}{when}{} {}/{}/{}/{active}/{}{} 0/{} \"{}\"",
             client.address,
+            clock.now(),
             frontend.config.name,
             farm.config.name,
-            waits.queued,
-            waits.connect,
-            waits.response,
-            waits.total,
+            time(record.queued, none),
+            time(record.connect, none),
+            time(record.response, -1),
+            millis(line.total),
             line.status,
             line.bytes,
-            char::from(line.termination[0]),
-            char::from(line.termination[1]),
-            line.record.cookie.characters(),
+            record.cookie.characters(),
             client.worker.connections(),
             frontend.state.counters.sum(|counters| counters.open.get()),
-            farm.in_flight(),
-            line.server.map_or(0, |server| farm.in_flight_on(server)),
+            farm.state.in_flight.sum(Counter::get),
+            if line.retries > 0 && farm.config.redispatch { "+" } else { "" },
             line.retries,
             farm.state.queue.len(),
+            record.asked,
         );
         if buffer.len() >= BUFFER {
             drop(buffer);
@@ -358,28 +356,8 @@ impl Log {
     }
 }
 
-struct Waits {
-    queued: i64,
-    connect: i64,
-    response: i64,
-    total: i64,
-}
-
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-struct Quoted<'q> {
-    method: &'q Method,
-    target: &'q Uri,
-    version: Version,
-}
-
-impl std::fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A target has no quotes or control characters: the engine refuses those.
-        write!(f, "{} {} {:?}", self.method, self.target, self.version)
-    }
 }
 
 /// The date of log lines; its slow part is made once a second.
@@ -426,6 +404,19 @@ fn date(unix: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_in_a_target_ends_its_field() {
+        let asked = Asked::Request(Method::GET, "/a{}~é?b".parse().unwrap(), Version::HTTP_10);
+        assert_eq!(asked.to_string(), "GET /a{}~#C3#A9?b HTTP/1.0");
+        struct Escaped(&'static str);
+        impl std::fmt::Display for Escaped {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                escape(self.0, f)
+            }
+        }
+        assert_eq!(Escaped("a\"b\n#c d").to_string(), "a#22b#0A#23c#20d");
+    }
 
     #[test]
     fn dates() {

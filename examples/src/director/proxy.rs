@@ -84,11 +84,15 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
         let pinned = same.or(session.server());
         let lease = choose(exchange, pinned, &mut avoid).await?;
         let id = lease.backend().id();
-        exchange.lease = Some(lease);
+        exchange.hold(lease);
         let Some(request) = next.take().or_else(|| replay.as_ref().map(Replay::again)) else {
             return Err(Failure::Broken);
         };
         let failed = match attempt(exchange, request, replay.as_ref(), upgrading).await {
+            // A change of protocol that nobody asked for is no answer.
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrading => {
+                Failed::new(Failure::Broken)
+            }
             Ok(mut response) => {
                 exchange.answered(response.status().as_u16());
                 let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
@@ -149,7 +153,9 @@ async fn attempt(
     exchange.attempt_begins();
     let farm = Arc::clone(&exchange.frontend.farm);
     let shared = farm.config.send_proxy.is_none() && !fresh_only;
-    if let Some(upstream) = shared.then(|| exchange.client.worker.idle.take(&server)).flatten() {
+    if let Some(upstream) =
+        shared.then(|| exchange.client.worker.idle.take(&server, replay.is_some())).flatten()
+    {
         match send(exchange, upstream, request).await {
             Ok(response) => return Ok(response),
             // The server closed the connection while the request was on its way: it says nothing of the server.

@@ -69,6 +69,8 @@ pub(crate) struct FarmState {
     pub(crate) queue: Queue,
     /// Requests that no server could take.
     pub(crate) unavailable: Counter,
+    /// Requests that its servers work on.
+    pub(crate) in_flight: PerWorker<Counter>,
     /// Which client belongs to which server, by its address.
     pub(crate) sources: Option<Sources>,
 }
@@ -85,7 +87,7 @@ pub(crate) struct Sources {
 }
 
 impl FarmState {
-    fn new(persistence: Option<&Persistence>) -> Self {
+    fn new(persistence: Option<&Persistence>, workers: usize) -> Self {
         let sources = match persistence {
             Some(&Persistence::Source { expire, capacity }) => {
                 let table = StickTable::new(StickConfig::new(capacity, expire));
@@ -93,7 +95,12 @@ impl FarmState {
             }
             _ => None,
         };
-        Self { queue: Queue::default(), unavailable: Counter::default(), sources }
+        Self {
+            queue: Queue::default(),
+            unavailable: Counter::default(),
+            in_flight: PerWorker::new(workers),
+            sources,
+        }
     }
 
     /// Whether it fits a configuration's persistence, so that a reload can keep it.
@@ -119,6 +126,7 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<PerWorker<ServerCounters>>,
     /// What outlier detection looks at.
     pub(crate) answers: outlier::Counters,
+    suspect: AtomicBool,
     /// Whether it was taken out of service together with its connections.
     removal: Removal,
 }
@@ -159,6 +167,14 @@ impl Server {
     /// What became of a request, for outlier detection.
     pub(crate) fn report(&self, good: bool) {
         self.answers.record(if good { Response::Success } else { Response::GatewayError });
+        if !good {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a request failed on it since the last call: a reason to check it now.
+    pub(crate) fn take_suspicion(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed) && self.suspect.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -218,18 +234,6 @@ impl FrontendState {
 }
 
 impl Farm {
-    /// Requests that its servers work on now.
-    pub(crate) fn in_flight(&self) -> u64 {
-        let snapshot = self.balancer.snapshot();
-        snapshot.backends().iter().map(|backend| u64::from(backend.load().active())).sum()
-    }
-
-    /// Requests that one server works on now.
-    pub(crate) fn in_flight_on(&self, server: &Server) -> u32 {
-        let snapshot = self.balancer.snapshot();
-        snapshot.find(&server.name).map_or(0, |backend| backend.load().active())
-    }
-
     fn build(config: config::Backend, old: Option<&Farm>, workers: usize) -> Self {
         let balancer = match old {
             Some(old) if old.config.algorithm == config.algorithm => old.balancer.clone(),
@@ -251,7 +255,7 @@ impl Farm {
         }
         let state = match old {
             Some(old) if old.state.fits(config.persistence.as_ref()) => Arc::clone(&old.state),
-            _ => Arc::new(FarmState::new(config.persistence.as_ref())),
+            _ => Arc::new(FarmState::new(config.persistence.as_ref(), workers)),
         };
         Self { config, balancer, state }
     }
@@ -268,6 +272,7 @@ fn spec(server: &config::Server, known: Option<&Arc<Server>>, workers: usize) ->
             counters: known
                 .map_or_else(|| Arc::new(PerWorker::new(workers)), |old| Arc::clone(&old.counters)),
             answers: outlier::Counters::new(),
+            suspect: AtomicBool::new(false),
             removal: Removal::default(),
         }),
     };

@@ -45,7 +45,7 @@ async fn open(exchange: &mut Exchange) -> Result<TcpStream, Failure> {
     loop {
         let lease = choose(exchange, pinned, &mut avoid).await?;
         let (id, server) = (lease.backend().id(), Arc::clone(lease.backend().payload()));
-        exchange.lease = Some(lease);
+        exchange.hold(lease);
         exchange.attempt_begins();
         let started = Instant::now();
         let preface = farm

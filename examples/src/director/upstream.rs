@@ -16,6 +16,9 @@ use crate::body::RequestBody;
 use crate::site::Server;
 use crate::traffic::{Counted, Traffic};
 
+/// No server closes a connection so soon after it was used.
+const SURELY_OPEN: Duration = Duration::from_secs(1);
+
 /// Why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
@@ -109,16 +112,18 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// A connection to the server that was open a moment ago.
-    pub(crate) fn take(&self, server: &Server) -> Option<Upstream> {
+    /// A connection to the server that was open a moment ago. The server may be closing it just now; where that would
+    /// cost the request (`repeatable` is false), only one that was used a moment ago will do.
+    pub(crate) fn take(&self, server: &Server, repeatable: bool) -> Option<Upstream> {
         let mut slots = self.slots.borrow_mut();
         let idle = slots.get_mut(server.slot)?;
-        loop {
-            let upstream = idle.pop()?;
-            if !upstream.sender.is_closed() {
-                return Some(upstream);
-            }
+        while idle.last()?.sender.is_closed() {
+            idle.pop();
         }
+        if !repeatable && idle.last()?.idle_since.elapsed() > SURELY_OPEN {
+            return None;
+        }
+        idle.pop()
     }
 
     /// Keeps a connection, unless `limit` are kept already.

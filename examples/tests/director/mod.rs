@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use client::get;
@@ -17,9 +18,18 @@ pub use origin::Origin;
 /// Nothing in these tests takes longer; a wait that does has failed.
 pub const LIMIT: Duration = Duration::from_secs(15);
 
-/// A loopback address that nobody listens on now.
+/// A loopback address that nobody listens on now, and that no other test of this process is given.
+///
+/// Below the kernel's own range, so that no outgoing connection takes it before it is used.
 pub fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    loop {
+        let number = std::process::id() as usize * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + (number % 22_000) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A running director with a configuration of its own; ended when it is dropped.
@@ -72,6 +82,7 @@ impl Director {
             assert!(started.elapsed() < LIMIT, "not ready: {}", self.stderr());
             std::thread::sleep(Duration::from_millis(10));
         }
+        assert!(self.child.try_wait().unwrap().is_none(), "somebody else listens there: {}", self.stderr());
     }
 
     pub fn file(&self) -> PathBuf {
@@ -179,8 +190,8 @@ fn idle_child() -> Child {
 
 /// A new folder for one test.
 pub fn folder() -> PathBuf {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("director-test-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder

@@ -330,7 +330,8 @@ fn check(section: Section<'_>) -> Result<Check, ConfigError> {
     };
     let rules = health::Config {
         interval,
-        fast_interval: section.duration("fastinter", MILLI..=DAY)?,
+        // So that three failures in a row take less than the interval, when a failed request brings the first.
+        fast_interval: section.duration("fastinter", MILLI..=DAY)?.or(Some(interval / 4)),
         down_interval: section.duration("downinter", MILLI..=DAY)?,
         rise: section.integer("rise", 1..=1_000)?.unwrap_or(2) as u32,
         fall: section.integer("fall", 1..=1_000)?.unwrap_or(3) as u32,
