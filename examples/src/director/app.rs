@@ -126,9 +126,12 @@ pub(crate) async fn run(
     let target = log::open_target(&config.access_log).map_err(|source| log_error(&config, source))?;
     let sink = Sink::start(target)?;
     let site = Arc::new(Site::build(config, None));
+    // The first request finds the pools as the checks begin with them.
+    let care = Rc::new(Care::default());
+    care.take(&site);
     let (workers, threads) = start_workers(&site, &sink, opened)?;
     let app = Rc::new(App {
-        care: Rc::new(Care::default()),
+        care,
         site: RefCell::new(Arc::clone(&site)),
         workers,
         sink,
@@ -137,7 +140,6 @@ pub(crate) async fn run(
         options,
         status: RefCell::default(),
     });
-    app.care.take(&site);
     tokio::task::spawn_local(Rc::clone(&app.care).watch());
     tokio::task::spawn_local(Rc::clone(&app).sample());
     app.serve_status(status);

@@ -101,7 +101,13 @@ impl Connection {
 
     /// Whether the other side has closed.
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.reader.fill_buf(), Ok([]) | Err(_))
+        loop {
+            match self.reader.fill_buf() {
+                // A read with a timeout is interrupted where others go on (signal(7)).
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                seen => return matches!(seen, Ok([]) | Err(_)),
+            }
+        }
     }
 
     pub fn half_close(&self) {

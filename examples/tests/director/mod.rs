@@ -75,14 +75,14 @@ impl Director {
 
     fn wait_until_ready(&mut self) {
         let started = Instant::now();
-        while TcpStream::connect(self.status).is_err() {
+        // It says so when every socket is open.
+        while !self.stderr().contains("the status page is on") {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the director ended with {status}: {}", self.stderr());
             }
             assert!(started.elapsed() < LIMIT, "not ready: {}", self.stderr());
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert!(self.child.try_wait().unwrap().is_none(), "somebody else listens there: {}", self.stderr());
     }
 
     pub fn file(&self) -> PathBuf {
@@ -174,9 +174,13 @@ impl Director {
 
 impl Drop for Director {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
+            if let Ok(Some(status)) = ended {
+                eprintln!("the director has ended by itself: {status}");
+            }
             let stderr = std::fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
             eprintln!("the director said:\n{stderr}");
         }
