@@ -171,7 +171,8 @@ fn serve_demo(runtime: &tokio::runtime::LocalRuntime, arguments: &Arguments) -> 
     let ready = |_: &site::Site| {
         println!("Open http://{status}/ to watch four servers of different speed share the work.");
         println!(
-            "Try  curl 'http://{listen}/pi.php?n=100000'  a few times, or  cargo run --release --bin load -- --help"
+            "Try  curl 'http://{listen}/pi.php?n=100000'  or, to see the numbers move,  \
+             cargo run --release --bin load -- 'http://{listen}/pi.php?n=100000' --duration 1m"
         );
         println!("Stop with Ctrl-C.");
     };
