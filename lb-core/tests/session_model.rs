@@ -314,7 +314,7 @@ fn insert(
     let may_go = match when_full {
         WhenFull::Refuse => 0,
         WhenFull::EvictEmbryonic => 1,
-        WhenFull::EvictInactive => 2,
+        _ => 2,
     };
     let full = !model.contains_key(&flow) && model.len() == table.capacity();
     let joined = match table.insert(flow, value, packet, now) {

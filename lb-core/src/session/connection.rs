@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 /// Connections that have timed out always make room first. Active ones never go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum WhenFull {
     /// It refuses the new one.
     Refuse,

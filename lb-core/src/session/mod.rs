@@ -172,6 +172,7 @@ pub struct Swept {
 
 /// What became of one entry from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Merged {
     /// It is new here.
     Added,

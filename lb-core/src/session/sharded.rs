@@ -179,3 +179,63 @@ pub struct Cursor {
     /// The shard at which reading goes on.
     next: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::{Life, Origin};
+    use super::*;
+
+    fn table(capacity: usize, shards: usize) -> Sharded<u32, (), (), 1> {
+        Sharded::new(capacity, shards, Seed::new(1, 2))
+    }
+
+    #[test]
+    fn shards_hold_the_capacity_between_them() {
+        for (capacity, shards, expected) in [
+            (0, 64, 1),
+            (1, 64, 1),
+            (511, 64, 1),
+            (512, 64, 2),
+            (1000, 1, 1),
+            (100_003, 64, 64),
+            (100_003, 5, 8),
+            (100_003, 0, 1),
+            (16_383, 64, 32),
+        ] {
+            let table = table(capacity, shards);
+            assert_eq!(table.capacity(), capacity);
+            assert_eq!(table.shards.len(), expected, "{capacity} over {shards}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_key_and_each_seed_has_its_own_hash() {
+        let hashes = [
+            table(1, 1).hash(0, b"abcd"),
+            table(1, 1).hash(1, b"abcd"),
+            Sharded::<u32, (), (), 1>::new(1, 1, Seed::new(2, 2)).hash(0, b"abcd"),
+            Sharded::<u32, (), (), 1>::new(1, 1, Seed::new(1, 99)).hash(0, b"abcd"),
+        ];
+        for (i, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[i + 1..].contains(hash), "{hashes:x?}");
+        }
+    }
+
+    #[test]
+    fn small_sweeps_come_round_to_every_shard() {
+        let table = table(20_000, 16);
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::from_nanos(5), class: 0 };
+        for key in 0..10_000u32 {
+            let hash = table.hash(0, &key.to_be_bytes());
+            table.shard(hash).insert(hash, key, (), (), life, Origin::Here);
+        }
+        assert_eq!(table.expire(Timestamp::from_nanos(4), 7, drop), Swept { removed: 0, more: false });
+        let mut left = 10_000;
+        while left > 0 {
+            let swept = table.expire(Timestamp::from_nanos(5), 7, drop);
+            left -= swept.removed;
+            assert_eq!(swept, Swept { removed: 7.min(swept.removed), more: swept.removed == 7 });
+            assert_eq!(table.len(), left);
+        }
+    }
+}

@@ -425,3 +425,75 @@ fn plain<V: Clone>(entry: &Entry<KeyBuf, (), V>, now: Timestamp) -> Option<Stick
         idle: now.saturating_since(entry.used),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    const SEED: Seed = Seed::new(1, 2);
+
+    #[test]
+    fn what_cannot_be_stored_says_what_to_do_and_serves_once() {
+        let table =
+            StickTable::with_seed(StickConfig::new(1, Duration::from_secs(9)).nopurge().longest_key(3), SEED);
+        let now = Timestamp::ZERO;
+        assert_eq!(table.insert(Key::Bytes(b"abc"), 1, now), Ok(None));
+        let full = StickError::Full { capacity: 1 };
+        let long = StickError::KeyTooLong { len: 4, max: 3 };
+        assert_eq!(table.insert(Key::Bytes(b"x"), 2, now), Err(full));
+        assert_eq!(table.get_or_insert_with(Key::Bytes(b"x"), now, || 3), Stuck::Unstored(3, full));
+        assert_eq!(table.get_or_insert_with(Key::Bytes(b"abcd"), now, || 4), Stuck::Unstored(4, long));
+        assert_eq!(table.lookup(Key::Bytes(b"abc"), now), Some(1));
+        assert!(full.to_string().contains("1 entries") && full.to_string().contains("raise its size"));
+        assert!(long.to_string().contains("4 bytes") && long.to_string().contains("raise longest_key"));
+        let counters = table.counters();
+        assert_eq!((counters.inserted, counters.refused, counters.evicted), (1, 2, 0));
+        // What has ended makes room even so.
+        assert_eq!(table.insert(Key::Bytes(b"x"), 5, Timestamp::from_secs(9)), Ok(None));
+        assert_eq!(table.counters().expired, 1);
+    }
+
+    #[test]
+    fn a_choice_that_fails_leaves_nothing() {
+        let table = StickTable::<u8>::with_seed(StickConfig::new(9, Duration::from_secs(9)), SEED);
+        let key = Key::Cookie(b"a");
+        assert_eq!(table.get_or_try_insert_with(key, Timestamp::ZERO, || Err("no server")), Err("no server"));
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn without_an_end_the_least_recently_used_goes() {
+        let table = StickTable::with_seed(StickConfig::new(2, Duration::MAX), SEED);
+        let at = Timestamp::from_secs;
+        table.insert(Key::Bytes(b"a"), 1, at(1)).unwrap();
+        table.insert(Key::Bytes(b"b"), 2, at(2)).unwrap();
+        assert_eq!(table.lookup(Key::Bytes(b"a"), at(3)), Some(1));
+        table.insert(Key::Bytes(b"c"), 3, at(1_000_000_000)).unwrap();
+        let left = [b"a", b"b", b"c"].map(|key| table.peek(Key::Bytes(key), at(1_000_000_000)));
+        assert_eq!(left, [Some(1), None, Some(3)]);
+    }
+
+    #[test]
+    fn moments_that_cross_keep_the_later() {
+        let table = StickTable::with_seed(StickConfig::new(9, Duration::from_secs(10)), SEED);
+        let (key, at) = (Key::Bytes(b"a"), Timestamp::from_secs);
+        table.insert(key, 1, at(20)).unwrap();
+        assert_eq!(table.lookup(key, at(12)), Some(1));
+        assert_eq!(table.peek(key, at(29)), Some(1));
+    }
+
+    #[test]
+    fn clearing_empties_and_the_table_goes_on() {
+        let table = StickTable::with_seed(StickConfig::new(1000, Duration::from_secs(10)), SEED);
+        let mut cursor = table.cursor();
+        for round in 0..3 {
+            for key in 0..100u8 {
+                table.insert(Key::Bytes(&[key]), round, Timestamp::ZERO).unwrap();
+            }
+            assert_eq!(table.changes(&mut cursor, Timestamp::ZERO, 1000).len(), 100);
+            assert_eq!((table.clear(), table.len()), (100, 0));
+            assert!(table.changes(&mut cursor, Timestamp::ZERO, 1000).is_empty());
+        }
+    }
+}
