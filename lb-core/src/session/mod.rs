@@ -91,7 +91,7 @@ const LONGEST: Duration = Duration::from_nanos(u64::MAX / 4);
 
 /// The secret of a table's hash.
 ///
-/// Who knows it can choose keys that all fall into one bucket. Draw it at random ([`Seed::random`]), except where runs
+/// Who knows it can choose keys that all fall into one bucket. Draw it at random (`Seed::random`, with the feature `std`), except where runs
 /// have to repeat.
 #[derive(Clone, Copy)]
 pub struct Seed([u64; 2]);

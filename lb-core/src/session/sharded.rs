@@ -9,15 +9,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-#[cfg(feature = "std")]
-use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
-#[cfg(not(feature = "std"))]
-use spin::{Mutex, MutexGuard};
 
 use super::shard::{Entry, Mark, Shard, Step};
 use super::{Counters, Seed, Swept};
 use crate::clock::Timestamp;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The least that a shard should hold, so that chance does not fill one long before the others.
 const LEAST_PER_SHARD: usize = 256;

@@ -1,0 +1,271 @@
+//! A pool and a scheduler, put together.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use lb_core::pool::Edit;
+use lb_core::set::{FULL_SHARE, Settings};
+use lb_core::{Admin, Backend, BackendId, Health, Outcome, Pool, Set, Snapshot, Spec, UpdateError, Weight};
+use thiserror::Error;
+
+use crate::algorithm::Algorithm;
+use crate::lease::{Feedback, Lease};
+use crate::request::Request;
+use crate::scheduler::{Answer, Scheduler};
+
+/// Why there is no backend for a request. All are ordinary: a caller answers 503, waits, or tries without
+/// conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PickError {
+    /// The pool is empty.
+    #[error("the pool has no backends; add some with update()")]
+    Empty,
+    /// All have weight 0, are drained, in maintenance or down.
+    #[error("no backend takes work: all have weight 0, are drained, in maintenance or down")]
+    Unavailable,
+    /// Some would take work, but all of them have as many requests as their limits allow.
+    #[error("all usable backends are full; wait until a request ends, or raise their limits")]
+    Full,
+    /// Some would take work, but the request refuses all of them.
+    #[error("the request avoids or refuses every usable backend")]
+    Refused,
+    /// The backend asked for by name or id is not in the pool.
+    #[error("the backend asked for is not in the pool; pick another")]
+    Gone,
+}
+
+/// Chooses backends for requests, from many threads at once. A clone is the same balancer.
+///
+/// ```
+/// use lb_sched::{Algorithm, Balancer, Outcome, Request, Weight};
+/// use std::time::Duration;
+///
+/// let balancer = Balancer::new(Algorithm::LeastConnections);
+/// balancer.update([("10.0.0.1:80", Weight::new(3)), ("10.0.0.2:80", Weight::new(1))])?;
+///
+/// let client = "192.0.2.7:40000".parse()?;
+/// let lease = balancer.pick(&Request::from_source(client))?;
+/// assert_eq!(*lease, "10.0.0.1:80"); // forward the request there
+/// lease.finish(Outcome::Success { latency: Duration::from_millis(3) });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Balancer<T, S = Box<dyn Scheduler>> {
+    inner: Arc<Inner<T, S>>,
+}
+
+#[derive(Debug)]
+struct Inner<T, S> {
+    pool: Pool<T, S>,
+}
+
+impl<T, S> Clone for Balancer<T, S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<T: Send + Sync + 'static> Balancer<T> {
+    /// An empty balancer with an algorithm chosen at run time. Its random choices, if it makes any, follow a fixed
+    /// seed; see [`seeded`](Self::seeded).
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self::seeded(algorithm, 0)
+    }
+
+    /// The same with a seed of the caller's. Give each of several directors its own, so that they do not choose
+    /// alike.
+    pub fn seeded(algorithm: Algorithm, seed: u64) -> Self {
+        Self::with_scheduler(algorithm.scheduler(seed))
+    }
+}
+
+impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
+    /// An empty balancer with this scheduler.
+    pub fn with_scheduler(scheduler: S) -> Self {
+        Self { inner: Arc::new(Inner { pool: Pool::deriving(scheduler, S::rebuild) }) }
+    }
+
+    /// Chooses a backend and counts the request on it.
+    ///
+    /// # Errors
+    /// [`PickError`], at once: this never waits.
+    #[inline]
+    pub fn pick(&self, request: &Request<'_>) -> Result<Lease<T>, PickError> {
+        self.inner.pool.with(|snapshot| {
+            let (set, scheduler) = (snapshot.set(), snapshot.derived());
+            let position = scheduler.pick(set, request);
+            let taken = position.and_then(|p| Some((p, snapshot.backends().get(p)?)));
+            match taken {
+                Some((p, backend)) if !set.limited() => {
+                    backend.load().start(u32::MAX);
+                    Ok(self.lease_on(snapshot, p, backend))
+                }
+                _ => self.pick_carefully(snapshot, position, request),
+            }
+        })
+    }
+
+    /// With limits, another thread may take the last place between the choice and the count.
+    #[cold]
+    fn pick_carefully(
+        &self,
+        snapshot: &Snapshot<T, S>,
+        first: Option<usize>,
+        request: &Request<'_>,
+    ) -> Result<Lease<T>, PickError> {
+        let set = snapshot.set();
+        let mut choice = first;
+        // Each turn that fails, another request took the place, so somebody gets on; but not for ever.
+        for _ in 0..=set.len() {
+            let Some((p, backend)) = choice.and_then(|p| Some((p, snapshot.backends().get(p)?))) else {
+                return Err(why_none(set));
+            };
+            if backend.load().start(set.get(p).map_or(u32::MAX, |member| member.limit)) {
+                return Ok(self.lease_on(snapshot, p, backend));
+            }
+            choice = snapshot.derived().pick(set, request);
+        }
+        Err(PickError::Full)
+    }
+
+    #[inline]
+    fn lease_on(&self, snapshot: &Snapshot<T, S>, position: usize, backend: &Arc<Backend<T>>) -> Lease<T> {
+        let scheduler = snapshot.derived();
+        let feedback = if scheduler.wants_feedback() {
+            scheduler.started(snapshot.set(), position);
+            Some(Arc::clone(&self.inner) as Arc<dyn Feedback>)
+        } else {
+            None
+        };
+        Lease::new(Arc::clone(backend), feedback)
+    }
+
+    /// A lease on one backend, for a session that belongs there. It is given while the backend drains or has
+    /// weight 0 too, but not when it is down, in maintenance, or full.
+    ///
+    /// # Errors
+    /// [`PickError::Gone`], [`PickError::Unavailable`], [`PickError::Full`]: then [`pick`](Self::pick) another.
+    pub fn lease(&self, backend: BackendId) -> Result<Lease<T>, PickError> {
+        self.inner.pool.with(|snapshot| {
+            let position = snapshot.set().position(backend).ok_or(PickError::Gone)?;
+            let member = &snapshot.set()[position];
+            if !member.keeps_sessions() {
+                return Err(PickError::Unavailable);
+            }
+            let backend = &snapshot.backends()[position];
+            if !backend.load().start(member.limit) {
+                return Err(PickError::Full);
+            }
+            Ok(self.lease_on(snapshot, position, backend))
+        })
+    }
+
+    /// Makes the balancer choose among exactly these backends; see [`Pool::update`].
+    ///
+    /// # Errors
+    /// [`UpdateError`]: then nothing has changed.
+    pub fn update<I>(&self, backends: I) -> Result<(), UpdateError>
+    where
+        I: IntoIterator,
+        I::Item: Into<Spec<T>>,
+    {
+        self.edit(|edit| edit.replace(backends.into_iter().map(Into::into).collect()))
+    }
+
+    /// Changes several things at once; see [`Pool::edit`].
+    ///
+    /// # Errors
+    /// Those of `change`: then nothing has changed.
+    pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
+        let result = self.inner.pool.edit(change)?;
+        self.inner.pool.with(|snapshot| snapshot.derived().published(snapshot.set()));
+        Ok(result)
+    }
+
+    /// Gives a backend another weight.
+    ///
+    /// # Errors
+    /// [`UpdateError::Unknown`].
+    pub fn set_weight(&self, name: &str, weight: Weight) -> Result<(), UpdateError> {
+        self.set(name, |settings| settings.weight = weight)
+    }
+
+    /// Drains a backend, takes it out of service, or back in.
+    ///
+    /// # Errors
+    /// [`UpdateError::Unknown`].
+    pub fn set_admin(&self, name: &str, admin: Admin) -> Result<(), UpdateError> {
+        self.set(name, |settings| settings.admin = admin)
+    }
+
+    /// Says whether a backend answers.
+    ///
+    /// # Errors
+    /// [`UpdateError::Unknown`].
+    pub fn set_health(&self, name: &str, health: Health) -> Result<(), UpdateError> {
+        self.set(name, |settings| settings.health = health)
+    }
+
+    /// Says how much of a backend's weight counts, from 0 to 1: slow start.
+    ///
+    /// # Errors
+    /// [`UpdateError::Unknown`].
+    pub fn set_share(&self, name: &str, share: f64) -> Result<(), UpdateError> {
+        // `as` saturates, and takes what is no number for 0; a member that counts at all counts a little.
+        let share = (share.clamp(0.0, 1.0) * f64::from(FULL_SHARE)) as u16;
+        self.set(name, |settings| settings.share = share)
+    }
+
+    fn set(&self, name: &str, change: impl FnOnce(&mut Settings)) -> Result<(), UpdateError> {
+        self.edit(|edit| edit.entry(name).map(|entry| change(entry)))
+    }
+
+    /// The backends and settings as they are now, to keep.
+    pub fn snapshot(&self) -> Arc<Snapshot<T, S>> {
+        self.inner.pool.snapshot()
+    }
+
+    /// A backend that the algorithm wants probed now, if any. Send the probe, then [`answer`](Self::answer).
+    pub fn ask(&self, request: &Request<'_>) -> Option<Arc<Backend<T>>> {
+        self.inner.pool.with(|snapshot| {
+            let position = snapshot.derived().ask(snapshot.set(), request)?;
+            snapshot.backends().get(position).cloned()
+        })
+    }
+
+    /// What a backend answered to a probe.
+    pub fn answer(&self, backend: BackendId, answer: Answer) {
+        self.inner.pool.with(|snapshot| {
+            if let Some(position) = snapshot.set().position(backend) {
+                snapshot.derived().answer(snapshot.set(), position, answer);
+            }
+        });
+    }
+}
+
+impl<T: Send + Sync + 'static, S: Scheduler> Feedback for Inner<T, S> {
+    #[inline]
+    fn load_changed(&self, backend: BackendId, outcome: Option<Outcome>) {
+        self.pool.with(|snapshot| {
+            if let Some(position) = snapshot.set().position(backend) {
+                snapshot.derived().finished(snapshot.set(), position, outcome);
+            }
+        });
+    }
+}
+
+/// Looks for the reason once there is nobody to choose.
+#[cold]
+fn why_none(set: &Set) -> PickError {
+    let mut open = set.iter().filter(|member| member.weight > 0).peekable();
+    if set.is_empty() {
+        PickError::Empty
+    } else if open.peek().is_none() {
+        PickError::Unavailable
+    } else if open.all(|member| member.load.active() >= member.limit) {
+        PickError::Full
+    } else {
+        PickError::Refused
+    }
+}

@@ -1,0 +1,91 @@
+//! A mixer of 64 bits, and random numbers made with it.
+
+use alloc::boxed::Box;
+
+use crossbeam_utils::CachePadded;
+use lb_core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::stripe::{self, STRIPES};
+
+/// Spreads 64 bits so that each input bit moves every output bit: the finaliser of SplitMix64 (Steele, Lea, Flood:
+/// Fast splittable pseudorandom number generators, 2014; constants by Stafford, variant 13).
+#[inline]
+pub(crate) const fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// The odd step of SplitMix64: 2⁶⁴ / φ.
+pub(crate) const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// SplitMix64, shared by threads: a thread alone gets the seed's own sequence; threads that meet move to streams of
+/// their own.
+#[derive(Debug)]
+pub(crate) struct Random {
+    seed: u64,
+    states: Box<[CachePadded<AtomicU64>]>,
+}
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        let states = (0..STRIPES as u64).map(|i| CachePadded::new(AtomicU64::new(mix(seed ^ mix(i)))));
+        Self { seed, states: states.collect() }
+    }
+
+    /// A generator that goes on where this one is.
+    pub(crate) fn handed_on(&self) -> Self {
+        let states = self.states.iter().map(|s| CachePadded::new(AtomicU64::new(s.load(Ordering::Relaxed))));
+        Self { seed: self.seed, states: states.collect() }
+    }
+
+    /// Evenly spread over all 64 bits.
+    #[inline]
+    pub(crate) fn next(&self) -> u64 {
+        let state = &self.states[stripe::mine()];
+        let old = state.load(Ordering::Relaxed);
+        let new = old.wrapping_add(STEP);
+        match state.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => mix(new),
+            Err(_) => self.next_elsewhere(),
+        }
+    }
+
+    #[cold]
+    fn next_elsewhere(&self) -> u64 {
+        let state = &self.states[stripe::move_on()];
+        mix(state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP))
+    }
+}
+
+/// A number below `bound` from 32 random bits, by multiplication instead of division (Lemire: Fast random integer
+/// generation in an interval, 2019). The bias is at most `bound / 2³²`.
+#[inline]
+pub(crate) const fn below(random: u32, bound: u32) -> u32 {
+    ((random as u64 * bound as u64) >> 32) as u32
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_numbers_to_a_thread_alone() {
+        let [a, b, c] = [Random::new(7), Random::new(7), Random::new(8)];
+        let first: Vec<_> = (0..100).map(|_| a.next()).collect();
+        assert_eq!(first, (0..100).map(|_| b.next()).collect::<Vec<_>>());
+        assert_ne!(first, (0..100).map(|_| c.next()).collect::<Vec<_>>());
+        assert_eq!(a.handed_on().next(), b.next());
+    }
+
+    #[test]
+    fn numbers_below_a_bound_are_even() {
+        let random = Random::new(1);
+        let mut counts = [0u32; 10];
+        for _ in 0..100_000 {
+            counts[below(random.next() as u32, 10) as usize] += 1;
+        }
+        // Standard deviation of each count is 95.
+        assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 500), "{counts:?}");
+    }
+}
