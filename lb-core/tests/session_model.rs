@@ -87,7 +87,7 @@ proptest! {
         let (mut hits, mut misses) = (0, 0);
         for step in uses {
             // No two uses happen at the same moment, so that one entry is the oldest.
-            now = now + Duration::from_nanos(1);
+            now += Duration::from_nanos(1);
             let mut looked = |model: &mut Model, key| {
                 let found = model.live(key, now);
                 if let Some(value) = found {
@@ -146,7 +146,7 @@ proptest! {
                     }
                     prop_assert_eq!(removed, before - model.entries.len());
                 }
-                Use::Pass(span) => now = now + span,
+                Use::Pass(span) => now += span,
             }
             prop_assert_eq!(table.len(), model.entries.len());
             prop_assert!(table.len() <= capacity);
@@ -252,7 +252,7 @@ proptest! {
         let mut loads = Loads::default();
         let mut now = Timestamp::ZERO;
         for (n, packet, value, what, wait) in steps {
-            now = now + Duration::from_nanos(1 + if what < 8 { wait * 1_000_000_000 } else { 0 });
+            now += Duration::from_nanos(1 + if what < 8 { wait * 1_000_000_000 } else { 0 });
             let flow = flow(n, packet.segment);
             match what {
                 0 => {
@@ -368,7 +368,7 @@ proptest! {
         let mut cursors = [tables[0].cursor(), tables[1].cursor()];
         let mut now = Timestamp::ZERO;
         for (at, key, value, what, wait) in steps {
-            now = now + Duration::from_nanos(1) + Duration::from_secs(if what < 2 { wait } else { 0 });
+            now += Duration::from_nanos(1) + Duration::from_secs(if what < 2 { wait } else { 0 });
             match what {
                 0..4 => drop(tables[at].lookup(client(key), now)),
                 4 | 5 => drop(tables[at].insert(client(key), value, now).expect("room")),
@@ -376,7 +376,7 @@ proptest! {
                 _ => drop(tables[at].expire(now, 3)),
             }
         }
-        now = now + Duration::from_nanos(1);
+        now += Duration::from_nanos(1);
         let mut rounds = 0;
         while (0..2).map(|at| tell(&tables[at], &mut cursors[at], &tables[1 - at], now)).sum::<usize>() > 0 {
             rounds += 1;
@@ -486,7 +486,7 @@ fn peers_hear_of_states() {
         (Packet::from_client(tcp(TcpFlags::ACK)), 0),
         (Packet::from_client(tcp(TcpFlags::RST)), 1),
     ] {
-        now = now + Duration::from_millis(1);
+        now += Duration::from_millis(1);
         let seen = a.packet(&flow, packet, now).unwrap();
         let changes = a.changes(&mut cursor, now, 10);
         assert_eq!(changes.len(), news);
