@@ -1,5 +1,5 @@
-//! Whatever a peer sends: it decodes to what has that one encoding, or says where it is wrong; and a table takes it in
-//! within its capacity.
+//! Whatever a peer sends: it decodes to what has that one encoding, or says where it is wrong; and a table
+//! takes it in within its capacity.
 #![no_main]
 
 use std::time::Duration;

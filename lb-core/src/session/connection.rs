@@ -72,8 +72,8 @@ impl ConnectionConfig {
         self
     }
 
-    /// How many shards to spread the connections over, rounded up to a power of two; default 64. A small table takes
-    /// fewer by itself, so that each has room for at least 256.
+    /// How many shards to spread the connections over, rounded up to a power of two; default 64. A small
+    /// table takes fewer by itself, so that each has room for at least 256.
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
@@ -117,8 +117,8 @@ pub struct Connection<V> {
 }
 
 impl<V> Connection<V> {
-    /// The same connection with another value, or `None` if `f` knows none: a peer sends a server's name, this process
-    /// keeps its identifier.
+    /// The same connection with another value, or `None` if `f` knows none: a peer sends a server's name,
+    /// this process keeps its identifier.
     pub fn try_map<W>(self, f: impl FnOnce(V) -> Option<W>) -> Option<Connection<W>> {
         let Self { flow, state, value, remaining, idle } = self;
         Some(Connection { flow, state, value: f(value)?, remaining, idle })
@@ -130,7 +130,8 @@ impl<V> Connection<V> {
 pub struct Joined<V> {
     /// The state in which it begins.
     pub state: State,
-    /// The one that is not in the table any more: evicted to make room, or one with the same flow. Count it out.
+    /// The one that is not in the table any more: evicted to make room, or one with the same flow. Count it
+    /// out.
     pub displaced: Option<Connection<V>>,
 }
 
@@ -146,7 +147,8 @@ pub struct Seen<V> {
 }
 
 impl<V> Seen<V> {
-    /// Whether the packet moved the connection between active and inactive; move the value's load counters likewise.
+    /// Whether the packet moved the connection between active and inactive; move the value's load counters
+    /// likewise.
     pub fn shift(&self) -> Option<Shift> {
         match (self.before.is_active(), self.after.is_active()) {
             (false, true) => Some(Shift::Activated),
@@ -155,8 +157,8 @@ impl<V> Seen<V> {
         }
     }
 
-    /// Whether the packet opens a new connection where an old one had ended: the client uses its port again. The value is
-    /// the old one's; to choose anew, insert.
+    /// Whether the packet opens a new connection where an old one had ended: the client uses its port again.
+    /// The value is the old one's; to choose anew, insert.
     pub fn reopened(&self) -> bool {
         use TcpState::{Close, FinWait, Listen, SynRecv, TimeWait};
         matches!(
@@ -189,10 +191,11 @@ pub struct Census {
 
 /// Connection → value, with the connection's state.
 ///
-/// Every packet moves the state ([`TcpState::next`], [`SctpState::next`](super::SctpState::next)) and prolongs the entry by
-/// the timeout of the state that it leads to. Whatever enters, moves or leaves is given to the caller, so that counts of
-/// active and inactive connections can be kept beside each value and are never off by one: [`Joined`] on entering,
-/// [`Seen::shift`] on moving, the callbacks of [`expire`](Self::expire) and [`remove_value`](Self::remove_value) on leaving.
+/// Every packet moves the state ([`TcpState::next`], [`SctpState::next`](super::SctpState::next)) and
+/// prolongs the entry by the timeout of the state that it leads to. Whatever enters, moves or leaves is given
+/// to the caller, so that counts of active and inactive connections can be kept beside each value and are
+/// never off by one: [`Joined`] on entering, [`Seen::shift`] on moving, the callbacks of
+/// [`expire`](Self::expire) and [`remove_value`](Self::remove_value) on leaving.
 ///
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
@@ -251,8 +254,8 @@ impl<V: Clone> ConnectionTable<V> {
         self.config.timeouts.of(state).min(LONGEST)
     }
 
-    /// A packet of a connection: where it goes. Moves the connection's state and prolongs its life. `None` if the table
-    /// does not know the connection. Allocates nothing.
+    /// A packet of a connection: where it goes. Moves the connection's state and prolongs its life. `None` if
+    /// the table does not know the connection. Allocates nothing.
     pub fn packet(&self, flow: &Flow, packet: Packet, now: Timestamp) -> Option<Seen<V>> {
         let hash = self.hash(flow);
         let mut shard = self.shards.shard(hash);
@@ -281,7 +284,8 @@ impl<V: Clone> ConnectionTable<V> {
         live(shard.entry(slot), now)
     }
 
-    /// Puts in the connection that this packet opens, or takes up in the middle; one with the same flow gives way.
+    /// Puts in the connection that this packet opens, or takes up in the middle; one with the same flow gives
+    /// way.
     ///
     /// # Errors
     /// [`ConnectionError::Full`] when nothing may make room; the table stays as it was.
@@ -310,7 +314,8 @@ impl<V: Clone> ConnectionTable<V> {
         Some(plain(shard.remove(slot), now))
     }
 
-    /// Takes out every connection of one value, since its server is gone, and gives each to `gone`, with no lock held.
+    /// Takes out every connection of one value, since its server is gone, and gives each to `gone`, with no
+    /// lock held.
     ///
     /// Looks at every connection; one shard is locked at a time.
     pub fn remove_value(&self, value: &V, now: Timestamp, mut gone: impl FnMut(Connection<V>)) -> usize
@@ -320,17 +325,19 @@ impl<V: Clone> ConnectionTable<V> {
         self.shards.remove_where(|entry| entry.value == *value, |entry| gone(plain(entry, now)))
     }
 
-    /// Takes out connections that have ended by `now`, with at most `budget` steps of work, and gives each to `gone`, with
-    /// no lock held; the next call goes on.
+    /// Takes out connections that have ended by `now`, with at most `budget` steps of work, and gives each to
+    /// `gone`, with no lock held; the next call goes on.
     ///
-    /// A step is a connection that is taken out, or one that has had a packet since it was queued and is queued anew.
+    /// A step is a connection that is taken out, or one that has had a packet since it was queued and is
+    /// queued anew.
     pub fn expire(&self, now: Timestamp, budget: usize, mut gone: impl FnMut(Connection<V>)) -> Swept {
         self.shards.expire(now, budget, |entry| gone(plain(entry, now)))
     }
 
     /// Every connection that has not ended by `now`, in no particular order.
     ///
-    /// Each shard is copied when the iterator comes to it: connections that change meanwhile may show either way.
+    /// Each shard is copied when the iterator comes to it: connections that change meanwhile may show either
+    /// way.
     pub fn entries(&self, now: Timestamp) -> impl Iterator<Item = Connection<V>> + '_ {
         self.shards.entries(move |entry| live(entry, now))
     }
@@ -384,8 +391,8 @@ impl<V: Clone> ConnectionTable<V> {
 
     /// Takes over what a peer knows of one connection. The one with the more recent packet wins.
     ///
-    /// It ends when the peer's does, but no later than this table's timeout of its state allows. Beside the outcome comes
-    /// the connection that is not in the table any more, as with [`Joined::displaced`].
+    /// It ends when the peer's does, but no later than this table's timeout of its state allows. Beside the
+    /// outcome comes the connection that is not in the table any more, as with [`Joined::displaced`].
     pub fn merge(&self, connection: Connection<V>, now: Timestamp) -> (Merged, Option<Connection<V>>) {
         let Connection { flow, state, value, remaining, idle } = connection;
         if state.protocol() != flow.protocol() {
@@ -399,7 +406,8 @@ impl<V: Clone> ConnectionTable<V> {
         self.store(flow, state, value, life, Origin::Peer, now)
     }
 
-    /// Stores a connection; one from a peer gives way to what is as recent, and pushes out nothing that ends later.
+    /// Stores a connection; one from a peer gives way to what is as recent, and pushes out nothing that ends
+    /// later.
     fn store(
         &self,
         flow: Flow,

@@ -1,9 +1,9 @@
 //! One shard: a bounded map whose entries end, in the order in which they end, with a list of what changed.
 //!
-//! Three structures over one numbering of slots: an index from hash to slot, a queue of what ends first ([`Queues`]),
-//! and a list of entries from the longest unchanged to the last changed, which a peer's cursor follows. A lookup that
-//! refreshes its entry writes to the entry alone; the other two learn of it when it matters. What a lookup needs is one
-//! cache line ([`Entry`]); the rest is kept elsewhere ([`Link`]).
+//! Three structures over one numbering of slots: an index from hash to slot, a queue of what ends first
+//! ([`Queues`]), and a list of entries from the longest unchanged to the last changed, which a peer's cursor
+//! follows. A lookup that refreshes its entry writes to the entry alone; the other two learn of it when it
+//! matters. What a lookup needs is one cache line ([`Entry`]); the rest is kept elsewhere ([`Link`]).
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,14 +17,15 @@ use crate::clock::Timestamp;
 
 /// How many refreshed entries an eviction puts back in their places before it takes the best that it has seen.
 ///
-/// Bounds the work of one insertion. The choice is exact as long as no more than this many of the oldest entries
-/// were used since they were last queued.
+/// Bounds the work of one insertion. The choice is exact as long as no more than this many of the oldest
+/// entries were used since they were last queued.
 const LOOK_AT: usize = 64;
 
-/// A refresh is news to a peer when it happens in a later span of time than the last use: spans are a part of the timeout
-/// this many binary digits shorter.
+/// A refresh is news to a peer when it happens in a later span of time than the last use: spans are a part of
+/// the timeout this many binary digits shorter.
 ///
-/// So a peer's copy ends at most an eighth of a timeout too early, and a busy entry is told at most sixteen times a timeout.
+/// So a peer's copy ends at most an eighth of a timeout too early, and a busy entry is told at most sixteen
+/// times a timeout.
 const PART_BITS: u32 = 3;
 
 /// No slot: the end of the list.
@@ -175,7 +176,8 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
         }
     }
 
-    /// Notes that an entry is in another state since `now`, in which it lives for `timeout` and queues in `class`.
+    /// Notes that an entry is in another state since `now`, in which it lives for `timeout` and queues in
+    /// `class`.
     pub(super) fn change(&mut self, slot: u32, state: S, class: u8, now: Timestamp, timeout: Duration) {
         let entry = &mut self.slots[slot as usize];
         entry.state = state;
@@ -249,8 +251,8 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
 
     /// Makes room for one entry. Gives what it had to take out for it, or `Err` if nothing may go.
     ///
-    /// What has ended goes first, whatever its class; then, if it ends by `before`, the entry that ends first of the
-    /// lowest class under `limit`.
+    /// What has ended goes first, whatever its class; then, if it ends by `before`, the entry that ends first
+    /// of the lowest class under `limit`.
     pub(super) fn make_room(
         &mut self,
         now: Timestamp,
@@ -286,7 +288,8 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
         }
     }
 
-    /// The entry of `class` that ends first: exactly, unless more than [`LOOK_AT`] were refreshed since they queued.
+    /// The entry of `class` that ends first: exactly, unless more than [`LOOK_AT`] were refreshed since they
+    /// queued.
     fn first(&mut self, class: u8) -> Option<u32> {
         let mut best: Option<(Timestamp, u32)> = None;
         for _ in 0..LOOK_AT {

@@ -1,8 +1,8 @@
 //! Shards for threads: what the stick table and the connection table have in common.
 //!
-//! A keyed hash picks the shard; each shard has a lock and a cache line of its own. A lock is held for one entry's
-//! work (some tens of nanoseconds), never while the caller's code runs, except where a method says so. Two threads
-//! meet only when their keys fall into the same shard at the same moment.
+//! A keyed hash picks the shard; each shard has a lock and a cache line of its own. A lock is held for one
+//! entry's work (some tens of nanoseconds), never while the caller's code runs, except where a method says
+//! so. Two threads meet only when their keys fall into the same shard at the same moment.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -143,8 +143,8 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
         Cursor { marks: self.shards().map(|shard| shard.mark(at_end)).collect(), next: 0 }
     }
 
-    /// Looks at up to `max` changed entries and reads those that the cursor's owner has to hear of. Gives the number it
-    /// looked at. `read` runs while the shard is locked.
+    /// Looks at up to `max` changed entries and reads those that the cursor's owner has to hear of. Gives the
+    /// number it looked at. `read` runs while the shard is locked.
     pub(super) fn changes(
         &self,
         cursor: &mut Cursor,
@@ -168,8 +168,8 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
 
 /// How far a peer has been told of a table's changes.
 ///
-/// Made by a table, and of use with that table alone. Each peer has a cursor of its own; a peer that connects anew
-/// gets a new one, since nobody knows what it has kept.
+/// Made by a table, and of use with that table alone. Each peer has a cursor of its own; a peer that connects
+/// anew gets a new one, since nobody knows what it has kept.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     marks: Box<[Mark]>,
