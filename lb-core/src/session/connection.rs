@@ -457,3 +457,69 @@ fn snapshot<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Connecti
 fn live<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Option<Connection<V>> {
     entry.is_live(now).then(|| snapshot(entry, now))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Protocol, Segment, TcpFlags};
+    use super::*;
+
+    fn table(view: View) -> ConnectionTable<u8> {
+        ConnectionTable::with_seed(ConnectionConfig::new(10).view(view), Seed::new(1, 2))
+    }
+
+    fn flow() -> Flow {
+        Flow::new(Protocol::Tcp, "192.0.2.1:5".parse().unwrap(), "192.0.2.2:80".parse().unwrap())
+    }
+
+    const SYN: Packet = Packet::from_client(Segment::Tcp(TcpFlags::SYN));
+    const ACK: Packet = Packet::from_client(Segment::Tcp(TcpFlags::ACK));
+    const RST: Packet = Packet::from_client(Segment::Tcp(TcpFlags::RST));
+
+    #[test]
+    fn moments_that_cross_keep_the_later() {
+        let (table, at) = (table(View::ClientOnly), Timestamp::from_secs);
+        table.insert(flow(), 1, SYN, at(20)).unwrap();
+        assert!(table.packet(&flow(), ACK, at(12)).unwrap().after.is_active());
+        let connection = table.peek(&flow(), at(25)).unwrap();
+        assert_eq!((connection.idle.as_secs(), connection.remaining.as_secs()), (5, 895));
+    }
+
+    #[test]
+    fn a_peer_cannot_keep_a_connection_longer_than_its_state_allows() {
+        let (table, now) = (table(View::BothWays), Timestamp::from_secs(20));
+        let state = State::Tcp(TcpState::Close);
+        let (remaining, idle) = (Duration::MAX, Duration::ZERO);
+        let connection = Connection { flow: flow(), state, value: 1, remaining, idle };
+        assert_eq!(table.merge(connection, now), (Merged::Added, None));
+        assert_eq!(table.peek(&flow(), now).unwrap().remaining.as_secs(), 10);
+    }
+
+    #[test]
+    fn a_port_used_again_is_a_new_connection() {
+        let (table, now) = (table(View::ClientOnly), Timestamp::ZERO);
+        table.insert(flow(), 1, ACK, now).unwrap();
+        for (packet, reopened) in
+            [(ACK, false), (SYN, false), (RST, false), (ACK, false), (SYN, true), (SYN, false)]
+        {
+            assert_eq!(table.packet(&flow(), packet, now).unwrap().reopened(), reopened, "{packet:?}");
+        }
+        // The caller chooses anew, and hears of what it has to count out.
+        let joined = table.insert(flow(), 2, SYN, now).unwrap();
+        assert_eq!(joined.displaced.map(|before| (before.value, before.state)), Some((1, joined.state)));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn other_timeouts_are_taken() {
+        let mut timeouts = Timeouts::default();
+        timeouts.established = Duration::MAX;
+        timeouts.close = Duration::ZERO;
+        let config = ConnectionConfig::new(10).timeouts(timeouts);
+        let table = ConnectionTable::with_seed(config, Seed::new(1, 2));
+        table.insert(flow(), 1, ACK, Timestamp::ZERO).unwrap();
+        assert!(table.peek(&flow(), Timestamp::from_secs(4_000_000_000)).is_some());
+        table.packet(&flow(), RST, Timestamp::from_secs(1)).unwrap();
+        assert!(table.packet(&flow(), RST, Timestamp::from_secs(1)).is_none());
+        assert_eq!(table.expire(Timestamp::from_secs(1), 9, drop).removed, 1);
+    }
+}

@@ -472,6 +472,16 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_sooner_than_it_was_queued_for_is_swept_in_time() {
+        let mut shard = Shard::<u32, (), (), 1>::new(1);
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::from_secs(100), class: 0 };
+        shard.insert(1, 1, (), (), life, Origin::Peer);
+        refresh(&mut shard, 1..2, Timestamp::from_secs(10));
+        assert!(matches!(shard.sweep(Timestamp::from_nanos(69_999_999_999)), Step::Idle));
+        assert!(matches!(shard.sweep(Timestamp::from_secs(70)), Step::Removed(_)));
+    }
+
+    #[test]
     fn a_busy_entry_is_news_eight_to_sixteen_times_a_timeout() {
         let mut shard = full(1);
         let mut mark = shard.mark(true);

@@ -83,26 +83,26 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
         budget: usize,
         mut gone: impl FnMut(Entry<K, S, V>),
     ) -> Swept {
-        let mut swept = Swept { removed: 0, more: false };
+        let mut swept = Swept { removed: 0, more: budget == 0 };
         let mut left = budget;
         let start = self.next.load(Ordering::Relaxed);
         for turn in 0..self.shards.len() {
             let at = (start + turn) & (self.shards.len() - 1);
-            loop {
-                if left == 0 {
-                    self.next.store(at, Ordering::Relaxed);
-                    swept.more = true;
-                    return swept;
-                }
+            while left > 0 {
                 let step = self.shards[at].lock().sweep(now);
                 match step {
                     Step::Idle => break,
-                    Step::Requeued => left -= 1,
+                    Step::Requeued => {}
                     Step::Removed(entry) => {
-                        left -= 1;
                         swept.removed += 1;
                         gone(entry);
                     }
+                }
+                left -= 1;
+                if left == 0 {
+                    // The next sweep begins with another shard, so that a busy one does not keep it to itself.
+                    self.next.store(at + 1, Ordering::Relaxed);
+                    swept.more = true;
                 }
             }
         }
@@ -152,16 +152,17 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
         mut read: impl FnMut(&Entry<K, S, V>),
     ) -> usize {
         let mut left = max;
-        for (at, mark) in cursor.marks.iter_mut().enumerate().skip(cursor.next) {
-            let Some(shard) = self.shards.get(at) else { break };
-            left -= shard.lock().changes(mark, left, &mut read);
+        let start = cursor.next;
+        for turn in 0..self.shards.len() {
+            let at = (start + turn) & (self.shards.len() - 1);
+            let Some(mark) = cursor.marks.get_mut(at) else { break };
+            left -= self.shards[at].lock().changes(mark, left, &mut read);
             if left == 0 {
-                // This shard may have more: the next call begins with it.
-                cursor.next = at;
-                return max;
+                // The next call begins with another shard, so that a busy one does not keep it to itself.
+                cursor.next = at + 1;
+                break;
             }
         }
-        cursor.next = 0;
         max - left
     }
 }
@@ -234,5 +235,54 @@ mod tests {
             assert_eq!(swept, Swept { removed: 7.min(swept.removed), more: swept.removed == 7 });
             assert_eq!(table.len(), left);
         }
+    }
+
+    /// Fills two shards with ten entries each; the entries of each shard.
+    fn two_shards() -> (Sharded<u32, (), (), 1>, [Vec<u32>; 2]) {
+        let table = table(1024, 2);
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::from_nanos(5), class: 0 };
+        let mut keys = [Vec::new(), Vec::new()];
+        for key in 0u32.. {
+            let hash = table.hash(0, &key.to_be_bytes());
+            let keys = &mut keys[(hash >> 40) as usize & 1];
+            if keys.len() < 10 {
+                keys.push(key);
+                table.shard(hash).insert(hash, key, (), (), life, Origin::Here);
+            }
+            if table.len() == 20 {
+                break;
+            }
+        }
+        (table, keys)
+    }
+
+    #[test]
+    fn a_busy_shard_does_not_keep_a_sweep_to_itself() {
+        let (table, _) = two_shards();
+        for swept in 1..=5 {
+            table.expire(Timestamp::from_nanos(5), 2, drop);
+            table.expire(Timestamp::from_nanos(5), 2, drop);
+            assert!(table.shards().all(|shard| shard.len() == 10 - 2 * swept));
+        }
+    }
+
+    #[test]
+    fn a_busy_shard_does_not_keep_a_cursor_to_itself() {
+        let (table, keys) = two_shards();
+        let mut cursor = table.cursor(false);
+        let mut read = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(table.changes(&mut cursor, 5, |entry| read.push(entry.key)), 5);
+        }
+        assert_eq!(read, [&keys[0][..5], &keys[1][..5], &keys[0][5..], &keys[1][5..]].concat());
+        // What changes behind the cursor's place is not taken for the end.
+        let hash = table.hash(0, &keys[0][3].to_be_bytes());
+        let mut shard = table.shard(hash);
+        let slot = shard.find(hash, |key| *key == keys[0][3]).unwrap();
+        shard.change(slot, (), 0, Timestamp::from_nanos(1), core::time::Duration::from_nanos(9));
+        drop(shard);
+        assert_eq!(table.changes(&mut cursor, 5, |entry| read.push(entry.key)), 1);
+        assert_eq!(read[20..], [keys[0][3]]);
+        assert_eq!(table.changes(&mut cursor, 5, |_| ()), 0);
     }
 }
