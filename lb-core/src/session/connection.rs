@@ -511,9 +511,7 @@ mod tests {
 
     #[test]
     fn other_timeouts_are_taken() {
-        let mut timeouts = Timeouts::default();
-        timeouts.established = Duration::MAX;
-        timeouts.close = Duration::ZERO;
+        let timeouts = Timeouts { established: Duration::MAX, close: Duration::ZERO, ..Timeouts::default() };
         let config = ConnectionConfig::new(10).timeouts(timeouts);
         let table = ConnectionTable::with_seed(config, Seed::new(1, 2));
         table.insert(flow(), 1, ACK, Timestamp::ZERO).unwrap();
