@@ -458,7 +458,7 @@ fn live<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Option<Conne
     entry.is_live(now).then(|| snapshot(entry, now))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::{Protocol, Segment, TcpFlags};
     use super::*;

@@ -178,7 +178,7 @@ pub struct Cursor {
     next: usize,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::shard::{Life, Origin};
     use super::*;
