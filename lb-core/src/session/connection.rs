@@ -458,7 +458,8 @@ fn live<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Option<Conne
     entry.is_live(now).then(|| snapshot(entry, now))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::super::{Protocol, Segment, TcpFlags};
     use super::*;

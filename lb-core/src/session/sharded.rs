@@ -178,7 +178,8 @@ pub struct Cursor {
     next: usize,
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::super::shard::{Life, Origin};
     use super::*;

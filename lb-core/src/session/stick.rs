@@ -428,7 +428,8 @@ fn plain<V: Clone>(entry: &Entry<KeyBuf, (), V>, now: Timestamp) -> Option<Stick
     })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::string::ToString;
