@@ -242,7 +242,11 @@ proptest! {
     fn a_connection_table_is_a_map_with_states(
         steps in prop::collection::vec((0u8..16, packet(), 0u8..4, 0u8..30, 0u64..40), 1..300),
         capacity in 1usize..12,
-        when_full in prop::sample::select(vec![WhenFull::Refuse, WhenFull::EvictEmbryonic, WhenFull::EvictInactive]),
+        when_full in prop::sample::select(vec![
+            WhenFull::Refuse,
+            WhenFull::EvictEmbryonic,
+            WhenFull::EvictInactive,
+        ]),
         view in prop::sample::select(vec![View::BothWays, View::ClientOnly]),
     ) {
         let config = ConnectionConfig::new(capacity).when_full(when_full).view(view);
@@ -275,7 +279,8 @@ proptest! {
                 _ => {
                     let known = model.get(&flow).copied().filter(|known| known.expires > now);
                     let seen = table.packet(&flow, packet, now);
-                    prop_assert_eq!(seen.map(|seen| (seen.value, seen.before)), known.map(|k| (k.value, k.state)));
+                    let found = seen.map(|seen| (seen.value, seen.before));
+                    prop_assert_eq!(found, known.map(|known| (known.value, known.state)));
                     if let Some(seen) = seen {
                         prop_assert_eq!(seen.after, seen.before.next(packet, view));
                         loads.shift(seen.value, seen.shift());
@@ -289,12 +294,17 @@ proptest! {
             prop_assert_eq!(table.len(), model.len());
             let mut census = Census::default();
             for known in model.values() {
-                *[&mut census.embryonic, &mut census.inactive, &mut census.active][usize::from(rank(known.state))] += 1;
+                *match rank(known.state) {
+                    0 => &mut census.embryonic,
+                    1 => &mut census.inactive,
+                    _ => &mut census.active,
+                } += 1;
             }
             prop_assert_eq!(table.census(), census);
         }
         for value in 0..4 {
-            let count = |active| model.values().filter(|k| k.value == value && k.state.is_active() == active).count();
+            let of = model.values().filter(|known| known.value == value);
+            let count = |active| of.clone().filter(|known| known.state.is_active() == active).count();
             prop_assert_eq!(loads.0[usize::from(value)], (count(true) as isize, count(false) as isize));
         }
     }
@@ -314,7 +324,7 @@ fn insert(
     let may_go = match when_full {
         WhenFull::Refuse => 0,
         WhenFull::EvictEmbryonic => 1,
-        WhenFull::EvictInactive => 2,
+        _ => 2,
     };
     let full = !model.contains_key(&flow) && model.len() == table.capacity();
     let joined = match table.insert(flow, value, packet, now) {
