@@ -1,5 +1,6 @@
 //! Own figures beside those of others, measured interleaved in one run on one machine.
 
+mod director;
 mod measure;
 mod pick;
 mod row;
@@ -26,6 +27,8 @@ struct Cli {
 enum What {
     /// One choice of a backend: every own algorithm beside other crates', at 10, 100 and 1000 backends.
     Pick,
+    /// The director beside Debian's HAProxy and nginx: HTTP with keep-alive and small responses.
+    Director(director::Settings),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
 fn run(what: What, common: &Common) -> Result<(), Box<dyn std::error::Error>> {
     let rows = match what {
         What::Pick => pick::run(common.plan()),
+        What::Director(settings) => director::run(&settings, common.rounds(5), common.quick)?,
     };
     row::print(&rows, common.json)?;
     Ok(())
