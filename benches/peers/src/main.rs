@@ -3,6 +3,7 @@
 mod director;
 mod measure;
 mod pick;
+mod publish;
 mod row;
 
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +30,8 @@ enum What {
     Pick,
     /// The director beside Debian's HAProxy and nginx: HTTP with keep-alive and small responses.
     Director(director::Settings),
+    /// Reading the published snapshot: a pool beside arc-swap, crossbeam-epoch and a lock.
+    Publish,
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
 fn run(what: What, common: &Common) -> Result<(), Box<dyn std::error::Error>> {
     let rows = match what {
         What::Pick => pick::run(common.plan()),
+        What::Publish => publish::run(common.plan()),
         What::Director(settings) => director::run(&settings, common.rounds(5), common.quick)?,
     };
     row::print(&rows, common.json)?;

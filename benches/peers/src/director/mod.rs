@@ -57,6 +57,9 @@ struct Run {
     cpu: f64,
 }
 
+/// One of a run's figures.
+type Figure = fn(&Run) -> f64;
+
 /// Measures all three, `rounds` times.
 ///
 /// # Errors
@@ -96,10 +99,10 @@ pub(crate) fn run(settings: &Settings, rounds: usize, quick: bool) -> Result<Vec
 
 /// The figures of ours (the first) beside those of each peer.
 fn rows(runs: &[Vec<Run>], n: usize) -> Vec<Row> {
-    let figure = |proxy: usize, of: fn(&Run) -> f64| median(runs[proxy].iter().map(of).collect());
+    let figure = |proxy: usize, of: Figure| median(runs[proxy].iter().map(of).collect());
     let mut rows = Vec::new();
     for (peer, name) in [(1, "HAProxy"), (2, "nginx")] {
-        let figures: [(&str, &'static str, fn(&Run) -> f64); 4] = [
+        let figures: [(&str, &'static str, Figure); 4] = [
             ("throughput", "requests/s", |run| run.rate),
             ("latency, p50", "us", |run| run.p50),
             ("latency, p99", "us", |run| run.p99),
@@ -109,7 +112,7 @@ fn rows(runs: &[Vec<Run>], n: usize) -> Vec<Row> {
             rows.push(Row::new(what, n, unit, figure(0, of), figure(peer, of), name));
         }
     }
-    let rate: fn(&Run) -> f64 = |run| run.rate;
+    let rate: Figure = |run| run.rate;
     rows.push(Row::new("throughput", n, "requests/s", figure(0, rate), figure(3, rate), "the servers alone"));
     rows
 }
