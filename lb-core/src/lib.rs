@@ -20,7 +20,11 @@
 //! | [`load`] | [`Load`]: the counters of one backend, which survive every change of the pool |
 //! | [`set`] | [`Set`] and [`Member`]: the payload-free view of a snapshot that a scheduler works on |
 //! | [`pool`] | [`Pool`]: publishes immutable [`Snapshot`]s, changes them whole or not at all |
+//! | [`health`] | checks (rise, fall, flapping), probes, slow start, outlier ejection: who is up, and with what share |
+//! | [`session`] | who belongs where: a stick table and a connection table, their expiry, and their form between peers |
 //! | [`clock`] | [`Timestamp`](clock::Timestamp) and the clocks that make it: everything timed takes it as an argument |
+//! | [`hash`] | stable hashes by their names: xxh3, crc32, sdbm, djb2, wt6, SipHash-1-3, avalanche |
+//! | [`pi`] | a workload to balance: π by the midpoint rule, to the bit what PHP computes, and as fast as can be |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -31,8 +35,12 @@ extern crate alloc;
 
 pub mod backend;
 pub mod clock;
+pub mod hash;
+pub mod health;
 pub mod load;
+pub mod pi;
 pub mod pool;
+pub mod session;
 pub mod set;
 #[doc(hidden)]
 pub mod sync;

@@ -144,15 +144,14 @@ impl<T, D> Pool<T, D> {
     /// # Errors
     /// Those of `change`.
     pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
-        self.writer.with(|()| {
-            let (next, result) = self.with(|old| {
-                let mut edit = Edit::of(old);
-                let result = change(&mut edit)?;
-                Ok((edit.publishable(old, self.derive), result))
-            })?;
-            self.published.set(next);
-            Ok(result)
-        })
+        let _alone = self.writer.lock();
+        let (next, result) = self.with(|old| {
+            let mut edit = Edit::of(old);
+            let result = change(&mut edit)?;
+            Ok((edit.publishable(old, self.derive), result))
+        })?;
+        self.published.set(next);
+        Ok(result)
     }
 }
 

@@ -39,30 +39,21 @@ impl<T> Published<T> {
     }
 }
 
-/// A lock for writers, of which there are few.
-#[derive(Debug, Default)]
-pub struct Mutex<T>(imp::Mutex<T>);
+/// A lock for what is held shortly: threads sleep on it with `std`, and spin without.
+#[cfg(all(feature = "std", not(loom)))]
+pub use parking_lot::{Mutex, MutexGuard};
 
-impl<T> Mutex<T> {
-    /// An open lock around `value`.
-    pub fn new(value: T) -> Self {
-        Self(imp::Mutex::new(value))
-    }
+#[cfg(all(not(feature = "std"), not(loom)))]
+pub use spin::{Mutex, MutexGuard};
 
-    /// Runs `body` alone. A panic in an earlier `body` does not close the lock: what it guards is replaced whole.
-    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> R {
-        #[cfg(any(feature = "std", loom))]
-        let mut guard = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        #[cfg(not(any(feature = "std", loom)))]
-        let mut guard = self.0.lock();
-        body(&mut guard)
-    }
-}
+#[cfg(loom)]
+pub use imp::Mutex;
+#[cfg(loom)]
+pub use loom::sync::MutexGuard;
 
 #[cfg(all(feature = "std", not(loom)))]
 mod imp {
     use alloc::sync::Arc;
-    pub(super) use std::sync::Mutex;
 
     #[derive(Debug)]
     pub(super) struct Cell<T>(arc_swap::ArcSwap<T>);
@@ -90,7 +81,6 @@ mod imp {
 #[cfg(all(not(feature = "std"), not(loom)))]
 mod imp {
     use alloc::sync::Arc;
-    pub(super) use spin::Mutex;
 
     #[derive(Debug)]
     pub(super) struct Cell<T>(spin::RwLock<Arc<T>>);
@@ -118,7 +108,22 @@ mod imp {
 #[cfg(loom)]
 mod imp {
     use alloc::sync::Arc;
-    pub(super) use loom::sync::Mutex;
+
+    /// Loom's lock with the interface of the others, which know no poisoning.
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        /// An open lock around `value`.
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        /// Waits for the lock.
+        pub fn lock(&self) -> super::MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+    }
 
     #[derive(Debug)]
     pub(super) struct Cell<T>(loom::sync::RwLock<Arc<T>>);

@@ -4,8 +4,8 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 use lb_core::clock::Timestamp;
+use lb_core::hash::xxh3;
 use lb_core::{BackendId, Member, Set};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::mix::mix;
 
@@ -128,7 +128,7 @@ impl<'a> Request<'a> {
     pub fn key_hash(&self) -> Option<u64> {
         match (self.hash, self.key, self.source) {
             (Some(hash), _, _) => Some(mix(hash)),
-            (None, Some(key), _) => Some(xxh3_64(key)),
+            (None, Some(key), _) => Some(xxh3(key)),
             (None, None, Some(source)) => Some(address_hash(source.ip())),
             (None, None, None) => None,
         }

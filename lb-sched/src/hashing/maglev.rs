@@ -5,8 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use lb_core::Set;
+use lb_core::hash::xxh3_with_seed;
 use thiserror::Error;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::mix::{Random, STEP, mix};
 use crate::request::Request;
@@ -98,15 +98,17 @@ struct Walk {
 const FREE: u32 = u32::MAX;
 
 fn fill(size: u32, set: &Set) -> Box<[u32]> {
-    let mut walks: Vec<Walk> = (0..)
-        .zip(set.iter())
-        .filter(|(_, member)| member.weight > 0)
+    let mut members: Vec<_> = (0..).zip(set.iter()).filter(|(_, member)| member.weight > 0).collect();
+    // Turns are taken by name, so that directors agree whatever the order of their lists.
+    members.sort_unstable_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+    let mut walks: Vec<Walk> = members
+        .into_iter()
         .map(|(position, member)| {
             let name = member.name.as_bytes();
             Walk {
                 position,
-                at: (xxh3_64_with_seed(name, 0) % u64::from(size)) as u32,
-                skip: (xxh3_64_with_seed(name, 1) % u64::from(size - 1)) as u32 + 1,
+                at: (xxh3_with_seed(name, 0) % u64::from(size)) as u32,
+                skip: (xxh3_with_seed(name, 1) % u64::from(size - 1)) as u32 + 1,
                 weight: member.weight.into(),
                 earned: 0,
             }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use lb_core::Set;
-use xxhash_rust::xxh3::xxh3_64;
+use lb_core::hash::xxh3;
 
 use crate::mix::{Random, mix};
 use crate::request::Request;
@@ -75,7 +75,7 @@ impl Scheduler for Rendezvous {
         let mut members: Vec<(u32, u64, u32)> = (0..)
             .zip(set.iter())
             .filter(|(_, member)| member.weight > 0)
-            .map(|(position, member)| (member.weight, xxh3_64(member.name.as_bytes()), position))
+            .map(|(position, member)| (member.weight, xxh3(member.name.as_bytes()), position))
             .collect();
         members.sort_unstable_by_key(|&(weight, _, position)| (weight, position));
         let groups = members.chunk_by(|a, b| a.0 == b.0).map(|members| Group {

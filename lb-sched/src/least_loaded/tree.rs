@@ -23,6 +23,14 @@ const FAN: usize = if cfg!(loom) { 2 } else { 8 };
 /// Winners that are left for the pick to compare.
 const TOP: usize = if cfg!(loom) { 2 } else { 16 };
 
+/// A write before this and a read after it are seen in this order by all. That is what `SeqCst` on both means
+/// already; loom takes `SeqCst` for acquire and release, but knows the fence.
+#[inline]
+fn settle() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
 /// A tournament tree over a fixed number of leaves.
 #[derive(Debug, Default)]
 pub(crate) struct Tournament {
@@ -79,12 +87,14 @@ impl Tournament {
     #[inline]
     pub(crate) fn refresh(&self, leaf: usize, read: impl Fn() -> u64) {
         let Some(rank) = self.ranks.get(leaf) else { return };
+        settle();
         let mut now = read();
         if rank.load(Ordering::SeqCst) == now {
             return;
         }
         loop {
             rank.swap(now, Ordering::SeqCst);
+            settle();
             let then = core::mem::replace(&mut now, read());
             if now == then {
                 break;
@@ -113,6 +123,7 @@ impl Tournament {
                 return involved;
             }
             let _ = place.compare_exchange(stands, winner, Ordering::SeqCst, Ordering::SeqCst);
+            settle();
             involved = true;
         }
     }
@@ -212,5 +223,68 @@ mod tests {
                 }
             }
         }
+    }
+}
+
+/// `RUSTFLAGS="--cfg loom" cargo test --release -p lb-sched --lib`
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    struct Loads {
+        loads: Vec<AtomicU64>,
+        tree: Tournament,
+    }
+
+    impl Loads {
+        fn new(loads: &[u64]) -> Arc<Self> {
+            let tree = Tournament::new(loads.iter().copied());
+            Arc::new(Self { loads: loads.iter().map(|&load| AtomicU64::new(load)).collect(), tree })
+        }
+
+        fn add(&self, leaf: usize, difference: i64) {
+            self.loads[leaf].fetch_add(difference as u64, Ordering::SeqCst);
+            self.tree.refresh(leaf, || self.loads[leaf].load(Ordering::SeqCst));
+        }
+
+        fn check(&self) {
+            let loads: Vec<u64> = self.loads.iter().map(|load| load.load(Ordering::SeqCst)).collect();
+            let least = (0..loads.len()).min_by_key(|&leaf| (loads[leaf], leaf));
+            assert_eq!(self.tree.best(), least, "{loads:?}");
+        }
+    }
+
+    fn check(loads: &'static [u64], changes: [&'static [(usize, i64)]; 2]) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let shared = Loads::new(loads);
+            let threads = changes.map(|changes| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || changes.iter().for_each(|&(leaf, by)| shared.add(leaf, by)))
+            });
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            shared.check();
+        });
+    }
+
+    #[test]
+    fn two_threads_on_one_leaf() {
+        check(&[1, 2, 2], [&[(0, 1)], &[(0, 2)]]);
+        check(&[5, 2, 4], [&[(0, -2)], &[(0, -2)]]);
+    }
+
+    #[test]
+    fn one_goes_down_and_up_while_its_neighbour_changes() {
+        check(&[2, 3, 9, 9], [&[(1, -3), (1, 3)], &[(0, -1)]]);
+        check(&[1, 2, 9, 9], [&[(1, -2), (1, 2)], &[(0, 1)]]);
+    }
+
+    #[test]
+    fn the_best_leaves_while_another_branch_becomes_best() {
+        check(&[0, 3, 4, 5, 6], [&[(0, 9)], &[(3, -4)]]);
+        check(&[0, 3, 4, 5, 6], [&[(0, 9), (0, -9)], &[(4, -6), (4, 1)]]);
     }
 }

@@ -1,0 +1,169 @@
+//! What a connection is known by: its 5-tuple.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// A transport protocol that a connection table knows states for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Protocol {
+    /// TCP, IP protocol 6.
+    Tcp,
+    /// UDP, IP protocol 17.
+    Udp,
+    /// SCTP, IP protocol 132.
+    Sctp,
+    /// ICMP and ICMPv6, IP protocols 1 and 58; put the identifier of an echo in place of the client's port.
+    Icmp,
+}
+
+/// The 5-tuple of a connection: protocol, the client's address and port, the virtual service's address and port.
+///
+/// Addresses are kept as IPv6 in 38 bytes. An IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`) is the IPv4 address;
+/// flow labels and scope ids are left out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "Plain", into = "Plain")
+)]
+pub struct Flow {
+    protocol: Protocol,
+    client: End,
+    service: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct End {
+    address: [u8; 16],
+    port: u16,
+}
+
+/// Bytes of a flow as they are hashed.
+const LEN: usize = 36;
+
+impl Flow {
+    /// The connection of `client` with the virtual service at `service`.
+    #[must_use]
+    pub fn new(protocol: Protocol, client: SocketAddr, service: SocketAddr) -> Self {
+        Self { protocol, client: client.into(), service: service.into() }
+    }
+
+    /// The transport protocol.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The client's address and port.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.client.into()
+    }
+
+    /// The virtual address and port that the client connects to.
+    #[must_use]
+    pub fn service(&self) -> SocketAddr {
+        self.service.into()
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
+        bytes[..16].copy_from_slice(&self.client.address);
+        bytes[16..32].copy_from_slice(&self.service.address);
+        bytes[32..34].copy_from_slice(&self.client.port.to_be_bytes());
+        bytes[34..].copy_from_slice(&self.service.port.to_be_bytes());
+        bytes
+    }
+}
+
+/// `tcp 192.0.2.1:40000 -> 198.51.100.1:80`.
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+            Protocol::Icmp => "icmp",
+        };
+        write!(f, "{protocol} {} -> {}", self.client(), self.service())
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl From<SocketAddr> for End {
+    fn from(end: SocketAddr) -> Self {
+        let address = match end.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self { address: address.octets(), port: end.port() }
+    }
+}
+
+impl From<End> for SocketAddr {
+    fn from(end: End) -> Self {
+        Self::new(Ipv6Addr::from(end.address).to_canonical(), end.port)
+    }
+}
+
+/// How a flow is written by serde.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(not(feature = "serde"), allow(dead_code))]
+struct Plain {
+    protocol: Protocol,
+    client: SocketAddr,
+    service: SocketAddr,
+}
+
+impl From<Plain> for Flow {
+    fn from(Plain { protocol, client, service }: Plain) -> Self {
+        Self::new(protocol, client, service)
+    }
+}
+
+impl From<Flow> for Plain {
+    fn from(flow: Flow) -> Self {
+        Self { protocol: flow.protocol, client: flow.client(), service: flow.service() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn a_flow_is_38_bytes() {
+        assert_eq!(size_of::<Flow>(), 38);
+    }
+
+    #[test]
+    fn addresses_come_back_as_they_went_in() {
+        for (client, service) in [
+            ("192.0.2.1:40000", "198.51.100.1:80"),
+            ("[2001:db8::7]:1", "[2001:db8::1]:65535"),
+            ("[::]:0", "0.0.0.0:0"),
+        ] {
+            let (client, service) = (client.parse().unwrap(), service.parse().unwrap());
+            let flow = Flow::new(Protocol::Udp, client, service);
+            assert_eq!((flow.client(), flow.service()), (client, service));
+            assert_eq!(format!("{flow}"), format!("udp {client} -> {service}"));
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_same_client() {
+        let service = "198.51.100.1:80".parse().unwrap();
+        let plain = Flow::new(Protocol::Tcp, "192.0.2.1:5".parse().unwrap(), service);
+        let mapped = Flow::new(Protocol::Tcp, "[::ffff:192.0.2.1]:5".parse().unwrap(), service);
+        assert_eq!(plain, mapped);
+        assert_eq!(mapped.client(), "192.0.2.1:5".parse().unwrap());
+    }
+}
