@@ -1,43 +1,10 @@
-//! What every subcommand prints: rows of own figure, peer's figure and their ratio.
+//! How the rows of a subcommand are printed: as the JSON of all of the project's comparisons, or as a table.
 
-use serde::Serialize;
+pub(crate) use lb_benches::Row;
 
-/// One comparison. Smaller figures are better, unless `unit` ends in `/s`.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    /// What was measured, in the field's words: `rr, choice alone`.
-    pub(crate) name: String,
-    /// The size it was measured at: backends for `pick`, connections for `director`, threads for `publish`.
-    pub(crate) n: usize,
-    /// Unit of `ours` and of `peer`: `ns`, `requests/s`, ….
-    pub(crate) unit: &'static str,
-    /// The family's figure, the median of all rounds.
-    pub(crate) ours: f64,
-    /// The peer's figure, the median of the same rounds.
-    pub(crate) peer: f64,
-    /// Who the peer is.
-    pub(crate) peer_name: String,
-    /// `ours / peer`.
-    pub(crate) ratio: f64,
-}
-
-impl Row {
-    /// A row whose ratio follows from its two figures.
-    pub(crate) fn new(
-        name: impl Into<String>,
-        n: usize,
-        unit: &'static str,
-        ours: f64,
-        peer: f64,
-        peer_name: impl Into<String>,
-    ) -> Self {
-        Self { name: name.into(), n, unit, ours, peer, peer_name: peer_name.into(), ratio: ours / peer }
-    }
-
-    /// Whether the family is at least as good as the peer here.
-    fn holds(&self) -> bool {
-        if self.unit.ends_with("/s") { self.ratio >= 1.0 } else { self.ratio <= 1.0 }
-    }
+/// Whether the family is at least as good as the peer here.
+fn holds(row: &Row) -> bool {
+    if row.unit.ends_with("/s") { row.ratio >= 1.0 } else { row.ratio <= 1.0 }
 }
 
 /// Prints `rows` as a JSON array, or as a table for people.
@@ -46,10 +13,9 @@ impl Row {
 /// `serde_json`'s, which would mean a figure that is not finite.
 pub(crate) fn print(rows: &[Row], json: bool) -> Result<(), serde_json::Error> {
     if json {
-        println!("{}", serde_json::to_string_pretty(rows)?);
-    } else {
-        print!("{}", table(rows));
+        return lb_benches::print(rows, true);
     }
+    print!("{}", table(rows));
     Ok(())
 }
 
@@ -68,7 +34,7 @@ fn table(rows: &[Row]) -> String {
             figure(row.ours),
             figure(row.peer),
             row.ratio,
-            if row.holds() { ' ' } else { '!' },
+            if holds(row) { ' ' } else { '!' },
             row.peer_name,
             row.unit,
         ));
@@ -94,20 +60,17 @@ mod tests {
 
     #[test]
     fn better_depends_on_the_unit() {
-        for (unit, ours, holds) in
+        for (unit, ours, better) in
             [("ns", 5.0, true), ("ns", 20.0, false), ("requests/s", 20.0, true), ("requests/s", 5.0, false)]
         {
-            assert_eq!(Row::new("x", 1, unit, ours, 10.0, "p").holds(), holds, "{unit} {ours}");
+            assert_eq!(holds(&Row::new("x", 1, unit, ours, 10.0, "p")), better, "{unit} {ours}");
         }
     }
 
     #[test]
-    fn json_has_the_agreed_fields() {
-        let value = serde_json::to_value([Row::new("rr", 10, "ns", 2.0, 4.0, "peer")]).unwrap();
-        assert_eq!(
-            value,
-            serde_json::json!([{"name": "rr", "n": 10, "unit": "ns", "ours": 2.0, "peer": 4.0,
-                                "peer_name": "peer", "ratio": 0.5}])
-        );
+    fn the_table_marks_what_the_peer_does_better() {
+        let rows = [Row::new("a", 10, "ns", 2.0, 4.0, "p"), Row::new("b", 10, "ns", 4.0, 2.0, "p")];
+        let marks: Vec<bool> = table(&rows).lines().skip(1).take(2).map(|line| line.contains('!')).collect();
+        assert_eq!(marks, [false, true]);
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn run(settings: &Settings, rounds: usize, quick: bool) -> Result<Vec
 }
 
 /// The figures of ours (the first) beside those of each peer.
-fn rows(runs: &[Vec<Run>], n: usize) -> Vec<Row> {
+fn rows(runs: &[Vec<Run>], n: u64) -> Vec<Row> {
     let figure = |proxy: usize, of: Figure| median(runs[proxy].iter().map(of).collect());
     let mut rows = Vec::new();
     for (peer, name) in [(1, "HAProxy"), (2, "nginx")] {

@@ -1,19 +1,15 @@
 //! `pick`: nanoseconds of one choice, own algorithms beside those of other crates.
 
-mod fleet;
-mod keys;
 mod own;
 mod peers;
 mod tower;
 
 use crate::measure::{Plan, interleaved, two_threads};
 use crate::row::Row;
-use keys::Keys;
+use lb_benches::fleet::SIZES;
+use lb_benches::requests::{Keys, STRIPED};
 use lb_sched::Algorithm;
 use std::collections::HashMap;
-
-/// The sizes of the fleet.
-const SIZES: [usize; 3] = [10, 100, 1000];
 
 /// How far a peer's call goes, and so what of ours it is measured against.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,9 +71,9 @@ fn against_peers(n: usize, figures: &HashMap<&str, f64>) -> Vec<Row> {
         for (_, ours) in lengths.into_iter().filter(|&(length, _)| reach == length || reach == Reach::Either)
         {
             let (ours_shared, peer_shared) = (two_threads(&ours), two_threads(peer));
-            rows.push(Row::new(&*ours, n, "ns", figures[&*ours], figures[peer], peer));
+            rows.push(Row::new(&ours, n as u64, "ns", figures[&*ours], figures[peer], peer));
             if let Some(&shared) = figures.get(&*peer_shared) {
-                rows.push(Row::new(&*ours_shared, n, "ns", figures[&*ours_shared], shared, peer));
+                rows.push(Row::new(&ours_shared, n as u64, "ns", figures[&*ours_shared], shared, peer));
             }
         }
     }
@@ -90,11 +86,11 @@ fn scaling(n: usize, figures: &HashMap<&str, f64>) -> Vec<Row> {
     Algorithm::ALL
         .iter()
         .map(|algorithm| algorithm.name())
-        .chain(own::STRIPED)
+        .chain(STRIPED)
         .map(own::whole)
         .map(|name| {
             let shared = two_threads(&name);
-            Row::new(&*shared, n, "picks/s", rate(&shared), rate(&name), "itself on one thread")
+            Row::new(&shared, n as u64, "picks/s", rate(&shared), rate(&name), "itself on one thread")
         })
         .collect()
 }

@@ -1,10 +1,10 @@
 //! The peers, each with what its users call for one choice and nothing around it.
 
-use super::fleet::{address, weight};
-use super::keys::{Keys, over};
 use crate::measure::Subject;
 use hashring::HashRing;
 use jumphash::JumpHasher;
+use lb_benches::fleet::{address, weight};
+use lb_benches::requests::{Keys, over};
 use maglev::{ConsistentHasher, Maglev};
 use pingora_ketama::{Bucket, Continuum};
 use pingora_load_balancing::discovery::Static;
