@@ -339,6 +339,8 @@ fn entry_for<T>(spec: Spec<T>, known: Option<&Entry<T>>) -> Entry<T> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
     use crate::backend::{Admin, Health};
 

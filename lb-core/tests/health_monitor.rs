@@ -80,6 +80,21 @@ fn what_is_forgotten_or_replaced_is_not_reported() {
 }
 
 #[test]
+fn what_is_forgotten_is_not_even_probed() {
+    let (monitor, transitions) = monitor(1);
+    let [forgotten, watched] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    forgotten.set_nonblocking(true).unwrap();
+    // Due within 300 ms; by the time that the other was probed 20 times, that is over.
+    let config = Config { interval: Duration::from_millis(300), ..quick() };
+    monitor.watch(1, forgotten.local_addr().unwrap(), TcpProbe::default(), config).unwrap();
+    assert!(monitor.forget(&1));
+    let config = Config { initial: Initial::FullyDown, rise: 20, ..quick() };
+    monitor.watch(2, watched.local_addr().unwrap(), TcpProbe::default(), config).unwrap();
+    assert_eq!(transitions.recv_timeout(PATIENCE), Ok((2, true)));
+    assert_eq!(forgotten.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn bad_settings_change_nothing() {
     let (monitor, _) = monitor(1);
     let address = "127.0.0.1:1".parse().unwrap();

@@ -89,10 +89,10 @@ fn what_cannot_run_says_so() {
 fn one_that_hangs_is_killed_with_its_children() {
     let pids = fresh("hangs");
     let script = format!("trap '' TERM; echo waiting >&2; sleep 600 & echo $$ $! > {}; wait", pids.display());
-    let error = run(shell(&script).within(Duration::from_secs(1))).unwrap_err();
+    let error = run(shell(&script).within(Duration::from_secs(2))).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "sh had no verdict on 192.0.2.7:8080 after 1s, and was killed; it wrote: waiting"
+        "sh had no verdict on 192.0.2.7:8080 after 2s, and was killed; it wrote: waiting"
     );
     have_ended(&pids);
 }

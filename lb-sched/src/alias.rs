@@ -3,16 +3,15 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::mix::below;
-
 /// Walker's alias table, built by Vose's method (A linear algorithm for generating random numbers with a given
 /// distribution, IEEE TSE 1991), in whole numbers, so that it is the same on every machine.
 ///
-/// Only positions of positive weight are in it.
+/// It draws *columns*, one for each position of positive weight, in list order.
 #[derive(Debug, Default)]
 pub(crate) struct Alias {
     columns: Box<[Column]>,
-    /// All weights are the same: the column is the answer.
+    positions: Box<[u32]>,
+    /// All weights are the same: every column is its own.
     even: bool,
 }
 
@@ -20,36 +19,36 @@ pub(crate) struct Alias {
 struct Column {
     /// The share of this column that is its own, of 2³².
     own: u32,
-    position: u32,
+    /// The column that has the rest.
     other: u32,
 }
 
 impl Alias {
     pub(crate) fn new(weights: &[u32]) -> Self {
-        let open: Vec<(u32, u64)> =
-            (0..).zip(weights).filter(|&(_, w)| *w > 0).map(|(i, w)| (i, u64::from(*w))).collect();
-        let (count, total) = (open.len() as u64, open.iter().map(|&(_, w)| w).sum::<u64>());
-        let even = open.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let (positions, weights): (Vec<u32>, Vec<u64>) =
+            (0..).zip(weights).filter(|&(_, w)| *w > 0).map(|(i, w)| (i, u64::from(*w))).unzip();
+        let (count, total) = (weights.len() as u64, weights.iter().sum::<u64>());
+        let even = weights.windows(2).all(|pair| pair[0] == pair[1]);
         // What each column holds, in units where a full column is `total`.
-        let mut left: Vec<u64> = open.iter().map(|&(_, w)| w * count).collect();
+        let mut left: Vec<u64> = weights.iter().map(|weight| weight * count).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
-            (0..open.len()).partition(|&i| left[i] < total);
+            (0..left.len()).partition(|&i| left[i] < total);
         let mut columns: Vec<Column> =
-            open.iter().map(|&(position, _)| Column { own: u32::MAX, position, other: position }).collect();
+            (0..).take(left.len()).map(|column| Column { own: u32::MAX, other: column }).collect();
         while let (Some(poor), Some(&rich)) = (small.pop(), large.last()) {
             // left < total, so the quotient is below 2³².
-            columns[poor].own = ((u128::from(left[poor]) << 32) / u128::from(total)) as u32;
-            columns[poor].other = open[rich].0;
+            let own = ((u128::from(left[poor]) << 32) / u128::from(total)) as u32;
+            columns[poor] = Column { own, other: rich as u32 };
             left[rich] -= total - left[poor];
             if left[rich] < total {
                 large.pop();
                 small.push(rich);
             }
         }
-        Self { columns: columns.into_boxed_slice(), even }
+        Self { columns: columns.into_boxed_slice(), positions: positions.into_boxed_slice(), even }
     }
 
-    /// How many positions can be drawn.
+    /// How many columns there are.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.columns.len()
@@ -61,23 +60,31 @@ impl Alias {
         self.even
     }
 
-    /// The position in a column, whatever its weight.
+    /// The position of a column.
     #[inline]
-    pub(crate) fn column(&self, column: u32) -> Option<usize> {
-        self.columns.get(column as usize).map(|c| c.position as usize)
+    pub(crate) fn position(&self, column: usize) -> Option<usize> {
+        self.positions.get(column).map(|&position| position as usize)
     }
 
-    /// The position that 64 random bits draw.
+    /// All positions, in column order.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = usize> {
+        self.positions.iter().map(|&position| position as usize)
+    }
+
+    /// The column that 32 random bits draw: they pick one by their upper part, and its share by what is left of them,
+    /// so shares are exact to `len / 2³²`.
     #[inline]
-    pub(crate) fn draw(&self, random: u64) -> Option<usize> {
-        let column = self.columns.get(below((random >> 32) as u32, self.columns.len() as u32) as usize)?;
-        Some(if random as u32 <= column.own { column.position } else { column.other } as usize)
+    pub(crate) fn draw(&self, random: u32) -> Option<usize> {
+        let product = u64::from(random) * self.columns.len() as u64;
+        let index = (product >> 32) as usize;
+        let column = self.columns.get(index)?;
+        Some(if product as u32 <= column.own { index } else { column.other as usize })
     }
 
     /// All positions, beginning with a column and going round.
-    pub(crate) fn round_from(&self, column: u32) -> impl Iterator<Item = usize> {
-        let (before, after) = self.columns.split_at((column as usize).min(self.columns.len()));
-        after.iter().chain(before).map(|c| c.position as usize)
+    pub(crate) fn round_from(&self, column: usize) -> impl Iterator<Item = usize> {
+        let (before, after) = self.positions.split_at(column.min(self.positions.len()));
+        after.iter().chain(before).map(|&position| position as usize)
     }
 }
 
@@ -91,7 +98,8 @@ mod tests {
         let random = crate::mix::Random::new(3);
         let mut counts = vec![0; weights.len()];
         for _ in 0..draws {
-            counts[alias.draw(random.next()).expect("some weight is not 0")] += 1;
+            let column = alias.draw(random.next() as u32).expect("some weight is not 0");
+            counts[alias.position(column).expect("a column that was drawn")] += 1;
         }
         counts
     }
@@ -111,7 +119,7 @@ mod tests {
     fn nothing_is_drawn_from_nothing() {
         for weights in [&[][..], &[0, 0]] {
             let alias = Alias::new(weights);
-            assert_eq!((alias.draw(u64::MAX), alias.len(), alias.column(0)), (None, 0, None));
+            assert_eq!((alias.draw(u32::MAX), alias.len(), alias.position(0)), (None, 0, None));
             assert_eq!(alias.round_from(5).count(), 0);
         }
     }

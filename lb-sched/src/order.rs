@@ -48,11 +48,11 @@ pub(crate) fn draw_admitted(
     request: &Request<'_>,
 ) -> Option<usize> {
     for _ in 0..REDRAWS {
-        let position = alias.draw(random.next())?;
+        let position = alias.position(alias.draw(random.next() as u32)?)?;
         if request.admits(set, position) {
             return Some(position);
         }
     }
     let start = crate::mix::below(random.next() as u32, alias.len() as u32);
-    alias.round_from(start).find(|&position| request.admits(set, position))
+    alias.round_from(start as usize).find(|&position| request.admits(set, position))
 }

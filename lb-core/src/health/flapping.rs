@@ -81,6 +81,11 @@ impl Damper {
         Self { rule, falls: VecDeque::new(), holds: 0 }
     }
 
+    /// The same falls under another rule.
+    pub(crate) fn under(self, rule: Flapping) -> Self {
+        Self { rule, ..self }
+    }
+
     /// The server fell at `now` after it was up for `up_for`. Gives the end of the hold, if it is to be held.
     pub(crate) fn fell(&mut self, now: Timestamp, up_for: Duration) -> Option<Timestamp> {
         if up_for >= self.rule.window {

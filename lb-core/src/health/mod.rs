@@ -2,7 +2,7 @@
 //!
 //! | part | what it does | known from |
 //! |---|---|---|
-//! | [`Checker`] ([`state`]) | one server's active checks: rise, fall, fast interval while changing, spread, errors of traffic | HAProxy |
+//! | [`Checker`] ([`state`], [`config`], [`transition`], [`observe`]) | one server's active checks: rise, fall, fast interval while changing, spread, errors of traffic | HAProxy |
 //! | [`Flapping`] ([`flapping`]) | holds down, longer each time, a server that falls again and again | RFC 2439 in spirit |
 #![cfg_attr(
     feature = "std",
@@ -76,6 +76,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod config;
 #[cfg(feature = "serde")]
 mod duration;
 mod error;
@@ -90,7 +91,9 @@ pub mod probe;
 pub mod slow_start;
 mod spread;
 pub mod state;
+pub mod transition;
 
+pub use config::{Config, Initial};
 pub use error::ConfigError;
 pub use flapping::Flapping;
 #[cfg(feature = "std")]
@@ -98,4 +101,5 @@ pub use monitor::{Monitor, MonitorError};
 pub use observe::{Observe, OnError};
 pub use policy::{Condition, OnDown, Standing, every_real_failed};
 pub use slow_start::{Curve, SlowStart};
-pub use state::{Cause, Checker, Config, Initial, Phase, Transition, Verdict};
+pub use state::Checker;
+pub use transition::{Cause, Phase, Transition, Verdict};

@@ -137,9 +137,7 @@ impl SlowStart {
                         let progress = libm::pow(f64::from(level) / f64::from(STEPS), aggression);
                         libm::ceil(progress * total as f64) as u128
                     })
-                    .find(|&after| {
-                        after > elapsed.as_nanos() && self.share(since, since + nanos(after)) > share
-                    })
+                    .find(|&after| self.share(since, since + nanos(after)) > share)
                     .unwrap_or(total)
             }
         };
@@ -279,5 +277,24 @@ mod tests {
         let slow_start = SlowStart::new(Duration::ZERO, Curve::ENVOY).unwrap();
         assert_eq!(slow_start.share(Timestamp::ZERO, Timestamp::ZERO), 1.0);
         assert_eq!(slow_start.next_change(Timestamp::ZERO, Timestamp::ZERO), None);
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn settings_read_as_people_write_them() {
+        let envoy = Curve::Aggression { aggression: 2.0, minimum: 0.1 };
+        for (text, curve) in [
+            (r#"{"duration":"30s"}"#, Curve::Sixteenths),
+            (r#"{"duration":"30s","curve":"sixteenths"}"#, Curve::Sixteenths),
+            (r#"{"duration":"30s","curve":{"aggression":{"aggression":2.0,"minimum":0.1}}}"#, envoy),
+        ] {
+            let slow_start: SlowStart = serde_json::from_str(text).unwrap();
+            assert_eq!((slow_start.duration(), slow_start.curve()), (Duration::from_secs(30), curve));
+            let written = serde_json::to_string(&slow_start).unwrap();
+            assert_eq!(serde_json::from_str::<SlowStart>(&written).unwrap(), slow_start);
+        }
+        let text = r#"{"duration":"30s","curve":{"aggression":{"aggression":0.0,"minimum":0.1}}}"#;
+        let error = serde_json::from_str::<SlowStart>(text).unwrap_err().to_string();
+        assert!(error.starts_with("`aggression` is 0: it has to be"), "{error}");
     }
 }

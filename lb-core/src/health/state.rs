@@ -16,251 +16,12 @@
 //! ```
 
 use alloc::string::{String, ToString};
-use core::fmt;
 use core::time::Duration;
 
-use super::flapping::{Damper, Flapping};
+use super::flapping::Damper;
 use super::spread::Spread;
-use super::{ConfigError, Observe, OnError};
+use super::{Cause, Config, ConfigError, Initial, OnError, Phase, Transition, Verdict};
 use crate::clock::Timestamp;
-
-/// How often to look at a server, and how many verdicts in a row change its state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default, deny_unknown_fields)
-)]
-pub struct Config {
-    /// Passes in a row that bring a server up. At least 1, default 2.
-    pub rise: u32,
-    /// Failures in a row that take a server down. At least 1, default 3.
-    pub fall: u32,
-    /// The pause from the end of a probe to the next, while nothing changes. Above 0, default 2 s. Counted from
-    /// the end, so that probes of one server never overlap however long they take.
-    #[cfg_attr(feature = "serde", serde(with = "super::duration"))]
-    pub interval: Duration,
-    /// The pause while the state is in question: after the first contrary verdict, and before the first verdict of all.
-    /// Default: `interval`.
-    #[cfg_attr(
-        feature = "serde",
-        serde(with = "super::duration::option", skip_serializing_if = "Option::is_none")
-    )]
-    pub fast_interval: Option<Duration>,
-    /// The pause while the server is down. Default: `interval`.
-    #[cfg_attr(
-        feature = "serde",
-        serde(with = "super::duration::option", skip_serializing_if = "Option::is_none")
-    )]
-    pub down_interval: Option<Duration>,
-    /// By how much a pause may differ from the one configured, in percent of it, from 0 to 50. Default 0.
-    pub spread: u8,
-    /// What to believe before the first verdict.
-    pub initial: Initial,
-    /// Whether the outcome of ordinary requests counts. Default: no.
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub observe: Option<Observe>,
-    /// Whether a server that falls again and again is held down. Default: no.
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub flapping: Option<Flapping>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            rise: 2,
-            fall: 3,
-            interval: Duration::from_secs(2),
-            fast_interval: None,
-            down_interval: None,
-            spread: 0,
-            initial: Initial::Up,
-            observe: None,
-            flapping: None,
-        }
-    }
-}
-
-impl Config {
-    fn validate(&self) -> Result<(), ConfigError> {
-        for (name, count) in [("rise", self.rise), ("fall", self.fall)] {
-            if count == 0 {
-                return Err(ConfigError::out_of_range(name, count, "at least 1"));
-            }
-        }
-        let intervals = [
-            ("interval", Some(self.interval)),
-            ("fast_interval", self.fast_interval),
-            ("down_interval", self.down_interval),
-        ];
-        for (name, interval) in intervals {
-            if interval.is_some_and(|interval| interval.is_zero()) {
-                return Err(ConfigError::out_of_range(name, "0s", "longer than 0"));
-            }
-        }
-        if self.spread > 50 {
-            return Err(ConfigError::out_of_range("spread", self.spread, "from 0 to 50 percent"));
-        }
-        if let Some(observe) = &self.observe {
-            observe.validate()?;
-        }
-        self.flapping.as_ref().map_or(Ok(()), Flapping::validate)
-    }
-}
-
-/// What to believe of a server before its first verdict; HAProxy's `init-state`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum Initial {
-    /// Up; goes down after `fall` failures.
-    FullyUp,
-    /// Up until proven otherwise: the first verdict, if it is a failure, takes it down. HAProxy's default.
-    #[default]
-    Up,
-    /// Down until the first pass.
-    Down,
-    /// Down until `rise` passes.
-    FullyDown,
-}
-
-/// What a probe found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The server answered as it should.
-    Pass,
-    /// It did not, for this reason.
-    Fail(String),
-}
-
-impl<T, E: fmt::Display> From<Result<T, E>> for Verdict {
-    fn from(result: Result<T, E>) -> Self {
-        match result {
-            Ok(_) => Self::Pass,
-            Err(error) => Self::Fail(error.to_string()),
-        }
-    }
-}
-
-/// Why a server went down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
-    /// Checks failed.
-    Checks {
-        /// How many in a row.
-        failures: u32,
-        /// What the last one found.
-        last: String,
-    },
-    /// Ordinary requests failed, and [`OnError`] let that be enough.
-    Traffic {
-        /// How many in a row.
-        errors: u32,
-    },
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Checks { failures: 1, last } => write!(f, "a check failed: {last}"),
-            Self::Checks { failures, last } => {
-                write!(f, "{failures} checks in a row failed, the last: {last}")
-            }
-            Self::Traffic { errors } => write!(f, "{errors} requests in a row failed"),
-        }
-    }
-}
-
-/// A server came up or went down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Transition {
-    /// It takes work again.
-    Up {
-        /// When.
-        at: Timestamp,
-    },
-    /// It takes no more work.
-    Down {
-        /// When.
-        at: Timestamp,
-        /// Why.
-        cause: Cause,
-        /// It flaps, and does not come up before this moment.
-        held_until: Option<Timestamp>,
-    },
-}
-
-impl Transition {
-    /// Whether the server is up after it.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        matches!(self, Self::Up { .. })
-    }
-
-    /// When it happened.
-    #[must_use]
-    pub fn at(&self) -> Timestamp {
-        match self {
-            Self::Up { at } | Self::Down { at, .. } => *at,
-        }
-    }
-}
-
-impl fmt::Display for Transition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Up { .. } => f.write_str("up"),
-            Self::Down { cause, held_until: None, .. } => write!(f, "down: {cause}"),
-            Self::Down { at, cause, held_until: Some(end) } => {
-                write!(f, "down: {cause}; it flaps, so it is held down for {:?}", end.saturating_since(*at))
-            }
-        }
-    }
-}
-
-/// Where a server stands between up and down, for people to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Phase {
-    /// Up, and the last verdict was a pass.
-    Up,
-    /// Up, with failures in a row.
-    Falling {
-        /// How many so far.
-        failures: u32,
-        /// How many take it down.
-        of: u32,
-    },
-    /// Down, and the last verdict was a failure.
-    Down,
-    /// Down, with passes in a row.
-    Rising {
-        /// How many so far.
-        passes: u32,
-        /// How many bring it up.
-        of: u32,
-    },
-    /// Down, and held there because it flaps.
-    Held {
-        /// The end of the hold.
-        until: Timestamp,
-    },
-}
-
-/// `UP`, `UP 1/3`, `DOWN`, `DOWN 1/2`, `HELD`: HAProxy's way, where the fraction counts contrary verdicts.
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Up => f.write_str("UP"),
-            Self::Falling { failures, of } => write!(f, "UP {failures}/{of}"),
-            Self::Down => f.write_str("DOWN"),
-            Self::Rising { passes, of } => write!(f, "DOWN {passes}/{of}"),
-            Self::Held { .. } => f.write_str("HELD"),
-        }
-    }
-}
 
 /// The state machine of one server's checks. See the [module](self).
 ///
@@ -356,6 +117,24 @@ impl Checker {
     #[must_use]
     pub fn last_failure(&self) -> Option<&str> {
         self.last_failure.as_deref()
+    }
+
+    /// Takes other settings, and keeps the server's state: up or down, with its count of contrary verdicts as far as
+    /// the new limits leave it below them, and its hold if it still may flap. The next probe is due when it was.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); then the old settings stay.
+    pub fn reconfigure(&mut self, config: Config) -> Result<(), ConfigError> {
+        config.validate()?;
+        let limit = if self.up { config.fall } else { config.rise };
+        self.contrary = self.contrary.min(limit - 1);
+        self.damper = config.flapping.map(|rule| match self.damper.take() {
+            Some(damper) => damper.under(rule),
+            None => Damper::new(rule),
+        });
+        self.held_until = self.held_until.filter(|_| self.damper.is_some());
+        self.config = config;
+        Ok(())
     }
 
     /// The settings it runs with.

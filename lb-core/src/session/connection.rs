@@ -186,12 +186,6 @@ pub struct Census {
     pub active: usize,
 }
 
-#[derive(Clone, Debug)]
-struct Held<V> {
-    state: State,
-    value: V,
-}
-
 /// Connection → value, with the connection's state.
 ///
 /// Every packet moves the state ([`TcpState::next`], [`SctpState::next`](super::SctpState::next)) and prolongs the entry by
@@ -202,6 +196,7 @@ struct Held<V> {
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use lb_core::clock::Timestamp;
 /// use lb_core::session::*;
 ///
@@ -213,12 +208,13 @@ struct Held<V> {
 /// table.packet(&flow, Packet::from_server(Segment::Tcp(TcpFlags::SYN | TcpFlags::ACK)), now);
 /// let seen = table.packet(&flow, Packet::from_client(Segment::Tcp(TcpFlags::ACK)), now).expect("known");
 /// assert_eq!((seen.value, seen.shift()), ("web1", Some(Shift::Activated)));
+/// # }
 /// # Ok::<(), core::net::AddrParseError>(())
 /// ```
 #[derive(Debug)]
 pub struct ConnectionTable<V> {
     config: ConnectionConfig,
-    shards: Sharded<Flow, Held<V>, 3>,
+    shards: Sharded<Flow, State, V, 3>,
 }
 
 /// The queue of a state: 0 makes room first, 2 never.
@@ -247,7 +243,7 @@ impl<V: Clone> ConnectionTable<V> {
     }
 
     fn hash(&self, flow: &Flow) -> u64 {
-        self.shards.hash(flow.protocol() as u8, &flow.to_bytes())
+        self.shards.hash(flow.protocol() as u8, flow.as_bytes())
     }
 
     fn timeout(&self, state: State) -> Duration {
@@ -265,12 +261,14 @@ impl<V: Clone> ConnectionTable<V> {
             return None;
         };
         shard.counters.hits += 1;
-        let held = shard.value_mut(slot);
-        let before = held.state;
+        let entry = shard.entry(slot);
+        let (value, before) = (entry.value.clone(), entry.state);
         let after = before.next(packet, self.config.view);
-        held.state = after;
-        let value = held.value.clone();
-        shard.touch(slot, class(after), now, self.timeout(after), before != after);
+        if before == after {
+            shard.refresh(slot, now, self.timeout(after));
+        } else {
+            shard.change(slot, after, class(after), now, self.timeout(after));
+        }
         Some(Seen { value, before, after })
     }
 
@@ -295,7 +293,7 @@ impl<V: Clone> ConnectionTable<V> {
     ) -> Result<Joined<V>, ConnectionError> {
         let state = State::initial(flow.protocol()).next(packet, self.config.view);
         let life = Life { used: now, expires: now + self.timeout(state), class: class(state) };
-        match self.store(flow, Held { state, value }, life, Origin::Here, now) {
+        match self.store(flow, state, value, life, Origin::Here, now) {
             (Merged::Refused, _) => Err(ConnectionError::Full { flow, capacity: self.config.capacity }),
             (_, displaced) => Ok(Joined { state, displaced }),
         }
@@ -318,7 +316,7 @@ impl<V: Clone> ConnectionTable<V> {
     where
         V: PartialEq,
     {
-        self.shards.remove_where(|entry| entry.value.value == *value, |entry| gone(plain(entry, now)))
+        self.shards.remove_where(|entry| entry.value == *value, |entry| gone(plain(entry, now)))
     }
 
     /// Takes out connections that have ended by `now`, with at most `budget` steps of work, and gives each to `gone`, with
@@ -397,14 +395,15 @@ impl<V: Clone> ConnectionTable<V> {
         if life.expires <= now {
             return (Merged::Ended, None);
         }
-        self.store(flow, Held { state, value }, life, Origin::Peer, now)
+        self.store(flow, state, value, life, Origin::Peer, now)
     }
 
     /// Stores a connection; one from a peer gives way to what is as recent, and pushes out nothing that ends later.
     fn store(
         &self,
         flow: Flow,
-        held: Held<V>,
+        state: State,
+        value: V,
         life: Life,
         origin: Origin,
         now: Timestamp,
@@ -412,14 +411,12 @@ impl<V: Clone> ConnectionTable<V> {
         let hash = self.hash(&flow);
         let mut shard = self.shards.shard(hash);
         if let Some(slot) = shard.find(hash, |known| *known == flow) {
-            let known = shard.entry(slot);
-            let was_live = known.is_live(now);
-            if origin == Origin::Peer && was_live && known.used >= life.used {
+            let was_live = shard.entry(slot).is_live(now);
+            if origin == Origin::Peer && was_live && shard.outdates(slot, life.used) {
                 return (Merged::Older, None);
             }
-            let mut displaced = snapshot(known, now);
-            let Held { state, value } = shard.replace(slot, held, life, origin);
-            (displaced.state, displaced.value) = (state, value);
+            let mut displaced = snapshot(shard.entry(slot), now);
+            (displaced.state, displaced.value) = shard.replace(slot, state, value, life, origin);
             return (if was_live { Merged::Replaced } else { Merged::Added }, Some(displaced));
         }
         let may_go = match self.config.when_full {
@@ -431,24 +428,23 @@ impl<V: Clone> ConnectionTable<V> {
         match shard.make_room(now, may_go, before) {
             Err(_) => (Merged::Refused, None),
             Ok(evicted) => {
-                shard.insert(hash, flow, held, life, origin);
+                shard.insert(hash, flow, state, value, life, origin);
                 (Merged::Added, evicted.map(|entry| plain(entry, now)))
             }
         }
     }
 }
 
-fn plain<V>(entry: Entry<Flow, Held<V>>, now: Timestamp) -> Connection<V> {
+fn plain<V>(entry: Entry<Flow, State, V>, now: Timestamp) -> Connection<V> {
     let (remaining, idle) = (entry.expires.saturating_since(now), now.saturating_since(entry.used));
-    Connection { flow: entry.key, state: entry.value.state, value: entry.value.value, remaining, idle }
+    Connection { flow: entry.key, state: entry.state, value: entry.value, remaining, idle }
 }
 
-fn snapshot<V: Clone>(entry: &Entry<Flow, Held<V>>, now: Timestamp) -> Connection<V> {
-    let Held { state, value } = entry.value.clone();
+fn snapshot<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Connection<V> {
     let (remaining, idle) = (entry.expires.saturating_since(now), now.saturating_since(entry.used));
-    Connection { flow: entry.key, state, value, remaining, idle }
+    Connection { flow: entry.key, state: entry.state, value: entry.value.clone(), remaining, idle }
 }
 
-fn live<V: Clone>(entry: &Entry<Flow, Held<V>>, now: Timestamp) -> Option<Connection<V>> {
+fn live<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Option<Connection<V>> {
     entry.is_live(now).then(|| snapshot(entry, now))
 }

@@ -9,6 +9,7 @@
 //! small.
 //!
 //! ```
+//! # #[cfg(feature = "std")] {
 //! use core::net::{IpAddr, SocketAddr};
 //! use core::time::Duration;
 //! use lb_core::clock::Timestamp;
@@ -31,6 +32,7 @@
 //!     }
 //! };
 //! assert_eq!(server, "web1");
+//! # }
 //! # Ok::<(), core::net::AddrParseError>(())
 //! ```
 //!
@@ -46,16 +48,18 @@
 //! except the value's `Clone`, `Drop` and `PartialEq`, which must not use the same table.
 //!
 //! # Memory
-//! A table allocates as it fills and never beyond its capacity. With an eight-byte value one entry takes at most 170
-//! bytes in a stick table (and its key's own length, if above 21) and 190 in a connection table: the entry itself
-//! (88 and 104), up to 32 for its place in the order of ending, 8 to find that place, and up to 18 in the index. Lookups
-//! and refreshes allocate nothing; an insertion allocates when a shard grows, or for a key of more than 21 bytes.
+//! A table allocates as it fills, by doubling, and never beyond its capacity. With a value of eight bytes an entry takes
+//! at most 143 bytes in a stick table (and its key's own length, if above 21) and 175 in a connection table: 64 for the
+//! entry, one cache line; 32 for its place among the changes; 16 for each class it can queue in (1 and 3) and 8 to find it
+//! there; up to 23 in the index. Lookups, refreshes and sweeps allocate nothing; an insertion does when a shard grows, or
+//! for a key of more than 21 bytes.
 //!
 //! # Peers
 //! `changes` reads what a peer has to hear of, incrementally, from a [`Cursor`]; `merge` takes in what a peer has sent;
 //! [`wire`] is the form between them. Entries travel with the time they have left, not with a moment, and the more
 //! recently used of two wins. Two tables that tell each other everything agree, and do not keep an entry alive by
-//! telling it to and fro: what came from a peer is not passed on until it is used here.
+//! telling it to and fro: what came from a peer is not passed on until it is used here, and a peer that sends something
+//! older than what is here is told so once.
 
 mod connection;
 mod flow;
@@ -87,7 +91,7 @@ const LONGEST: Duration = Duration::from_nanos(u64::MAX / 4);
 
 /// The secret of a table's hash.
 ///
-/// Who knows it can choose keys that all fall into one bucket. Draw it at random ([`Seed::random`]), except where runs
+/// Who knows it can choose keys that all fall into one bucket. Draw it at random (`Seed::random`, with the feature `std`), except where runs
 /// have to repeat.
 #[derive(Clone, Copy)]
 pub struct Seed([u64; 2]);

@@ -15,6 +15,7 @@ const CHILDREN: usize = 4;
 /// `C` heaps over one numbering of slots; a slot is in at most one of them.
 #[derive(Debug)]
 pub(super) struct Queues<const C: usize> {
+    capacity: usize,
     heaps: [Vec<Node>; C],
     /// By slot: where its node is. Stale for slots that are in no heap.
     places: Vec<Place>,
@@ -33,8 +34,9 @@ struct Place {
 }
 
 impl<const C: usize> Queues<C> {
-    pub(super) fn new() -> Self {
-        Self { heaps: [const { Vec::new() }; C], places: Vec::new() }
+    /// For slots below `capacity`.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, heaps: [const { Vec::new() }; C], places: Vec::new() }
     }
 
     /// How many slots queue in `class`.
@@ -49,14 +51,15 @@ impl<const C: usize> Queues<C> {
 
     /// Queues a slot that is in no heap.
     pub(super) fn push(&mut self, slot: u32, class: u8, due: Timestamp) {
-        let index = slot as usize;
-        if self.places.len() <= index {
-            self.places.resize(index + 1, Place::default());
-        }
         let heap = &mut self.heaps[usize::from(class)];
         let at = heap.len();
-        heap.push(Node { due, slot });
-        self.places[index] = Place { at: at as u32, class };
+        let place = Place { at: at as u32, class };
+        push_within(heap, Node { due, slot }, self.capacity);
+        match self.places.get_mut(slot as usize) {
+            Some(stale) => *stale = place,
+            // A slab numbers its slots without a gap.
+            None => push_within(&mut self.places, place, self.capacity),
+        }
         self.rise(class, at);
     }
 
@@ -73,14 +76,19 @@ impl<const C: usize> Queues<C> {
 
     /// Gives a queued slot another class or moment.
     pub(super) fn set(&mut self, slot: u32, class: u8, due: Timestamp) {
-        let place = self.places[slot as usize];
-        if place.class == class {
-            self.heaps[usize::from(class)][place.at as usize].due = due;
-            self.settle(class, place.at as usize);
+        if self.places[slot as usize].class == class {
+            self.reset(slot, due);
         } else {
             self.remove(slot);
             self.push(slot, class, due);
         }
+    }
+
+    /// Gives a queued slot another moment.
+    pub(super) fn reset(&mut self, slot: u32, due: Timestamp) {
+        let Place { at, class } = self.places[slot as usize];
+        self.heaps[usize::from(class)][at as usize].due = due;
+        self.settle(class, at as usize);
     }
 
     pub(super) fn clear(&mut self) {
@@ -130,6 +138,14 @@ impl<const C: usize> Queues<C> {
     }
 }
 
+/// Pushes onto a vector that never holds more than `capacity`: doubles as vectors do, but not beyond that.
+pub(super) fn push_within<T>(vec: &mut Vec<T>, item: T, capacity: usize) {
+    if vec.len() == vec.capacity() {
+        vec.reserve_exact(vec.len().max(16).min(capacity.saturating_sub(vec.len())).max(1));
+    }
+    vec.push(item);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +156,9 @@ mod tests {
         /// Whatever is pushed, set and removed, the first is a slot with the least moment of its class.
         #[test]
         fn the_first_is_the_earliest(steps in prop::collection::vec((0u32..40, 0u8..2, 0u64..1000, 0u8..3), 1..400)) {
-            let mut queues = Queues::<2>::new();
+            let mut queues = Queues::<2>::new(40);
+            (0..40).for_each(|slot| queues.push(slot, 0, Timestamp::ZERO));
+            (0..40).for_each(|slot| queues.remove(slot));
             let mut model = BTreeMap::new();
             for (slot, class, due, what) in steps {
                 let due = Timestamp::from_nanos(due);

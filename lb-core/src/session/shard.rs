@@ -2,15 +2,17 @@
 //!
 //! Three structures over one numbering of slots: an index from hash to slot, a queue of what ends first ([`Queues`]),
 //! and a list of entries from the longest unchanged to the last changed, which a peer's cursor follows. A lookup that
-//! refreshes its entry writes to the entry alone; the other two learn of it when it matters.
+//! refreshes its entry writes to the entry alone; the other two learn of it when it matters. What a lookup needs is one
+//! cache line ([`Entry`]); the rest is kept elsewhere ([`Link`]).
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use hashbrown::HashTable;
 use slab::Slab;
 
 use super::Counters;
-use super::queue::Queues;
+use super::queue::{Queues, push_within};
 use crate::clock::Timestamp;
 
 /// How many refreshed entries an eviction puts back in their places before it takes the best that it has seen.
@@ -19,10 +21,11 @@ use crate::clock::Timestamp;
 /// were used since they were last queued.
 const LOOK_AT: usize = 64;
 
-/// A refresh is news to a peer once this part of the timeout has gone by since the peer was last told.
+/// A refresh is news to a peer when it happens in a later span of time than the last use: spans are a part of the timeout
+/// this many binary digits shorter.
 ///
-/// So a peer's copy ends at most an eighth of a timeout too early, and a busy entry is sent eight times a timeout.
-const PARTS: u32 = 8;
+/// So a peer's copy ends at most an eighth of a timeout too early, and a busy entry is told at most sixteen times a timeout.
+const PART_BITS: u32 = 3;
 
 /// No slot: the end of the list.
 const NONE: u32 = u32::MAX;
@@ -39,26 +42,31 @@ pub(super) enum Origin {
     Peer,
 }
 
-/// A key, its value, and how long they live.
+/// A key, what it has, and how long they live: a cache line where key and value allow it.
 #[derive(Debug)]
-pub(super) struct Entry<K, V> {
+#[repr(align(64))]
+pub(super) struct Entry<K, S, V> {
     pub(super) key: K,
+    pub(super) state: S,
     pub(super) value: V,
-    hash: u64,
     /// When it was last used.
     pub(super) used: Timestamp,
     /// When it ends: the first moment at which it is not there. Never before the moment it is queued for.
     pub(super) expires: Timestamp,
-    /// What `expires` was when it was last announced as a change.
-    told: Timestamp,
+}
+
+/// What the index and the list of changes keep of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    hash: u64,
+    /// When it was last changed; counts the changes of its shard.
     version: u64,
     older: u32,
     newer: u32,
-    class: u8,
-    pub(super) origin: Origin,
+    origin: Origin,
 }
 
-impl<K, V> Entry<K, V> {
+impl<K, S, V> Entry<K, S, V> {
     pub(super) fn is_live(&self, now: Timestamp) -> bool {
         self.expires > now
     }
@@ -85,9 +93,9 @@ pub(super) struct Mark {
 
 /// One step of a sweep.
 #[derive(Debug)]
-pub(super) enum Step<K, V> {
+pub(super) enum Step<K, S, V> {
     /// An entry had ended.
-    Removed(Entry<K, V>),
+    Removed(Entry<K, S, V>),
     /// An entry had been used since, and was queued anew.
     Requeued,
     /// Nothing is due.
@@ -95,10 +103,12 @@ pub(super) enum Step<K, V> {
 }
 
 #[derive(Debug)]
-pub(super) struct Shard<K, V, const C: usize> {
+pub(super) struct Shard<K, S, V, const C: usize> {
     capacity: usize,
     index: HashTable<u32>,
-    slots: Slab<Entry<K, V>>,
+    slots: Slab<Entry<K, S, V>>,
+    /// By slot; stale for slots that are empty.
+    links: Vec<Link>,
     queues: Queues<C>,
     oldest: u32,
     newest: u32,
@@ -106,13 +116,15 @@ pub(super) struct Shard<K, V, const C: usize> {
     pub(super) counters: Counters,
 }
 
-impl<K, V, const C: usize> Shard<K, V, C> {
+impl<K, S, V, const C: usize> Shard<K, S, V, C> {
     pub(super) fn new(capacity: usize) -> Self {
+        let capacity = capacity.min(MOST);
         Self {
-            capacity: capacity.min(MOST),
+            capacity,
             index: HashTable::new(),
             slots: Slab::new(),
-            queues: Queues::new(),
+            links: Vec::new(),
+            queues: Queues::new(capacity),
             oldest: NONE,
             newest: NONE,
             version: 0,
@@ -134,86 +146,89 @@ impl<K, V, const C: usize> Shard<K, V, C> {
 
     /// The slot of a key, ended or not.
     pub(super) fn find(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<u32> {
-        self.index
-            .find(hash, |&slot| {
-                let entry = &self.slots[slot as usize];
-                entry.hash == hash && is(&entry.key)
-            })
-            .copied()
+        self.index.find(hash, |&slot| is(&self.slots[slot as usize].key)).copied()
     }
 
-    pub(super) fn entry(&self, slot: u32) -> &Entry<K, V> {
+    pub(super) fn entry(&self, slot: u32) -> &Entry<K, S, V> {
         &self.slots[slot as usize]
     }
 
-    pub(super) fn value_mut(&mut self, slot: u32) -> &mut V {
-        &mut self.slots[slot as usize].value
-    }
-
     /// Every entry, in no order that means anything.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<K, V>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<K, S, V>> {
         self.slots.iter().map(|(_, entry)| entry)
     }
 
-    /// Notes that an entry was used at `now`, and now lives for `timeout` in `class`; `news` if peers must know at once.
-    pub(super) fn touch(&mut self, slot: u32, class: u8, now: Timestamp, timeout: Duration, news: bool) {
+    /// Notes that an entry was used at `now`, and lives for `timeout` from then on. Its class stays.
+    pub(super) fn refresh(&mut self, slot: u32, now: Timestamp, timeout: Duration) {
         let entry = &mut self.slots[slot as usize];
-        entry.used = entry.used.max(now);
+        let before = entry.used;
+        entry.used = before.max(now);
         let expires = entry.used + timeout;
-        let moves = expires < entry.expires || class != entry.class;
-        entry.expires = expires;
-        entry.class = class;
-        let tell = news || expires.saturating_since(entry.told) >= timeout / PARTS;
-        if moves {
-            self.queues.set(slot, class, expires);
+        if expires < entry.expires {
+            // Only what a peer knew of a longer life ends sooner than it was queued for.
+            self.queues.reset(slot, expires);
         }
-        if tell {
+        entry.expires = expires;
+        let part = (timeout.as_nanos() as u64 >> PART_BITS).max(1).ilog2();
+        if (before.as_nanos() ^ entry.used.as_nanos()) >> part != 0 {
             self.tell(slot, Origin::Here);
         }
     }
 
-    /// Overwrites what a peer knows better.
-    pub(super) fn replace(&mut self, slot: u32, value: V, life: Life, origin: Origin) -> V {
+    /// Notes that an entry is in another state since `now`, in which it lives for `timeout` and queues in `class`.
+    pub(super) fn change(&mut self, slot: u32, state: S, class: u8, now: Timestamp, timeout: Duration) {
+        let entry = &mut self.slots[slot as usize];
+        entry.state = state;
+        entry.used = entry.used.max(now);
+        entry.expires = entry.used + timeout;
+        self.queues.set(slot, class, entry.expires);
+        self.tell(slot, Origin::Here);
+    }
+
+    /// Whether an entry is used as recently as what a peer sent. If more recently, the peer has to hear of it.
+    pub(super) fn outdates(&mut self, slot: u32, used: Timestamp) -> bool {
+        let known = self.entry(slot).used;
+        if known > used {
+            self.tell(slot, Origin::Here);
+        }
+        known >= used
+    }
+
+    /// Gives an entry another state, value and life; gives back what it had.
+    pub(super) fn replace(&mut self, slot: u32, state: S, value: V, life: Life, origin: Origin) -> (S, V) {
         let entry = &mut self.slots[slot as usize];
         entry.used = life.used;
         entry.expires = life.expires;
-        entry.class = life.class;
-        let before = core::mem::replace(&mut entry.value, value);
+        let state = core::mem::replace(&mut entry.state, state);
+        let value = core::mem::replace(&mut entry.value, value);
         self.queues.set(slot, life.class, life.expires);
         self.tell(slot, origin);
-        before
+        (state, value)
     }
 
     /// Puts in a key that is not there. The caller has seen to it that there is room.
-    pub(super) fn insert(&mut self, hash: u64, key: K, value: V, life: Life, origin: Origin) -> u32 {
+    pub(super) fn insert(&mut self, hash: u64, key: K, state: S, value: V, life: Life, origin: Origin) {
         if self.slots.len() == self.slots.capacity() {
             // Doubles, as a vector does, but never beyond what the capacity can fill.
             let more = self.slots.len().max(16).min(self.capacity.saturating_sub(self.slots.len()));
             self.slots.reserve_exact(more);
         }
-        let slot = self.slots.insert(Entry {
-            key,
-            value,
-            hash,
-            used: life.used,
-            expires: life.expires,
-            told: life.expires,
-            version: 0,
-            older: NONE,
-            newer: NONE,
-            class: life.class,
-            origin,
-        }) as u32;
-        let slots = &self.slots;
-        self.index.insert_unique(hash, slot, |&other| slots[other as usize].hash);
-        self.queues.push(slot, life.class, life.expires);
+        let Life { used, expires, class } = life;
+        let slot = self.slots.insert(Entry { key, state, value, used, expires }) as u32;
+        let link = Link { hash, version: 0, older: NONE, newer: NONE, origin };
+        match self.links.get_mut(slot as usize) {
+            Some(stale) => *stale = link,
+            None => push_within(&mut self.links, link, self.capacity),
+        }
+        let links = &self.links;
+        self.index.insert_unique(hash, slot, |&other| links[other as usize].hash);
+        self.queues.push(slot, class, expires);
         self.append(slot);
         self.counters.inserted += 1;
-        slot
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Entry<K, V> {
-        let hash = self.slots[slot as usize].hash;
+    pub(super) fn remove(&mut self, slot: u32) -> Entry<K, S, V> {
+        let hash = self.links[slot as usize].hash;
         if let Ok(found) = self.index.find_entry(hash, |&other| other == slot) {
             found.remove();
         }
@@ -226,6 +241,7 @@ impl<K, V, const C: usize> Shard<K, V, C> {
         let gone = self.slots.len();
         self.index.clear();
         self.slots.clear();
+        self.links.clear();
         self.queues.clear();
         (self.oldest, self.newest) = (NONE, NONE);
         gone
@@ -240,7 +256,7 @@ impl<K, V, const C: usize> Shard<K, V, C> {
         now: Timestamp,
         limit: u8,
         before: Timestamp,
-    ) -> Result<Option<Entry<K, V>>, Full> {
+    ) -> Result<Option<Entry<K, S, V>>, Full> {
         if self.slots.len() < self.capacity {
             return Ok(None);
         }
@@ -279,22 +295,22 @@ impl<K, V, const C: usize> Shard<K, V, C> {
             if due == expires {
                 return Some(slot);
             }
-            self.queues.set(slot, class, expires);
+            self.queues.reset(slot, expires);
         }
         best.map(|(_, slot)| slot)
     }
 
     /// Looks at the one entry that is due first.
-    pub(super) fn sweep(&mut self, now: Timestamp) -> Step<K, V> {
+    pub(super) fn sweep(&mut self, now: Timestamp) -> Step<K, S, V> {
         let due = (0..C as u8)
-            .filter_map(|class| self.queues.first(class).map(|(slot, due)| (due, slot, class)))
-            .min_by_key(|&(due, ..)| due);
+            .filter_map(|class| self.queues.first(class).map(|(slot, due)| (due, slot)))
+            .min_by_key(|&(due, _)| due);
         match due {
-            Some((due, slot, class)) if due <= now => {
+            Some((due, slot)) if due <= now => {
                 let entry = self.entry(slot);
                 if entry.is_live(now) {
                     let expires = entry.expires;
-                    self.queues.set(slot, class, expires);
+                    self.queues.reset(slot, expires);
                     Step::Requeued
                 } else {
                     self.counters.expired += 1;
@@ -306,7 +322,7 @@ impl<K, V, const C: usize> Shard<K, V, C> {
     }
 
     /// The first slot from `from` on whose entry is meant.
-    pub(super) fn position(&self, from: u32, meant: impl Fn(&Entry<K, V>) -> bool) -> Option<u32> {
+    pub(super) fn position(&self, from: u32, meant: impl Fn(&Entry<K, S, V>) -> bool) -> Option<u32> {
         (from as usize..self.slots.capacity())
             .find(|&slot| self.slots.get(slot).is_some_and(&meant))
             .map(|slot| slot as u32)
@@ -318,16 +334,21 @@ impl<K, V, const C: usize> Shard<K, V, C> {
     }
 
     /// Reads up to `max` changes after the mark, and moves the mark. Gives the number of entries it looked at.
-    pub(super) fn changes(&self, mark: &mut Mark, max: usize, mut read: impl FnMut(&Entry<K, V>)) -> usize {
+    pub(super) fn changes(
+        &self,
+        mark: &mut Mark,
+        max: usize,
+        mut read: impl FnMut(&Entry<K, S, V>),
+    ) -> usize {
         let mut next = self.after(mark);
         let mut looked = 0;
         while next != NONE && looked < max {
-            let entry = self.entry(next);
-            if entry.origin == Origin::Here || entry.version <= mark.teach {
-                read(entry);
+            let link = self.links[next as usize];
+            if link.origin == Origin::Here || link.version <= mark.teach {
+                read(self.entry(next));
             }
-            (mark.version, mark.slot) = (entry.version, next);
-            next = entry.newer;
+            (mark.version, mark.slot) = (link.version, next);
+            next = link.newer;
             looked += 1;
         }
         looked
@@ -335,50 +356,47 @@ impl<K, V, const C: usize> Shard<K, V, C> {
 
     /// The first slot whose version is later than the mark's.
     fn after(&self, mark: &Mark) -> u32 {
-        if let Some(entry) = self.slots.get(mark.slot as usize)
-            && entry.version == mark.version
-        {
-            return entry.newer;
+        let at_mark = self.links.get(mark.slot as usize).filter(|link| link.version == mark.version);
+        if let Some(link) = at_mark.filter(|_| self.slots.contains(mark.slot as usize)) {
+            return link.newer;
         }
         let (mut at, mut first) = (self.newest, NONE);
-        while at != NONE && self.entry(at).version > mark.version {
+        while at != NONE && self.links[at as usize].version > mark.version {
             first = at;
-            at = self.entry(at).older;
+            at = self.links[at as usize].older;
         }
         first
     }
 
     /// Puts an entry at the end of the list of changes.
     fn tell(&mut self, slot: u32, origin: Origin) {
-        let entry = &mut self.slots[slot as usize];
-        entry.origin = origin;
-        entry.told = entry.expires;
+        self.links[slot as usize].origin = origin;
         self.unlink(slot);
         self.append(slot);
     }
 
     fn append(&mut self, slot: u32) {
         self.version += 1;
-        let entry = &mut self.slots[slot as usize];
-        entry.version = self.version;
-        entry.older = self.newest;
-        entry.newer = NONE;
+        let link = &mut self.links[slot as usize];
+        link.version = self.version;
+        link.older = self.newest;
+        link.newer = NONE;
         match self.newest {
             NONE => self.oldest = slot,
-            newest => self.slots[newest as usize].newer = slot,
+            newest => self.links[newest as usize].newer = slot,
         }
         self.newest = slot;
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Entry { older, newer, .. } = self.slots[slot as usize];
+        let Link { older, newer, .. } = self.links[slot as usize];
         match older {
             NONE => self.oldest = newer,
-            older => self.slots[older as usize].newer = newer,
+            older => self.links[older as usize].newer = newer,
         }
         match newer {
             NONE => self.newest = older,
-            newer => self.slots[newer as usize].older = older,
+            newer => self.links[newer as usize].older = older,
         }
     }
 }
@@ -386,3 +404,17 @@ impl<K, V, const C: usize> Shard<K, V, C> {
 /// A shard is full, and nothing in it may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Flow, KeyBuf, State};
+    use super::*;
+
+    #[test]
+    fn what_a_lookup_needs_is_one_cache_line() {
+        assert_eq!(size_of::<Entry<KeyBuf, (), u64>>(), 64);
+        assert_eq!(size_of::<Entry<Flow, State, u64>>(), 64);
+        assert_eq!(size_of::<Option<Entry<Flow, State, u64>>>(), 64);
+        assert_eq!(size_of::<Link>(), 32);
+    }
+}

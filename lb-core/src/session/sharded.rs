@@ -19,17 +19,17 @@ use crate::sync::{Mutex, MutexGuard};
 /// The least that a shard should hold, so that chance does not fill one long before the others.
 const LEAST_PER_SHARD: usize = 256;
 
-type Padded<K, V, const C: usize> = CachePadded<Mutex<Shard<K, V, C>>>;
+type Padded<K, S, V, const C: usize> = CachePadded<Mutex<Shard<K, S, V, C>>>;
 
 #[derive(Debug)]
-pub(super) struct Sharded<K, V, const C: usize> {
-    shards: Box<[Padded<K, V, C>]>,
+pub(super) struct Sharded<K, S, V, const C: usize> {
+    shards: Box<[Padded<K, S, V, C>]>,
     seed: Seed,
     /// The shard at which the next sweep starts.
     next: AtomicUsize,
 }
 
-impl<K, V, const C: usize> Sharded<K, V, C> {
+impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
     /// `capacity` entries, spread evenly over up to `shards` shards.
     pub(super) fn new(capacity: usize, shards: usize, seed: Seed) -> Self {
         let wanted = shards.clamp(1, 1 << 16).next_power_of_two();
@@ -51,12 +51,12 @@ impl<K, V, const C: usize> Sharded<K, V, C> {
     }
 
     /// The shard of a hash, locked.
-    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K, V, C>> {
+    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K, S, V, C>> {
         // Bits that the index inside the shard looks at least.
         self.shards[(hash >> 40) as usize & (self.shards.len() - 1)].lock()
     }
 
-    pub(super) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard<K, V, C>>> {
+    pub(super) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard<K, S, V, C>>> {
         self.shards.iter().map(|shard| shard.lock())
     }
 
@@ -77,7 +77,12 @@ impl<K, V, const C: usize> Sharded<K, V, C> {
     }
 
     /// Takes out what has ended, at most `budget` steps of work, and gives each to `gone` with no lock held.
-    pub(super) fn expire(&self, now: Timestamp, budget: usize, mut gone: impl FnMut(Entry<K, V>)) -> Swept {
+    pub(super) fn expire(
+        &self,
+        now: Timestamp,
+        budget: usize,
+        mut gone: impl FnMut(Entry<K, S, V>),
+    ) -> Swept {
         let mut swept = Swept { removed: 0, more: false };
         let mut left = budget;
         let start = self.next.load(Ordering::Relaxed);
@@ -107,8 +112,8 @@ impl<K, V, const C: usize> Sharded<K, V, C> {
     /// Takes out every entry that is meant, and gives each to `gone` with no lock held.
     pub(super) fn remove_where(
         &self,
-        meant: impl Fn(&Entry<K, V>) -> bool,
-        mut gone: impl FnMut(Entry<K, V>),
+        meant: impl Fn(&Entry<K, S, V>) -> bool,
+        mut gone: impl FnMut(Entry<K, S, V>),
     ) -> usize {
         let mut removed = 0;
         for shard in &self.shards {
@@ -129,7 +134,7 @@ impl<K, V, const C: usize> Sharded<K, V, C> {
     /// What `read` makes of every entry, shard by shard; a shard is copied as a whole, then its lock is free.
     pub(super) fn entries<'a, T: 'a>(
         &'a self,
-        read: impl Fn(&Entry<K, V>) -> Option<T> + 'a,
+        read: impl Fn(&Entry<K, S, V>) -> Option<T> + 'a,
     ) -> impl Iterator<Item = T> + 'a {
         self.shards.iter().flat_map(move |shard| shard.lock().iter().filter_map(&read).collect::<Vec<T>>())
     }
@@ -144,7 +149,7 @@ impl<K, V, const C: usize> Sharded<K, V, C> {
         &self,
         cursor: &mut Cursor,
         max: usize,
-        mut read: impl FnMut(&Entry<K, V>),
+        mut read: impl FnMut(&Entry<K, S, V>),
     ) -> usize {
         let mut left = max;
         for (at, mark) in cursor.marks.iter_mut().enumerate().skip(cursor.next) {

@@ -137,6 +137,7 @@ impl<V> StickEntry<V> {
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use core::net::IpAddr;
 /// use core::time::Duration;
 /// use lb_core::clock::Timestamp;
@@ -150,12 +151,13 @@ impl<V> StickEntry<V> {
 /// // 50 s later it still is, and that use prolongs it; 61 s after that it has ended.
 /// assert_eq!(table.lookup(client, Timestamp::from_secs(50)), Some("web1"));
 /// assert_eq!(table.lookup(client, Timestamp::from_secs(111)), None);
+/// # }
 /// # Ok::<(), core::net::AddrParseError>(())
 /// ```
 #[derive(Debug)]
 pub struct StickTable<V> {
     config: StickConfig,
-    shards: Sharded<KeyBuf, V, 1>,
+    shards: Sharded<KeyBuf, (), V, 1>,
 }
 
 impl<V: Clone> StickTable<V> {
@@ -190,7 +192,7 @@ impl<V: Clone> StickTable<V> {
                 return None;
             };
             shard.counters.hits += 1;
-            shard.touch(slot, 0, now, self.config.idle, false);
+            shard.refresh(slot, now, self.config.idle);
             Some(shard.entry(slot).value.clone())
         })
     }
@@ -232,7 +234,7 @@ impl<V: Clone> StickTable<V> {
             return Ok(Stuck::Known(value));
         }
         let value = choose()?;
-        Ok(match self.store(key, value.clone(), self.fresh(now), Origin::Here, now, |_| true) {
+        Ok(match self.store(key, value.clone(), self.fresh(now), Origin::Here, now, false) {
             Ok(Stored::Added | Stored::Replaced(_)) => Stuck::Stored(value),
             Ok(Stored::Kept(first)) => Stuck::Known(first),
             Err(error) => Stuck::Unstored(value, error),
@@ -244,7 +246,7 @@ impl<V: Clone> StickTable<V> {
     /// # Errors
     /// [`StickError`] when it cannot be stored.
     pub fn insert(&self, key: Key<'_>, value: V, now: Timestamp) -> Result<Option<V>, StickError> {
-        Ok(match self.store(key, value, self.fresh(now), Origin::Here, now, |_| false)? {
+        Ok(match self.store(key, value, self.fresh(now), Origin::Here, now, true)? {
             Stored::Replaced(before) => Some(before),
             Stored::Added | Stored::Kept(_) => None,
         })
@@ -330,7 +332,8 @@ impl<V: Clone> StickTable<V> {
     /// The next entries that a peer has to hear of, at most `max`; none when it has heard of all.
     ///
     /// Entries come in the order of their last change, shard by shard, each as it is now. New entries and new values
-    /// are changes; a use is one once it adds more than an eighth of the idle time to what was last told. What was
+    /// are changes; a use is one when the last was long ago,
+    /// so that what a peer knows is never more than an eighth of the idle time behind. What was
     /// learned from a peer is told to those alone whose cursor is older, and what was removed is not told.
     pub fn changes(&self, cursor: &mut Cursor, now: Timestamp, max: usize) -> Vec<StickEntry<V>> {
         let mut changed = Vec::new();
@@ -350,8 +353,7 @@ impl<V: Clone> StickTable<V> {
         if life.expires <= now {
             return Merged::Ended;
         }
-        let kept = |known: &Entry<KeyBuf, V>| known.used >= life.used;
-        match self.store(entry.key.as_key(), entry.value, life, Origin::Peer, now, kept) {
+        match self.store(entry.key.as_key(), entry.value, life, Origin::Peer, now, true) {
             Ok(Stored::Added) => Merged::Added,
             Ok(Stored::Replaced(_)) => Merged::Replaced,
             Ok(Stored::Kept(_)) => Merged::Older,
@@ -368,7 +370,8 @@ impl<V: Clone> StickTable<V> {
         Life { used: now, expires: now + self.config.idle, class: 0 }
     }
 
-    /// Stores an entry, unless the key has one that has not ended and that `kept` wants to keep.
+    /// Stores an entry, unless the key has one that has not ended: that one is kept if it is not to be replaced, or if it
+    /// is as recent as a peer's.
     fn store(
         &self,
         key: Key<'_>,
@@ -376,7 +379,7 @@ impl<V: Clone> StickTable<V> {
         life: Life,
         origin: Origin,
         now: Timestamp,
-        kept: impl FnOnce(&Entry<KeyBuf, V>) -> bool,
+        replace: bool,
     ) -> Result<Stored<V>, StickError> {
         if key.len() > self.config.longest_key {
             return Err(StickError::KeyTooLong { len: key.len(), max: self.config.longest_key });
@@ -386,12 +389,11 @@ impl<V: Clone> StickTable<V> {
             let hash = self.shards.hash(kind as u8, bytes);
             let mut shard = self.shards.shard(hash);
             if let Some(slot) = shard.find(hash, |known| known.is(kind, bytes)) {
-                let known = shard.entry(slot);
-                let live = known.is_live(now);
-                if live && kept(known) {
-                    return Ok(Stored::Kept(known.value.clone()));
+                let live = shard.entry(slot).is_live(now);
+                if live && (!replace || origin == Origin::Peer && shard.outdates(slot, life.used)) {
+                    return Ok(Stored::Kept(shard.entry(slot).value.clone()));
                 }
-                let before = shard.replace(slot, value, life, origin);
+                let ((), before) = shard.replace(slot, (), value, life, origin);
                 return Ok(if live { Stored::Replaced(before) } else { Stored::Added });
             }
             let may_go = if self.config.purge { 1 } else { 0 };
@@ -401,7 +403,7 @@ impl<V: Clone> StickTable<V> {
                 drop(shard);
                 return Err(StickError::Full { capacity: self.config.capacity });
             }
-            shard.insert(hash, key.into(), value, life, origin);
+            shard.insert(hash, key.into(), (), value, life, origin);
             Ok(Stored::Added)
         })
     }
@@ -415,7 +417,7 @@ enum Stored<V> {
 }
 
 /// The entry as a plain value, unless it has ended.
-fn plain<V: Clone>(entry: &Entry<KeyBuf, V>, now: Timestamp) -> Option<StickEntry<V>> {
+fn plain<V: Clone>(entry: &Entry<KeyBuf, (), V>, now: Timestamp) -> Option<StickEntry<V>> {
     entry.is_live(now).then(|| StickEntry {
         key: entry.key.clone(),
         value: entry.value.clone(),

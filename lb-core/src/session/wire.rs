@@ -30,6 +30,7 @@
 //! most a constant times the input: a count that the input cannot hold is an error before anything is allocated.
 //!
 //! ```
+//! # #[cfg(feature = "std")] {
 //! use core::time::Duration;
 //! use lb_core::clock::Timestamp;
 //! use lb_core::session::{Key, StickConfig, StickTable, wire};
@@ -44,6 +45,7 @@
 //! let there = StickTable::new(config);
 //! there.import(wire::decode_stick::<String>(&bytes)?, now);
 //! assert_eq!(there.lookup(Key::Cookie(b"a1"), now).as_deref(), Some("web1"));
+//! # }
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 

@@ -1,6 +1,9 @@
 //! The power of two choices.
 
-use lb_core::Set;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use lb_core::{Load, Set};
 
 use crate::alias::Alias;
 use crate::mix::{Random, below};
@@ -20,49 +23,63 @@ use crate::scheduler::Scheduler;
 pub struct PowerOfTwo {
     random: Random,
     alias: Alias,
+    /// What is compared, by column of the alias table: close together, as two of them are read at random.
+    candidates: Box<[Candidate]>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    load: Arc<Load>,
+    weight: u32,
+    position: u32,
 }
 
 impl PowerOfTwo {
     /// With a seed: one thread alone gets the same choices each time.
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), alias: Alias::default() }
+        Self { random: Random::new(seed), alias: Alias::default(), candidates: Box::default() }
     }
 
-    /// Two different backends of an even set, or one and the same where there is only one.
+    /// Two columns: different ones of an even set (unless it has only one), else drawn by weight.
     #[inline]
-    fn even_pair(&self) -> Option<(usize, usize)> {
-        let count = self.alias.len() as u32;
+    fn pair(&self) -> Option<(usize, usize)> {
         let random = self.random.next();
-        let first = below(random as u32, count);
-        let step = 1 + below((random >> 32) as u32, count.saturating_sub(1));
-        let second = if first + step >= count { (first + step).saturating_sub(count) } else { first + step };
-        Some((self.alias.column(first)?, self.alias.column(second.min(count - 1))?))
-    }
-
-    #[inline]
-    fn weighted_pair(&self) -> Option<(usize, usize)> {
-        Some((self.alias.draw(self.random.next())?, self.alias.draw(self.random.next())?))
+        let (high, low) = ((random >> 32) as u32, random as u32);
+        if !self.alias.even() {
+            return Some((self.alias.draw(high)?, self.alias.draw(low)?));
+        }
+        let others = self.alias.len().checked_sub(1)? as u32;
+        let first = below(high, others + 1);
+        let second = below(low, others);
+        // The second is one of the others: those from the first on are counted one further.
+        Some((first as usize, if second >= first { (second + 1).min(others) } else { second } as usize))
     }
 }
 
 impl Scheduler for PowerOfTwo {
     fn rebuild(&self, set: &Set) -> Self {
-        Self { random: self.random.handed_on(), alias: Alias::new(set.weights()) }
+        let alias = Alias::new(set.weights());
+        let candidate = |position: usize| Candidate {
+            load: Arc::clone(&set[position].load),
+            weight: set.weights()[position],
+            position: position as u32,
+        };
+        let candidates = alias.positions().map(candidate).collect();
+        Self { random: self.random.handed_on(), alias, candidates }
     }
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let (first, second) = if self.alias.even() { self.even_pair() } else { self.weighted_pair() }?;
-        let load = |position: usize| {
-            let active = set.get(position).map_or(u32::MAX, |member| member.load.active());
-            (u64::from(active), u64::from(set.weights().get(position).copied().unwrap_or(0)))
-        };
-        let ((a, a_weight), (b, b_weight)) = (load(first), load(second));
-        let (better, worse) = if b * a_weight < a * b_weight { (second, first) } else { (first, second) };
-        if request.admits(set, better) {
-            Some(better)
-        } else if request.admits(set, worse) {
-            Some(worse)
+        let (first, second) = self.pair()?;
+        let (first, second) = (self.candidates.get(first)?, self.candidates.get(second)?);
+        let load =
+            |one: &Candidate, other: &Candidate| u64::from(one.load.active()) * u64::from(other.weight);
+        let (better, worse) =
+            if load(second, first) < load(first, second) { (second, first) } else { (first, second) };
+        if request.admits(set, better.position as usize) {
+            Some(better.position as usize)
+        } else if request.admits(set, worse.position as usize) {
+            Some(worse.position as usize)
         } else {
             draw_admitted(&self.alias, &self.random, set, request)
         }

@@ -1,6 +1,7 @@
 use super::*;
 use alloc::string::ToString;
 use alloc::vec;
+use core::time::Duration;
 use proptest::prelude::*;
 
 fn seconds(seconds: u64) -> Timestamp {
@@ -97,6 +98,18 @@ fn success_rates_are_compared() {
 }
 
 #[test]
+fn a_small_difference_is_tolerated_on_demand() {
+    for (tolerance, good, ejected) in [(0.0, 199, 1), (1.0, 199, 0), (1.0, 190, 1)] {
+        let success_rate = Some(SuccessRate { tolerance, ..SuccessRate::default() });
+        let mut bench = Bench::new(Config { consecutive_failures: None, success_rate, ..half() }, 5);
+        (0..4).for_each(|server| bench.serve(server, &[(Response::Success, 200)]));
+        bench.serve(4, &[(Response::Success, good), (Response::ServerError, 200 - good)]);
+        bench.sweep(seconds(10));
+        assert_eq!(bench.detector.ejected(), ejected, "{good} of 200 with a tolerance of {tolerance}");
+    }
+}
+
+#[test]
 fn few_requests_prove_nothing() {
     let config = Config { consecutive_failures: None, ..half() };
     let mut bench = Bench::new(config, 6);
@@ -147,8 +160,10 @@ fn each_ejection_is_longer_and_good_behaviour_forgives() {
         assert_eq!(bench.detector.next_return(), Some(until));
         assert_eq!(bench.sweep(until), [Event::Returned { key: 0 }]);
         assert_eq!(bench.detector.next_return(), None);
+        bench.serve(0, &[(Response::ServerError, 4)]);
         now = until + Duration::from_secs(1);
-        assert!(bench.sweep(now).is_empty());
+        assert!(bench.sweep(now).is_empty(), "its run began anew");
+        bench.serve(0, &[(Response::Success, 1)]);
     }
     // Four ejections; three good intervals leave one, so the next is the second again.
     for _ in 0..3 {
@@ -199,6 +214,26 @@ fn a_shrinking_set_takes_back_those_ejected_first() {
 }
 
 #[test]
+fn other_settings_keep_who_is_away() {
+    let mut bench = Bench::new(half(), 4);
+    bench.serve(1, &[(Response::ServerError, 5)]);
+    bench.sweep(seconds(1));
+    assert!(bench.detector.reconfigure(Config { max_ejection_percent: 101, ..half() }).is_err());
+    let longer = Duration::from_secs(60);
+    bench
+        .detector
+        .reconfigure(Config { consecutive_failures: Some(2), base_ejection_time: longer, ..half() })
+        .unwrap();
+    bench.serve(2, &[(Response::ServerError, 2)]);
+    let events = bench.sweep(seconds(2));
+    assert!(
+        matches!(events[..], [Event::Ejected { key: 2, until, .. }] if until == seconds(62)),
+        "{events:?}"
+    );
+    assert_eq!(bench.sweep(seconds(31)), [Event::Returned { key: 1 }]);
+}
+
+#[test]
 fn settings_are_checked() {
     let good = Config::default();
     let rate = SuccessRate::default();
@@ -219,6 +254,24 @@ fn settings_are_checked() {
         let error = Detector::<u8>::new(config, Timestamp::ZERO).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn settings_read_as_people_write_them() {
+    let text = r#"{"interval":"5s","consecutive_failures":3,"success_rate":{"factor":2.5},"max_ejection_percent":30}"#;
+    let config: Config = serde_json::from_str(text).unwrap();
+    let expected = Config {
+        interval: Duration::from_secs(5),
+        consecutive_failures: Some(3),
+        success_rate: Some(SuccessRate { factor: 2.5, ..SuccessRate::default() }),
+        max_ejection_percent: 30,
+        ..Config::default()
+    };
+    assert_eq!(config, expected);
+    assert_eq!(serde_json::from_str::<Config>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
+    let error = serde_json::from_str::<Config>(r#"{"max_ejection":1}"#).unwrap_err().to_string();
+    assert!(error.contains("`max_ejection_percent`"), "{error}");
 }
 
 proptest! {

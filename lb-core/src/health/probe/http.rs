@@ -204,7 +204,7 @@ impl HttpProbe {
                 Err(error) => return Err(not_http(error.to_string())),
             };
             let status = response.code.unwrap_or_default();
-            let framing = self.framing(status, response.headers).map_err(not_http)?;
+            let framing = framing(status, response.headers).map_err(not_http)?;
             received.drain(..length);
             // 101 is final: no request of ours asks for another protocol.
             if !(100..200).contains(&status) || status == 101 {
@@ -216,25 +216,6 @@ impl HttpProbe {
             return Err(ProbeError::HeadTooLong { address, limit: LONGEST_HEAD });
         }
         Ok(None)
-    }
-
-    /// RFC 9112, section 6.3.
-    fn framing(&self, status: u16, fields: &[httparse::Header<'_>]) -> Result<Framing, String> {
-        if self.method == "HEAD" || status < 200 || status == 204 || status == 304 {
-            return Ok(Framing::Length(0));
-        }
-        let named = |name: &str| fields.iter().find(|field| field.name.eq_ignore_ascii_case(name));
-        if let Some(coding) = named("transfer-encoding") {
-            let chunked = coding.value.trim_ascii().to_ascii_lowercase().ends_with(b"chunked");
-            return Ok(if chunked { Framing::Chunked } else { Framing::Close });
-        }
-        let Some(length) = named("content-length") else { return Ok(Framing::Close) };
-        let text = String::from_utf8_lossy(length.value);
-        let digits = text.trim();
-        match digits.parse() {
-            Ok(length) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Framing::Length(length)),
-            _ => Err(format!("its Content-Length is {text:?}")),
-        }
     }
 
     fn find(
@@ -275,6 +256,25 @@ impl HttpProbe {
             searched: search.searched(),
             start: search.start(),
         })
+    }
+}
+
+/// Where the body ends (RFC 9112, section 6.3); of an answer to HEAD it is not asked.
+fn framing(status: u16, fields: &[httparse::Header<'_>]) -> Result<Framing, String> {
+    if status < 200 || status == 204 || status == 304 {
+        return Ok(Framing::Length(0));
+    }
+    let named = |name: &str| fields.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+    if let Some(coding) = named("transfer-encoding") {
+        let chunked = coding.value.trim_ascii().to_ascii_lowercase().ends_with(b"chunked");
+        return Ok(if chunked { Framing::Chunked } else { Framing::Close });
+    }
+    let Some(length) = named("content-length") else { return Ok(Framing::Close) };
+    let text = String::from_utf8_lossy(length.value);
+    let digits = text.trim();
+    match digits.parse() {
+        Ok(length) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Framing::Length(length)),
+        _ => Err(format!("its Content-Length is {text:?}")),
     }
 }
 

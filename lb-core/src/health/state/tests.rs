@@ -1,4 +1,5 @@
 use super::*;
+use crate::health::{Flapping, Observe};
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
@@ -189,6 +190,40 @@ fn settings_are_checked() {
     ] {
         assert_eq!(Checker::new(config, Timestamp::ZERO, 0).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn other_settings_keep_the_state() {
+    let now = Timestamp::from_secs(1);
+    let long = Config { rise: 5, fall: 5, ..Config::default() };
+    let short = Config { rise: 1, fall: 2, ..Config::default() };
+    let mut checker = checker(Config { initial: Initial::FullyUp, ..long.clone() });
+    for failures in 1..=4 {
+        checker.record(now, fail());
+        assert_eq!(checker.phase(now), Phase::Falling { failures, of: 5 });
+    }
+    let due = checker.next_probe();
+    assert!(checker.reconfigure(Config { rise: 0, ..Config::default() }).is_err());
+    assert_eq!(checker.config().rise, 5);
+    checker.reconfigure(short).unwrap();
+    assert_eq!((checker.phase(now), checker.next_probe()), (Phase::Falling { failures: 1, of: 2 }, due));
+    assert!(checker.record(now, fail()).is_some());
+    // A hold ends with the rule that gave it.
+    checker
+        .reconfigure(Config {
+            flapping: Some(Flapping { falls: 1, ..Flapping::default() }),
+            rise: 1,
+            ..long.clone()
+        })
+        .unwrap();
+    checker.record(now, Verdict::Pass);
+    assert!(checker.is_up());
+    for _ in 0..5 {
+        checker.record(now, fail());
+    }
+    assert!(matches!(checker.phase(now), Phase::Held { .. }));
+    checker.reconfigure(long).unwrap();
+    assert_eq!(checker.phase(now), Phase::Down);
 }
 
 #[test]
