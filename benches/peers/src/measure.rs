@@ -154,17 +154,22 @@ pub(crate) fn interleaved(subjects: &mut [Subject<'_>], plan: Plan) -> Vec<f64> 
             samples.push(undisturbed_batch(subject, count));
         }
     }
-    let figures = subjects.iter().zip(counts).zip(samples).map(|((subject, count), samples)| {
+    let mut doubtful = Vec::new();
+    let mut figures = Vec::new();
+    for ((subject, count), samples) in subjects.iter().zip(counts).zip(samples) {
         let whole: Vec<Batch> = samples.iter().copied().filter(|batch| batch.undisturbed).collect();
         let trusted = whole.len() >= ENOUGH.min(plan.rounds);
         if !trusted {
-            eprintln!("lb-peers: the machine is busy: no trust in the figure of {}", subject.name);
+            doubtful.push(subject.name());
         }
         let picks = count as f64 * f64::from(subject.threads);
         let counted = if trusted { whole } else { samples };
-        median(counted.into_iter().map(|batch| batch.took.as_nanos() as f64 / picks).collect())
-    });
-    figures.collect()
+        figures.push(median(counted.into_iter().map(|batch| batch.took.as_nanos() as f64 / picks).collect()));
+    }
+    if !doubtful.is_empty() {
+        eprintln!("lb-peers: the machine is busy; put no trust in the figures of: {}", doubtful.join("; "));
+    }
+    figures
 }
 
 fn undisturbed_batch(subject: &mut Subject<'_>, count: u64) -> Batch {
