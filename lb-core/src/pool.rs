@@ -161,7 +161,8 @@ impl<T, D> Pool<T, D> {
         self.edit(|edit| edit.replace(backends.into_iter().map(Into::into).collect()))
     }
 
-    /// Changes several things at once: readers see all of them or none. If `change` fails, nothing has changed.
+    /// Changes several things at once: readers see all of them or none. If `change` fails, nothing has changed; if it
+    /// leaves everything as it was, nothing is published, and no rotation is disturbed.
     ///
     /// # Errors
     /// Those of `change`.
@@ -170,9 +171,12 @@ impl<T, D> Pool<T, D> {
         let (next, result) = self.with(|old| {
             let mut edit = Edit::of(old);
             let result = change(&mut edit)?;
-            Ok((edit.publishable(old, self.derive), result))
+            let next = (!edit.is_as(old)).then(|| edit.publishable(old, self.derive));
+            Ok((next, result))
         })?;
-        self.published.set(next);
+        if let Some(next) = next {
+            self.published.set(next);
+        }
         Ok(result)
     }
 }
@@ -312,6 +316,14 @@ impl<T> Edit<T> {
         UpdateError::Unknown { name: name.into(), known }
     }
 
+    fn is_as<D>(&self, old: &Snapshot<T, D>) -> bool {
+        let same = |(entry, (backend, member)): (&Entry<T>, (&Arc<Backend<T>>, &Member))| {
+            Arc::ptr_eq(&entry.backend, backend) && entry.settings == member.settings
+        };
+        self.entries.len() == old.backends.len()
+            && self.entries.iter().zip(old.backends.iter().zip(old.set.iter())).all(same)
+    }
+
     fn publishable<D>(self, old: &Snapshot<T, D>, derive: fn(&D, &Set) -> D) -> Snapshot<T, D> {
         let mut backends = Vec::with_capacity(self.entries.len());
         let mut handles = Vec::with_capacity(self.entries.len());
@@ -425,6 +437,21 @@ mod tests {
         pool.edit(|edit| edit.entry("a").map(|entry| entry.weight = Weight::ZERO)).unwrap();
         let snapshot = pool.snapshot();
         assert_eq!((snapshot.set()[0].weight, snapshot.set()[0].last_weight), (0, Weight::new(7)));
+    }
+
+    #[test]
+    fn an_edit_that_changes_nothing_publishes_nothing() {
+        let pool = Pool::new();
+        pool.update([("a", Weight::ONE), ("b", Weight::ONE)]).unwrap();
+        let before = pool.snapshot();
+        pool.edit(|edit| edit.entry("a").map(|entry| entry.weight = Weight::ONE)).unwrap();
+        assert!(Arc::ptr_eq(&before, &pool.snapshot()));
+        pool.edit(|edit| -> Result<(), UpdateError> {
+            edit.entries().swap(0, 1);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(names(&pool), ["b", "a"]);
     }
 
     #[test]
