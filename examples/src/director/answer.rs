@@ -1,0 +1,124 @@
+//! The director's own answers: a status and a sentence that says what happened.
+
+use bytes::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use crate::body::ResponseBody;
+use crate::counters::Timeout;
+use crate::headers::Improper;
+
+/// Why a request got no answer of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The request cannot be passed on.
+    Improper(Improper),
+    /// The body left the grammar.
+    BadBody,
+    /// Every server is down, drained or has weight 0.
+    NoServer,
+    /// All servers are full and so is the queue.
+    QueueFull,
+    /// No server became free in time.
+    QueueTimeout,
+    /// No server could be connected to.
+    Connect,
+    /// No server accepted the connection in time.
+    ConnectTimeout,
+    /// The server broke off before its answer.
+    Broken,
+    /// The server did not answer in time.
+    ServerTimeout,
+    /// The client stopped sending its body.
+    ClientTimeout,
+    /// The client went away.
+    ClientGone,
+}
+
+impl Failure {
+    /// The status that says so.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Improper(Improper::Host) | Self::BadBody | Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::Improper(Improper::Connect) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoServer | Self::QueueFull | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect | Self::ConnectTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::ServerTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// The same in words.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::Improper(Improper::Host) => "A request needs exactly one Host header.\n",
+            Self::Improper(Improper::Connect) => "CONNECT is not served: this is not a forward proxy.\n",
+            Self::BadBody => "The request's body is malformed.\n",
+            Self::NoServer => "No server is available to answer this request.\n",
+            Self::QueueFull => "All servers are busy and too many requests wait already.\n",
+            Self::QueueTimeout => "All servers are busy and none became free in time.\n",
+            Self::Connect => "No server could be reached to answer this request.\n",
+            Self::ConnectTimeout => "No server accepted a connection in time.\n",
+            Self::Broken => "The server broke off before it answered.\n",
+            Self::ServerTimeout => "The server did not answer in time.\n",
+            Self::ClientTimeout => "The request did not arrive whole in time.\n",
+            Self::ClientGone => "The request did not arrive whole.\n",
+        }
+    }
+
+    /// HAProxy's two characters: who ended it, and when.
+    pub(crate) fn termination(self) -> [u8; 2] {
+        *match self {
+            Self::Improper(_) => b"PR",
+            Self::BadBody => b"PD",
+            Self::NoServer | Self::Connect => b"SC",
+            Self::QueueFull => b"SQ",
+            Self::QueueTimeout => b"sQ",
+            Self::ConnectTimeout => b"sC",
+            Self::Broken => b"SH",
+            Self::ServerTimeout => b"sH",
+            Self::ClientTimeout => b"cD",
+            Self::ClientGone => b"CD",
+        }
+    }
+
+    /// The timeout that it counts as, if it is one.
+    pub(crate) fn timeout(self) -> Option<Timeout> {
+        match self {
+            Self::QueueTimeout => Some(Timeout::Queue),
+            Self::ConnectTimeout => Some(Timeout::Connect),
+            Self::ServerTimeout => Some(Timeout::Server),
+            Self::ClientTimeout => Some(Timeout::Client),
+            _ => None,
+        }
+    }
+
+    /// Whether the client is to blame.
+    pub(crate) fn denied(self) -> bool {
+        matches!(self, Self::Improper(_) | Self::BadBody)
+    }
+
+    /// Whether the rest of the request may still arrive, so that the connection cannot be used again.
+    fn closes(self) -> bool {
+        matches!(self, Self::Improper(_) | Self::BadBody | Self::ClientTimeout | Self::ClientGone)
+    }
+
+    /// The answer.
+    pub(crate) fn response(self) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::Own(Bytes::from_static(self.sentence().as_bytes())));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The whole answer to a header that did not end in time, for a connection that the engine has left.
+pub(crate) const HEADER_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 45\r\nconnection: close\r\n\r\n\
+    The request's header did not arrive in time.\n";

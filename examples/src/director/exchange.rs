@@ -1,0 +1,344 @@
+//! One request and its answer: who works on it, how it goes, and what has to be settled at its end, exactly once.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::{Request, Response};
+use lb_core::Outcome;
+use lb_core::health::OnDown;
+
+use crate::answer::Failure;
+use crate::body::ResponseBody;
+use crate::client::Client;
+use crate::counters::{FrontendCounters, ServerCounters, Timeout};
+use crate::log::{CookieState, Record};
+use crate::pump::{Ending, Pumped};
+use crate::site::{Frontend, Server};
+use crate::upstream::{ConnectError, Upstream};
+use crate::watch::{Overdue, Wait};
+use lb_sched::Lease;
+
+/// A request that is being served.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Whose it is.
+    pub(crate) client: Rc<Client>,
+    /// Where it came in.
+    pub(crate) frontend: Arc<Frontend>,
+    /// When its header was whole.
+    pub(crate) started: Instant,
+    /// The server that works on it.
+    pub(crate) lease: Option<Lease<Arc<Server>>>,
+    /// The connection to that server.
+    pub(crate) upstream: Option<Upstream>,
+    /// Attempts after the first.
+    pub(crate) retries: u32,
+    /// What the log says of it, when there is one.
+    pub(crate) record: Option<Box<Record>>,
+    /// When the present attempt began.
+    attempt: Instant,
+    status: u16,
+    /// Bytes of the answer's body.
+    bytes: u64,
+    settled: bool,
+}
+
+impl Exchange {
+    /// A request whose header has just been read.
+    pub(crate) fn begin<B>(client: &Rc<Client>, request: &Request<B>) -> Box<Self> {
+        Self::begin_with(client, || Record::new(request))
+    }
+
+    /// A connection without requests.
+    pub(crate) fn begin_tcp(client: &Rc<Client>) -> Box<Self> {
+        Self::begin_with(client, Record::of_connection)
+    }
+
+    fn begin_with(client: &Rc<Client>, record: impl FnOnce() -> Record) -> Box<Self> {
+        let now = Instant::now();
+        client.watch.wait_for(Wait::Elsewhere, now);
+        client.uploading.set(false);
+        client.upload_broke.set(false);
+        let frontend = client.frontend();
+        frontend.state.counters.of(client.worker.id).requests.one();
+        let record = client.worker.log.is_on().then(|| Box::new(record()));
+        Box::new(Self {
+            client: Rc::clone(client),
+            frontend,
+            started: now,
+            lease: None,
+            upstream: None,
+            retries: 0,
+            record,
+            attempt: now,
+            status: 0,
+            bytes: 0,
+            settled: false,
+        })
+    }
+
+    /// What this frontend counts on this worker.
+    pub(crate) fn counters(&self) -> &FrontendCounters {
+        self.frontend.state.counters.of(self.client.worker.id)
+    }
+
+    /// A retry begins after an attempt on the server `failed`.
+    pub(crate) fn count_retry(&self, failed: &Server) {
+        let counters = self.server_counters(failed);
+        match self.frontend.farm.config.redispatch {
+            true => counters.redispatches.one(),
+            false => counters.retries.one(),
+        }
+    }
+
+    /// What a server counts on this worker.
+    pub(crate) fn server_counters<'s>(&self, server: &'s Server) -> &'s ServerCounters {
+        server.counters.of(self.client.worker.id)
+    }
+
+    /// An attempt on the leased server begins.
+    pub(crate) fn attempt_begins(&mut self) {
+        if self.retries > 0 || self.record.is_some() {
+            self.attempt = Instant::now();
+        }
+        if let Some(lease) = &self.lease {
+            self.server_counters(lease).requests.one();
+        }
+    }
+
+    /// The attempt failed on the server's side: its lease ends.
+    pub(crate) fn attempt_failed(&mut self, kind: Failure) -> Option<Arc<Server>> {
+        self.note_traffic();
+        self.upstream = None;
+        let lease = self.lease.take()?;
+        let server = Arc::clone(lease.backend().payload());
+        let counters = self.server_counters(&lease);
+        counters.failures.one();
+        match kind {
+            Failure::Connect => counters.connect_errors.one(),
+            Failure::ConnectTimeout => {
+                counters.connect_errors.one();
+                self.counters().timeout(Timeout::Connect).one();
+            }
+            Failure::ServerTimeout => self.counters().timeout(Timeout::Server).one(),
+            _ => {}
+        }
+        lease.report(false);
+        self.end_lease(lease, Outcome::Failure);
+        Some(server)
+    }
+
+    /// There is no connection to a server: says so, and what that means for the request.
+    pub(crate) fn connect_failed(&self, server: &Server, error: &ConnectError) -> Failure {
+        let farm = &self.frontend.config.backend;
+        self.client
+            .worker
+            .notices
+            .say(format_args!("server {farm}/{} ({}): {error}", server.name, server.address));
+        match error {
+            ConnectError::Failed(_) => Failure::Connect,
+            ConnectError::TimedOut => Failure::ConnectTimeout,
+        }
+    }
+
+    fn end_lease(&self, lease: Lease<Arc<Server>>, outcome: Outcome) {
+        lease.finish(outcome);
+        self.frontend.farm.state.queue.one_ended();
+    }
+
+    /// The header of the server's answer is there.
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.status = status;
+        self.counters().responses.count(status);
+        if let Some(lease) = &self.lease {
+            self.server_counters(lease).responses.count(status);
+        }
+        if let Some(record) = &mut self.record {
+            record.response = Some(self.attempt.elapsed());
+        }
+    }
+
+    /// So many bytes of the answer's body went on to the client.
+    pub(crate) fn passed_on(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// The director's own answer to a request that failed.
+    pub(crate) fn fail(&mut self, failure: Failure) -> Response<ResponseBody> {
+        let counters = self.counters();
+        // A timeout of an attempt was counted with the attempt.
+        if let Some(kind @ (Timeout::Client | Timeout::Queue)) = failure.timeout() {
+            counters.timeout(kind).one();
+        }
+        if failure.denied() {
+            counters.denied.one();
+        }
+        if failure.status().as_u16() == 503 {
+            self.frontend.farm.state.unavailable.one();
+        }
+        let status = failure.status().as_u16();
+        counters.responses.count(status);
+        self.status = status;
+        self.bytes = failure.sentence().len() as u64;
+        self.settle(Outcome::Cancelled, failure.termination());
+        failure.response()
+    }
+
+    /// The whole answer has been passed on.
+    pub(crate) fn complete(&mut self) {
+        if self.settled {
+            return;
+        }
+        let now = Instant::now();
+        let latency = now.duration_since(self.attempt);
+        // 501 and 505 are about the request; the other 5xx say that the server could not do its work.
+        let good = self.status < 500 || matches!(self.status, 501 | 505);
+        if let Some(lease) = &self.lease {
+            self.server_counters(lease).latency.record(latency);
+            lease.report(good);
+        }
+        self.note_traffic();
+        if let (Some(upstream), Some(lease), false) =
+            (self.upstream.take(), &self.lease, self.client.uploading.get())
+        {
+            let limit = self.frontend.farm.config.idle_connections;
+            self.client.worker.idle.put(lease, upstream, limit, now);
+        }
+        let outcome = if good { Outcome::Success { latency } } else { Outcome::Failure };
+        self.settle(outcome, *b"--");
+    }
+
+    /// The server broke off within its answer.
+    pub(crate) fn broke_in_body(&mut self) {
+        if let Some(lease) = &self.lease {
+            lease.report(false);
+        }
+        self.settle(Outcome::Failure, *b"SD");
+    }
+
+    /// Somebody stalled within the answer.
+    pub(crate) fn overdue_in_body(&mut self, overdue: Overdue) {
+        match overdue {
+            Overdue::Server => {
+                self.counters().timeout(Timeout::Server).one();
+                if let Some(lease) = &self.lease {
+                    lease.report(false);
+                }
+                self.settle(Outcome::Failure, *b"sD");
+            }
+            _ => {
+                self.counters().timeout(Timeout::Client).one();
+                self.settle(Outcome::Cancelled, *b"cD");
+            }
+        }
+    }
+
+    /// Whether the server was taken out of service with its connections.
+    pub(crate) fn server_removed(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.removed())
+    }
+
+    /// Returns when the server is taken out of service and its connections are to end with it.
+    pub(crate) fn until_server_removed(&self) -> impl Future<Output = ()> + use<> {
+        let server = (self.frontend.farm.config.on_down == OnDown::Remove)
+            .then(|| self.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload())))
+            .flatten();
+        async move {
+            match server {
+                Some(server) => server.until_removed().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// A connection without requests, or without any more of them, ended.
+    pub(crate) fn pumped(&mut self, pumped: Pumped) {
+        let counters = self.counters();
+        match pumped.ending {
+            Ending::IdleClient => counters.timeout(Timeout::Client).one(),
+            Ending::IdleServer => counters.timeout(Timeout::Server).one(),
+            _ => {}
+        }
+        let good = pumped.ending != Ending::ServerBroke;
+        if let Some(lease) = &self.lease {
+            let server = self.server_counters(lease);
+            server.bytes_in.add(pumped.up);
+            server.bytes_out.add(pumped.down);
+            self.bytes += pumped.down;
+            lease.report(good);
+        }
+        let outcome = match pumped.ending {
+            Ending::Closed => Outcome::Success { latency: self.attempt.elapsed() },
+            Ending::ServerBroke => Outcome::Failure,
+            _ => Outcome::Cancelled,
+        };
+        self.settle(outcome, pumped.ending.termination());
+    }
+
+    /// The cookie's part in the log line.
+    pub(crate) fn note_cookie(&mut self, state: CookieState) {
+        if let Some(record) = &mut self.record {
+            record.cookie = state;
+        }
+    }
+
+    fn note_traffic(&self) {
+        if let (Some(lease), Some(upstream)) = (&self.lease, &self.upstream) {
+            let (sent, received) = upstream.traffic.take();
+            let counters = self.server_counters(lease);
+            counters.bytes_in.add(sent);
+            counters.bytes_out.add(received);
+        }
+    }
+
+    /// Ends everything, once.
+    fn settle(&mut self, outcome: Outcome, termination: [u8; 2]) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        self.note_traffic();
+        self.upstream = None;
+        let server = self.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload()));
+        if let Some(lease) = self.lease.take() {
+            let counters = self.server_counters(&lease);
+            match outcome {
+                Outcome::Success { .. } => counters.successes.one(),
+                Outcome::Failure => counters.failures.one(),
+                _ => counters.cancelled.one(),
+            }
+            self.end_lease(lease, outcome);
+        }
+        self.client.end_request(self.counters());
+        if let Some(record) = self.record.take() {
+            let line = crate::log::Line {
+                record: &record,
+                client: &self.client,
+                frontend: &self.frontend,
+                server: server.as_deref(),
+                total: self.started.elapsed(),
+                status: self.status,
+                bytes: self.bytes,
+                termination,
+                retries: self.retries,
+            };
+            self.client.worker.log.write(&line);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// The client went away, or the connection was given up.
+    fn drop(&mut self) {
+        let when = if self.status > 0 {
+            b'D'
+        } else if self.lease.is_some() {
+            b'H'
+        } else {
+            b'Q'
+        };
+        let who = if self.client.watch.overdue() == Some(Overdue::ClientWrite) { b'c' } else { b'C' };
+        self.settle(Outcome::Cancelled, [who, when]);
+    }
+}
