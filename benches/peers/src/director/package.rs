@@ -48,3 +48,14 @@ impl Drop for Directory {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let message = find("no-such-program", "its-package").map_err(|error| error.to_string());
+        assert_eq!(message, Err("no-such-program is missing: apt-get install its-package".to_owned()));
+    }
+}

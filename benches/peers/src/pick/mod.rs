@@ -12,30 +12,33 @@ use lb_sched::Algorithm;
 use std::collections::HashMap;
 
 /// How far a peer's call goes, and so what of ours it is measured against.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     /// It says who, and no more.
     Choice,
     /// It also counts the request and its end.
     Whole,
-    /// Users call nothing else for a request, but no load is counted: shown beside both.
+    /// It has one call for a request, and so stands beside both.
     Either,
 }
 
 /// Who is measured against whom: our algorithm, the peer's subject, the peer's reach.
 const COMPARISONS: &[(&str, &str, Reach)] = &[
     ("rr", "pingora RoundRobin", Reach::Either),
+    ("rr striped", "pingora RoundRobin", Reach::Either),
     ("wrr", "pingora RoundRobin, weighted", Reach::Either),
+    ("wrr striped", "pingora RoundRobin, weighted", Reach::Either),
     ("wrr", "weighted-rs round robin", Reach::Choice),
     ("swrr", "pingora RoundRobin, weighted", Reach::Either),
     ("swrr", "weighted-rs smooth", Reach::Choice),
+    ("swrr striped", "pingora RoundRobin, weighted", Reach::Either),
     ("lc", "linear scan", Reach::Choice),
     ("lc", "linear scan, counted", Reach::Whole),
     ("wlc", "linear scan", Reach::Choice),
     ("wlc", "linear scan, counted", Reach::Whole),
     ("random", "pingora Random", Reach::Either),
     ("random", "weighted-rs random", Reach::Choice),
-    ("p2c", "tower p2c, pending", Reach::Whole),
+    ("p2c", "tower p2c, pending", Reach::Either),
     ("p2c", "tower p2c, peak ewma", Reach::Whole),
     ("sh", "pingora FNVHash", Reach::Either),
     ("maglev", "maglev crate", Reach::Choice),
@@ -93,4 +96,32 @@ fn scaling(n: usize, figures: &HashMap<&str, f64>) -> Vec<Row> {
             Row::new(&shared, n as u64, "picks/s", rate(&shared), rate(&name), "itself on one thread")
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new algorithm needs a peer here; the rows' look-ups then find every subject.
+    #[test]
+    fn every_algorithm_has_peers_for_both_lengths() {
+        for algorithm in Algorithm::ALL.iter().map(|algorithm| algorithm.name()).chain(STRIPED) {
+            for length in [Reach::Choice, Reach::Whole] {
+                let peered = |&(ours, _, reach): &(&str, &str, Reach)| {
+                    ours == algorithm && (reach == length || reach == Reach::Either)
+                };
+                assert!(COMPARISONS.iter().any(peered), "{algorithm} has no peer for {length:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_comparison_has_its_subjects() {
+        let keys = Keys::new();
+        let mut subjects = own::all(10, &keys);
+        subjects.extend(peers::all(10, &keys));
+        let figures = subjects.iter().map(|subject| (subject.name(), 1.0)).collect();
+        assert!(against_peers(10, &figures).len() > COMPARISONS.len());
+        assert_eq!(scaling(10, &figures).len(), Algorithm::ALL.len() + STRIPED.len());
+    }
 }
