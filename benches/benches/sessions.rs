@@ -1,7 +1,8 @@
 //! What a session costs: `cargo bench -p lb-benches --bench sessions`.
 //!
-//! Keys are drawn at random from the whole population, so that caches help no more than they would in service; time
-//! goes on by a microsecond a call, so that refreshes are real. Sizes: 1 thousand, 100 thousand, 1 million entries.
+//! Keys are drawn at random from the whole population, so that caches help no more than they would in
+//! service; time goes on by a microsecond a call, so that refreshes are real. Sizes: 1 thousand, 100
+//! thousand, 1 million entries.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

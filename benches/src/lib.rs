@@ -1,4 +1,9 @@
-//! What the comparison programs share: one row a figure, as a table or as JSON.
+//! What the benchmarks and the comparison programs share: one row a figure, as a table or as JSON; the backends and
+//! the requests that all are measured with.
+
+pub mod fleet;
+pub mod requests;
+pub mod threads;
 
 use std::fmt;
 

@@ -40,6 +40,8 @@ pub mod backend;
 pub mod clock;
 pub mod hash;
 pub mod health;
+#[doc(hidden)]
+pub mod lane;
 pub mod load;
 pub mod pi;
 pub mod pool;

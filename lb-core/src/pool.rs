@@ -10,10 +10,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crossbeam_utils::CachePadded;
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
 use crate::backend::{Backend, BackendId, Spec, Weight};
+use crate::lane;
 use crate::load::Load;
 use crate::set::{Member, Set, Settings};
 use crate::sync::{Mutex, Published};
@@ -46,10 +48,18 @@ pub enum UpdateError {
     },
 }
 
+/// A way to hold a backend: a counted reference for each [lane](crate::lane), so that threads on different lanes do
+/// not meet at one reference count.
+pub type Handle<T> = Arc<CachePadded<Arc<Backend<T>>>>;
+
+/// The handles of one backend, one a lane.
+type Handles<T> = Arc<[Handle<T>]>;
+
 /// One published state of a [`Pool`]: never changes.
 #[derive(Debug)]
 pub struct Snapshot<T, D = ()> {
     backends: Box<[Arc<Backend<T>>]>,
+    handles: Box<[Handles<T>]>,
     set: Set,
     derived: D,
 }
@@ -59,6 +69,13 @@ impl<T, D> Snapshot<T, D> {
     #[inline]
     pub fn backends(&self) -> &[Arc<Backend<T>>] {
         &self.backends
+    }
+
+    /// The backend at `position`, to hold on to from `lane`.
+    #[inline]
+    pub fn handle(&self, position: usize, lane: usize) -> Option<&Handle<T>> {
+        let handles = self.handles.get(position)?;
+        handles.get(lane).or_else(|| handles.first())
     }
 
     /// The same backends as schedulers see them.
@@ -109,7 +126,12 @@ impl<T, D> Pool<T, D> {
         let set = Set::default();
         let derived = derive(&first, &set);
         Self {
-            published: Published::new(Snapshot { backends: Box::default(), set, derived }),
+            published: Published::new(Snapshot {
+                backends: Box::default(),
+                handles: Box::default(),
+                set,
+                derived,
+            }),
             writer: Mutex::default(),
             derive,
         }
@@ -139,7 +161,8 @@ impl<T, D> Pool<T, D> {
         self.edit(|edit| edit.replace(backends.into_iter().map(Into::into).collect()))
     }
 
-    /// Changes several things at once: readers see all of them or none. If `change` fails, nothing has changed.
+    /// Changes several things at once: readers see all of them or none. If `change` fails, nothing has changed; if it
+    /// leaves everything as it was, nothing is published, and no rotation is disturbed.
     ///
     /// # Errors
     /// Those of `change`.
@@ -148,9 +171,12 @@ impl<T, D> Pool<T, D> {
         let (next, result) = self.with(|old| {
             let mut edit = Edit::of(old);
             let result = change(&mut edit)?;
-            Ok((edit.publishable(old, self.derive), result))
+            let next = (!edit.is_as(old)).then(|| edit.publishable(old, self.derive));
+            Ok((next, result))
         })?;
-        self.published.set(next);
+        if let Some(next) = next {
+            self.published.set(next);
+        }
         Ok(result)
     }
 }
@@ -165,6 +191,7 @@ pub struct Edit<T> {
 #[derive(Debug)]
 pub struct Entry<T> {
     backend: Arc<Backend<T>>,
+    handles: Handles<T>,
     last_weight: Weight,
     settings: Settings,
 }
@@ -192,11 +219,12 @@ impl<T> core::ops::DerefMut for Entry<T> {
 
 impl<T> Edit<T> {
     fn of<D>(snapshot: &Snapshot<T, D>) -> Self {
-        let entries = snapshot.backends.iter().zip(snapshot.set.iter());
+        let entries = snapshot.backends.iter().zip(&snapshot.handles).zip(snapshot.set.iter());
         Self {
             entries: entries
-                .map(|(backend, member)| Entry {
+                .map(|((backend, handles), member)| Entry {
                     backend: Arc::clone(backend),
+                    handles: Arc::clone(handles),
                     last_weight: member.last_weight,
                     settings: member.settings.clone(),
                 })
@@ -288,10 +316,19 @@ impl<T> Edit<T> {
         UpdateError::Unknown { name: name.into(), known }
     }
 
+    fn is_as<D>(&self, old: &Snapshot<T, D>) -> bool {
+        let same = |(entry, (backend, member)): (&Entry<T>, (&Arc<Backend<T>>, &Member))| {
+            Arc::ptr_eq(&entry.backend, backend) && entry.settings == member.settings
+        };
+        self.entries.len() == old.backends.len()
+            && self.entries.iter().zip(old.backends.iter().zip(old.set.iter())).all(same)
+    }
+
     fn publishable<D>(self, old: &Snapshot<T, D>, derive: fn(&D, &Set) -> D) -> Snapshot<T, D> {
         let mut backends = Vec::with_capacity(self.entries.len());
+        let mut handles = Vec::with_capacity(self.entries.len());
         let mut members = Vec::with_capacity(self.entries.len());
-        for Entry { backend, last_weight, settings } in self.entries {
+        for Entry { backend, handles: lanes, last_weight, settings } in self.entries {
             members.push(Member {
                 id: backend.id,
                 name: Arc::clone(&backend.name),
@@ -301,10 +338,11 @@ impl<T> Edit<T> {
                 settings,
             });
             backends.push(backend);
+            handles.push(lanes);
         }
         let set = Set::new(old.set.version() + 1, members);
         let derived = derive(&old.derived, &set);
-        Snapshot { backends: backends.into_boxed_slice(), set, derived }
+        Snapshot { backends: backends.into_boxed_slice(), handles: handles.into_boxed_slice(), set, derived }
     }
 }
 
@@ -330,8 +368,10 @@ fn entry_for<T>(spec: Spec<T>, known: Option<&Entry<T>>) -> Entry<T> {
         Some(Entry { backend, .. }) => (backend.id, Arc::clone(&backend.name), Arc::clone(&backend.load)),
         None => (BackendId::next(), Arc::from(spec.name), Arc::new(Load::new())),
     };
+    let backend = Arc::new(Backend { id, name, load, payload: spec.payload });
     Entry {
-        backend: Arc::new(Backend { id, name, load, payload: spec.payload }),
+        handles: (0..lane::count()).map(|_| Arc::new(CachePadded::new(Arc::clone(&backend)))).collect(),
+        backend,
         last_weight: known.map_or(Weight::ONE, |entry| entry.last_weight),
         settings,
     }
@@ -353,7 +393,7 @@ mod tests {
         let pool = Pool::new();
         pool.update([Spec::new("a", 1), Spec::new("b", 2).weight(5)]).unwrap();
         let before = pool.snapshot();
-        assert!(before.backends()[1].load().start(9));
+        assert!(before.backends()[1].load().start_shared(9));
         pool.edit(|edit| edit.entry("b").map(|entry| entry.health = Health::Down)).unwrap();
 
         pool.update([Spec::new("c", 3), Spec::new("b", 22)]).unwrap();
@@ -362,7 +402,7 @@ mod tests {
         assert_eq!((b.id(), ***b, b.load().active()), (before.backends()[1].id(), 22, 1));
         let member = &after.set()[1];
         assert_eq!((member.settings.weight, member.health), (Weight::new(5), Health::Down));
-        before.backends()[1].load().end(None);
+        before.backends()[1].load().end(lane::SHARED, None);
         assert_eq!(b.load().active(), 0, "an end under the old snapshot is seen in the new one");
         assert!(after.set().version() > before.set().version());
     }
@@ -397,6 +437,21 @@ mod tests {
         pool.edit(|edit| edit.entry("a").map(|entry| entry.weight = Weight::ZERO)).unwrap();
         let snapshot = pool.snapshot();
         assert_eq!((snapshot.set()[0].weight, snapshot.set()[0].last_weight), (0, Weight::new(7)));
+    }
+
+    #[test]
+    fn an_edit_that_changes_nothing_publishes_nothing() {
+        let pool = Pool::new();
+        pool.update([("a", Weight::ONE), ("b", Weight::ONE)]).unwrap();
+        let before = pool.snapshot();
+        pool.edit(|edit| edit.entry("a").map(|entry| entry.weight = Weight::ONE)).unwrap();
+        assert!(Arc::ptr_eq(&before, &pool.snapshot()));
+        pool.edit(|edit| -> Result<(), UpdateError> {
+            edit.entries().swap(0, 1);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(names(&pool), ["b", "a"]);
     }
 
     #[test]

@@ -28,8 +28,8 @@ fn count(calls: usize, bytes: isize) {
     BYTES.set(BYTES.get() + bytes);
 }
 
-// SAFETY: every method passes its arguments on to the system's allocator, whose contract is the same; counting touches
-// constant-initialized thread locals without destructors, and so allocates nothing.
+// SAFETY: every method passes its arguments on to the system's allocator, whose contract is the same;
+// counting touches constant-initialized thread locals without destructors, and so allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, layout.size() as isize);

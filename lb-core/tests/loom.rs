@@ -3,7 +3,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p lb-core --test loom`
 #![cfg(loom)]
 
-use lb_core::{Pool, Spec};
+use lb_core::{Pool, Spec, lane};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -52,9 +52,9 @@ fn a_request_ends_on_the_counters_it_began_on() {
             thread::spawn(move || {
                 let snapshot = pool.snapshot();
                 let load = snapshot.backends()[0].load();
-                let started = load.start(1);
+                let started = load.start_shared(1);
                 if started {
-                    load.end(None);
+                    load.end(lane::SHARED, None);
                 }
                 started
             })
@@ -62,9 +62,9 @@ fn a_request_ends_on_the_counters_it_began_on() {
         pool.update([Spec::new("a", 2)]).unwrap();
         let snapshot = pool.snapshot();
         let mine = snapshot.backends()[0].load();
-        let started = mine.start(1);
+        let started = mine.start_shared(1);
         if started {
-            mine.end(None);
+            mine.end(lane::SHARED, None);
         }
         let others = request.join().unwrap();
         assert!(started || others, "the limit of one lets one of them in");

@@ -87,7 +87,7 @@ proptest! {
         let (mut hits, mut misses) = (0, 0);
         for step in uses {
             // No two uses happen at the same moment, so that one entry is the oldest.
-            now = now + Duration::from_nanos(1);
+            now += Duration::from_nanos(1);
             let mut looked = |model: &mut Model, key| {
                 let found = model.live(key, now);
                 if let Some(value) = found {
@@ -146,7 +146,7 @@ proptest! {
                     }
                     prop_assert_eq!(removed, before - model.entries.len());
                 }
-                Use::Pass(span) => now = now + span,
+                Use::Pass(span) => now += span,
             }
             prop_assert_eq!(table.len(), model.entries.len());
             prop_assert!(table.len() <= capacity);
@@ -242,7 +242,11 @@ proptest! {
     fn a_connection_table_is_a_map_with_states(
         steps in prop::collection::vec((0u8..16, packet(), 0u8..4, 0u8..30, 0u64..40), 1..300),
         capacity in 1usize..12,
-        when_full in prop::sample::select(vec![WhenFull::Refuse, WhenFull::EvictEmbryonic, WhenFull::EvictInactive]),
+        when_full in prop::sample::select(vec![
+            WhenFull::Refuse,
+            WhenFull::EvictEmbryonic,
+            WhenFull::EvictInactive,
+        ]),
         view in prop::sample::select(vec![View::BothWays, View::ClientOnly]),
     ) {
         let config = ConnectionConfig::new(capacity).when_full(when_full).view(view);
@@ -252,7 +256,7 @@ proptest! {
         let mut loads = Loads::default();
         let mut now = Timestamp::ZERO;
         for (n, packet, value, what, wait) in steps {
-            now = now + Duration::from_nanos(1 + if what < 8 { wait * 1_000_000_000 } else { 0 });
+            now += Duration::from_nanos(1 + if what < 8 { wait * 1_000_000_000 } else { 0 });
             let flow = flow(n, packet.segment);
             match what {
                 0 => {
@@ -275,7 +279,8 @@ proptest! {
                 _ => {
                     let known = model.get(&flow).copied().filter(|known| known.expires > now);
                     let seen = table.packet(&flow, packet, now);
-                    prop_assert_eq!(seen.map(|seen| (seen.value, seen.before)), known.map(|k| (k.value, k.state)));
+                    let found = seen.map(|seen| (seen.value, seen.before));
+                    prop_assert_eq!(found, known.map(|known| (known.value, known.state)));
                     if let Some(seen) = seen {
                         prop_assert_eq!(seen.after, seen.before.next(packet, view));
                         loads.shift(seen.value, seen.shift());
@@ -289,12 +294,17 @@ proptest! {
             prop_assert_eq!(table.len(), model.len());
             let mut census = Census::default();
             for known in model.values() {
-                *[&mut census.embryonic, &mut census.inactive, &mut census.active][usize::from(rank(known.state))] += 1;
+                *match rank(known.state) {
+                    0 => &mut census.embryonic,
+                    1 => &mut census.inactive,
+                    _ => &mut census.active,
+                } += 1;
             }
             prop_assert_eq!(table.census(), census);
         }
         for value in 0..4 {
-            let count = |active| model.values().filter(|k| k.value == value && k.state.is_active() == active).count();
+            let of = model.values().filter(|known| known.value == value);
+            let count = |active| of.clone().filter(|known| known.state.is_active() == active).count();
             prop_assert_eq!(loads.0[usize::from(value)], (count(true) as isize, count(false) as isize));
         }
     }
@@ -314,7 +324,7 @@ fn insert(
     let may_go = match when_full {
         WhenFull::Refuse => 0,
         WhenFull::EvictEmbryonic => 1,
-        WhenFull::EvictInactive => 2,
+        _ => 2,
     };
     let full = !model.contains_key(&flow) && model.len() == table.capacity();
     let joined = match table.insert(flow, value, packet, now) {
@@ -368,7 +378,7 @@ proptest! {
         let mut cursors = [tables[0].cursor(), tables[1].cursor()];
         let mut now = Timestamp::ZERO;
         for (at, key, value, what, wait) in steps {
-            now = now + Duration::from_nanos(1) + Duration::from_secs(if what < 2 { wait } else { 0 });
+            now += Duration::from_nanos(1) + Duration::from_secs(if what < 2 { wait } else { 0 });
             match what {
                 0..4 => drop(tables[at].lookup(client(key), now)),
                 4 | 5 => drop(tables[at].insert(client(key), value, now).expect("room")),
@@ -376,7 +386,7 @@ proptest! {
                 _ => drop(tables[at].expire(now, 3)),
             }
         }
-        now = now + Duration::from_nanos(1);
+        now += Duration::from_nanos(1);
         let mut rounds = 0;
         while (0..2).map(|at| tell(&tables[at], &mut cursors[at], &tables[1 - at], now)).sum::<usize>() > 0 {
             rounds += 1;
@@ -486,7 +496,7 @@ fn peers_hear_of_states() {
         (Packet::from_client(tcp(TcpFlags::ACK)), 0),
         (Packet::from_client(tcp(TcpFlags::RST)), 1),
     ] {
-        now = now + Duration::from_millis(1);
+        now += Duration::from_millis(1);
         let seen = a.packet(&flow, packet, now).unwrap();
         let changes = a.changes(&mut cursor, now, 10);
         assert_eq!(changes.len(), news);

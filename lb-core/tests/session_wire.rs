@@ -81,7 +81,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_decode_or_say_why(any in vec(any::<u8>(), 0..200), stick in nearly(1), connections in nearly(2)) {
+    fn any_bytes_decode_or_say_why(
+        any in vec(any::<u8>(), 0..200),
+        stick in nearly(1),
+        connections in nearly(2),
+    ) {
         for bytes in [any, stick, connections] {
             check(&bytes, wire::decode_stick::<Vec<u8>>(&bytes), wire::encode_stick)?;
             check(&bytes, wire::decode_connections::<Vec<u8>>(&bytes), wire::encode_connections)?;

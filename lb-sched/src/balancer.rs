@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+use lb_core::lane;
 use lb_core::pool::Edit;
 use lb_core::set::{FULL_SHARE, Settings};
 use lb_core::{Admin, Backend, BackendId, Health, Outcome, Pool, Set, Snapshot, Spec, UpdateError, Weight};
@@ -95,20 +96,19 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         self.inner.pool.with(|snapshot| {
             let (set, scheduler) = (snapshot.set(), snapshot.derived());
             let position = scheduler.pick(set, request);
-            let taken = position.and_then(|p| Some((p, snapshot.backends().get(p)?)));
-            match taken {
-                Some((p, backend)) if !set.limited() => {
-                    backend.load().start(u32::MAX);
-                    Ok(self.lease_on(snapshot, p, backend))
+            let member = position.and_then(|position| Some((position, set.get(position)?)));
+            match member {
+                Some((position, member)) if !set.limited() && !scheduler.reads_load() => {
+                    let lane = member.load.start();
+                    self.lease_on(snapshot, position, lane)
                 }
-                _ => self.pick_carefully(snapshot, position, request),
+                _ => self.pick_shared(snapshot, position, request),
             }
         })
     }
 
-    /// With limits, another thread may take the last place between the choice and the count.
-    #[cold]
-    fn pick_carefully(
+    /// Counts on the shared lane. With limits, another thread may take the last place between choice and count.
+    fn pick_shared(
         &self,
         snapshot: &Snapshot<T, S>,
         first: Option<usize>,
@@ -118,19 +118,27 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         let mut choice = first;
         // Each turn that fails, another request took the place, so somebody gets on; but not for ever.
         for _ in 0..=set.len() {
-            let Some((p, backend)) = choice.and_then(|p| Some((p, snapshot.backends().get(p)?))) else {
+            let Some((position, member)) = choice.and_then(|p| Some((p, set.get(p)?))) else {
                 return Err(why_none(set));
             };
-            if backend.load().start(set.get(p).map_or(u32::MAX, |member| member.limit)) {
-                return Ok(self.lease_on(snapshot, p, backend));
+            if member.load.start_shared(member.limit) {
+                return self.lease_on(snapshot, position, lane::SHARED);
             }
             choice = snapshot.derived().pick(set, request);
         }
         Err(PickError::Full)
     }
 
+    /// A lease on a request that has just been counted.
     #[inline]
-    fn lease_on(&self, snapshot: &Snapshot<T, S>, position: usize, backend: &Arc<Backend<T>>) -> Lease<T> {
+    fn lease_on(
+        &self,
+        snapshot: &Snapshot<T, S>,
+        position: usize,
+        lane: usize,
+    ) -> Result<Lease<T>, PickError> {
+        // Backends and members are the same in number.
+        let handle = snapshot.handle(position, lane::mine()).ok_or(PickError::Empty)?;
         let scheduler = snapshot.derived();
         let feedback = if scheduler.wants_feedback() {
             scheduler.started(snapshot.set(), position);
@@ -138,7 +146,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         } else {
             None
         };
-        Lease::new(Arc::clone(backend), feedback)
+        Ok(Lease::new(Arc::clone(handle), lane, feedback))
     }
 
     /// A lease on one backend, for a session that belongs there. It is given while the backend drains or has
@@ -153,11 +161,10 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
             if !member.keeps_sessions() {
                 return Err(PickError::Unavailable);
             }
-            let backend = &snapshot.backends()[position];
-            if !backend.load().start(member.limit) {
+            if !member.load.start_shared(member.limit) {
                 return Err(PickError::Full);
             }
-            Ok(self.lease_on(snapshot, position, backend))
+            self.lease_on(snapshot, position, lane::SHARED)
         })
     }
 

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
+use lb_core::pool::Handle;
 use lb_core::{Backend, BackendId, Outcome};
 
 /// Where a lease reports to when its scheduler follows the load.
@@ -23,8 +24,8 @@ pub struct Lease<T> {
 
 impl<T> Lease<T> {
     #[inline]
-    pub(crate) fn new(backend: Arc<Backend<T>>, feedback: Option<Arc<dyn Feedback>>) -> Self {
-        Self { held: Held { backend, feedback, stage: Stage::Active } }
+    pub(crate) fn new(backend: Handle<T>, lane: usize, feedback: Option<Arc<dyn Feedback>>) -> Self {
+        Self { held: Held { backend, feedback, lane: lane as u32, stage: Stage::Active } }
     }
 
     /// The backend.
@@ -44,7 +45,7 @@ impl<T> Lease<T> {
     #[inline]
     pub fn close(mut self, outcome: Option<Outcome>) -> Lingering<T> {
         let held = &mut self.held;
-        held.backend.load().close(outcome);
+        held.backend.load().close(held.lane as usize, outcome);
         held.stage = Stage::Inactive;
         held.report(outcome);
         Lingering { _held: self.held }
@@ -87,8 +88,10 @@ enum Stage {
 
 /// One place in a backend's counters, given back exactly once.
 struct Held<T> {
-    backend: Arc<Backend<T>>,
+    backend: Handle<T>,
     feedback: Option<Arc<dyn Feedback>>,
+    /// On which the request began.
+    lane: u32,
     stage: Stage,
 }
 
@@ -96,8 +99,8 @@ impl<T> Held<T> {
     #[inline]
     fn end(&mut self, outcome: Option<Outcome>) {
         match self.stage {
-            Stage::Active => self.backend.load().end(outcome),
-            Stage::Inactive => self.backend.load().expire(),
+            Stage::Active => self.backend.load().end(self.lane as usize, outcome),
+            Stage::Inactive => self.backend.load().expire(self.lane as usize),
             Stage::Ended => return,
         }
         self.stage = Stage::Ended;

@@ -55,7 +55,6 @@ mod order;
 mod request;
 mod rotation;
 pub mod scheduler;
-mod stripe;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use balancer::{Balancer, PickError};

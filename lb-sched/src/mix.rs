@@ -3,9 +3,8 @@
 use alloc::boxed::Box;
 
 use crossbeam_utils::CachePadded;
+use lb_core::lane;
 use lb_core::sync::atomic::{AtomicU64, Ordering};
-
-use crate::stripe::{self, STRIPES};
 
 /// Spreads 64 bits so that each input bit moves every output bit: the finaliser of SplitMix64 (Steele, Lea, Flood:
 /// Fast splittable pseudorandom number generators, 2014; constants by Stafford, variant 13).
@@ -29,7 +28,7 @@ pub(crate) struct Random {
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        let states = (0..STRIPES as u64).map(|i| CachePadded::new(AtomicU64::new(mix(seed ^ mix(i)))));
+        let states = (0..lane::count() as u64).map(|i| CachePadded::new(AtomicU64::new(mix(seed ^ mix(i)))));
         Self { seed, states: states.collect() }
     }
 
@@ -42,7 +41,7 @@ impl Random {
     /// Evenly spread over all 64 bits.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
-        let state = &self.states[stripe::mine()];
+        let state = &self.states[lane::mine()];
         let old = state.load(Ordering::Relaxed);
         let new = old.wrapping_add(STEP);
         match state.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed) {
@@ -53,7 +52,7 @@ impl Random {
 
     #[cold]
     fn next_elsewhere(&self) -> u64 {
-        let state = &self.states[stripe::move_on()];
+        let state = &self.states[lane::move_on()];
         mix(state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP))
     }
 }

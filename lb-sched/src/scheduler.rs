@@ -75,6 +75,13 @@ pub trait Scheduler: Boxed + Debug + Send + Sync + 'static {
     /// Takes no lock, allocates nothing, does not panic.
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize>;
 
+    /// Whether picks read how many requests the backends have. Then all threads count on one counter a backend, so
+    /// that reading it is one load; else each thread counts where no other does, which is cheaper.
+    #[inline]
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     /// Whether [`started`](Self::started) and [`finished`](Self::finished) are wanted: without them a lease is
     /// cheaper.
     #[inline]
@@ -142,6 +149,11 @@ impl Scheduler for Box<dyn Scheduler> {
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         (**self).pick(set, request)
+    }
+
+    #[inline]
+    fn reads_load(&self) -> bool {
+        (**self).reads_load()
     }
 
     #[inline]

@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 /// Connections that have timed out always make room first. Active ones never go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum WhenFull {
     /// It refuses the new one.
     Refuse,
@@ -71,8 +72,8 @@ impl ConnectionConfig {
         self
     }
 
-    /// How many shards to spread the connections over, rounded up to a power of two; default 64. A small table takes
-    /// fewer by itself, so that each has room for at least 256.
+    /// How many shards to spread the connections over, rounded up to a power of two; default 64. A small
+    /// table takes fewer by itself, so that each has room for at least 256.
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
@@ -116,8 +117,8 @@ pub struct Connection<V> {
 }
 
 impl<V> Connection<V> {
-    /// The same connection with another value, or `None` if `f` knows none: a peer sends a server's name, this process
-    /// keeps its identifier.
+    /// The same connection with another value, or `None` if `f` knows none: a peer sends a server's name,
+    /// this process keeps its identifier.
     pub fn try_map<W>(self, f: impl FnOnce(V) -> Option<W>) -> Option<Connection<W>> {
         let Self { flow, state, value, remaining, idle } = self;
         Some(Connection { flow, state, value: f(value)?, remaining, idle })
@@ -129,7 +130,8 @@ impl<V> Connection<V> {
 pub struct Joined<V> {
     /// The state in which it begins.
     pub state: State,
-    /// The one that is not in the table any more: evicted to make room, or one with the same flow. Count it out.
+    /// The one that is not in the table any more: evicted to make room, or one with the same flow. Count it
+    /// out.
     pub displaced: Option<Connection<V>>,
 }
 
@@ -145,7 +147,8 @@ pub struct Seen<V> {
 }
 
 impl<V> Seen<V> {
-    /// Whether the packet moved the connection between active and inactive; move the value's load counters likewise.
+    /// Whether the packet moved the connection between active and inactive; move the value's load counters
+    /// likewise.
     pub fn shift(&self) -> Option<Shift> {
         match (self.before.is_active(), self.after.is_active()) {
             (false, true) => Some(Shift::Activated),
@@ -154,8 +157,8 @@ impl<V> Seen<V> {
         }
     }
 
-    /// Whether the packet opens a new connection where an old one had ended: the client uses its port again. The value is
-    /// the old one's; to choose anew, insert.
+    /// Whether the packet opens a new connection where an old one had ended: the client uses its port again.
+    /// The value is the old one's; to choose anew, insert.
     pub fn reopened(&self) -> bool {
         use TcpState::{Close, FinWait, Listen, SynRecv, TimeWait};
         matches!(
@@ -188,10 +191,11 @@ pub struct Census {
 
 /// Connection → value, with the connection's state.
 ///
-/// Every packet moves the state ([`TcpState::next`], [`SctpState::next`](super::SctpState::next)) and prolongs the entry by
-/// the timeout of the state that it leads to. Whatever enters, moves or leaves is given to the caller, so that counts of
-/// active and inactive connections can be kept beside each value and are never off by one: [`Joined`] on entering,
-/// [`Seen::shift`] on moving, the callbacks of [`expire`](Self::expire) and [`remove_value`](Self::remove_value) on leaving.
+/// Every packet moves the state ([`TcpState::next`], [`SctpState::next`](super::SctpState::next)) and
+/// prolongs the entry by the timeout of the state that it leads to. Whatever enters, moves or leaves is given
+/// to the caller, so that counts of active and inactive connections can be kept beside each value and are
+/// never off by one: [`Joined`] on entering, [`Seen::shift`] on moving, the callbacks of
+/// [`expire`](Self::expire) and [`remove_value`](Self::remove_value) on leaving.
 ///
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
@@ -250,8 +254,8 @@ impl<V: Clone> ConnectionTable<V> {
         self.config.timeouts.of(state).min(LONGEST)
     }
 
-    /// A packet of a connection: where it goes. Moves the connection's state and prolongs its life. `None` if the table
-    /// does not know the connection. Allocates nothing.
+    /// A packet of a connection: where it goes. Moves the connection's state and prolongs its life. `None` if
+    /// the table does not know the connection. Allocates nothing.
     pub fn packet(&self, flow: &Flow, packet: Packet, now: Timestamp) -> Option<Seen<V>> {
         let hash = self.hash(flow);
         let mut shard = self.shards.shard(hash);
@@ -280,7 +284,8 @@ impl<V: Clone> ConnectionTable<V> {
         live(shard.entry(slot), now)
     }
 
-    /// Puts in the connection that this packet opens, or takes up in the middle; one with the same flow gives way.
+    /// Puts in the connection that this packet opens, or takes up in the middle; one with the same flow gives
+    /// way.
     ///
     /// # Errors
     /// [`ConnectionError::Full`] when nothing may make room; the table stays as it was.
@@ -309,7 +314,8 @@ impl<V: Clone> ConnectionTable<V> {
         Some(plain(shard.remove(slot), now))
     }
 
-    /// Takes out every connection of one value, since its server is gone, and gives each to `gone`, with no lock held.
+    /// Takes out every connection of one value, since its server is gone, and gives each to `gone`, with no
+    /// lock held.
     ///
     /// Looks at every connection; one shard is locked at a time.
     pub fn remove_value(&self, value: &V, now: Timestamp, mut gone: impl FnMut(Connection<V>)) -> usize
@@ -319,17 +325,19 @@ impl<V: Clone> ConnectionTable<V> {
         self.shards.remove_where(|entry| entry.value == *value, |entry| gone(plain(entry, now)))
     }
 
-    /// Takes out connections that have ended by `now`, with at most `budget` steps of work, and gives each to `gone`, with
-    /// no lock held; the next call goes on.
+    /// Takes out connections that have ended by `now`, with at most `budget` steps of work, and gives each to
+    /// `gone`, with no lock held; the next call goes on.
     ///
-    /// A step is a connection that is taken out, or one that has had a packet since it was queued and is queued anew.
+    /// A step is a connection that is taken out, or one that has had a packet since it was queued and is
+    /// queued anew.
     pub fn expire(&self, now: Timestamp, budget: usize, mut gone: impl FnMut(Connection<V>)) -> Swept {
         self.shards.expire(now, budget, |entry| gone(plain(entry, now)))
     }
 
     /// Every connection that has not ended by `now`, in no particular order.
     ///
-    /// Each shard is copied when the iterator comes to it: connections that change meanwhile may show either way.
+    /// Each shard is copied when the iterator comes to it: connections that change meanwhile may show either
+    /// way.
     pub fn entries(&self, now: Timestamp) -> impl Iterator<Item = Connection<V>> + '_ {
         self.shards.entries(move |entry| live(entry, now))
     }
@@ -383,8 +391,8 @@ impl<V: Clone> ConnectionTable<V> {
 
     /// Takes over what a peer knows of one connection. The one with the more recent packet wins.
     ///
-    /// It ends when the peer's does, but no later than this table's timeout of its state allows. Beside the outcome comes
-    /// the connection that is not in the table any more, as with [`Joined::displaced`].
+    /// It ends when the peer's does, but no later than this table's timeout of its state allows. Beside the
+    /// outcome comes the connection that is not in the table any more, as with [`Joined::displaced`].
     pub fn merge(&self, connection: Connection<V>, now: Timestamp) -> (Merged, Option<Connection<V>>) {
         let Connection { flow, state, value, remaining, idle } = connection;
         if state.protocol() != flow.protocol() {
@@ -398,7 +406,8 @@ impl<V: Clone> ConnectionTable<V> {
         self.store(flow, state, value, life, Origin::Peer, now)
     }
 
-    /// Stores a connection; one from a peer gives way to what is as recent, and pushes out nothing that ends later.
+    /// Stores a connection; one from a peer gives way to what is as recent, and pushes out nothing that ends
+    /// later.
     fn store(
         &self,
         flow: Flow,
@@ -447,4 +456,69 @@ fn snapshot<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Connecti
 
 fn live<V: Clone>(entry: &Entry<Flow, State, V>, now: Timestamp) -> Option<Connection<V>> {
     entry.is_live(now).then(|| snapshot(entry, now))
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::super::{Protocol, Segment, TcpFlags};
+    use super::*;
+
+    fn table(view: View) -> ConnectionTable<u8> {
+        ConnectionTable::with_seed(ConnectionConfig::new(10).view(view), Seed::new(1, 2))
+    }
+
+    fn flow() -> Flow {
+        Flow::new(Protocol::Tcp, "192.0.2.1:5".parse().unwrap(), "192.0.2.2:80".parse().unwrap())
+    }
+
+    const SYN: Packet = Packet::from_client(Segment::Tcp(TcpFlags::SYN));
+    const ACK: Packet = Packet::from_client(Segment::Tcp(TcpFlags::ACK));
+    const RST: Packet = Packet::from_client(Segment::Tcp(TcpFlags::RST));
+
+    #[test]
+    fn moments_that_cross_keep_the_later() {
+        let (table, at) = (table(View::ClientOnly), Timestamp::from_secs);
+        table.insert(flow(), 1, SYN, at(20)).unwrap();
+        assert!(table.packet(&flow(), ACK, at(12)).unwrap().after.is_active());
+        let connection = table.peek(&flow(), at(25)).unwrap();
+        assert_eq!((connection.idle.as_secs(), connection.remaining.as_secs()), (5, 895));
+    }
+
+    #[test]
+    fn a_peer_cannot_keep_a_connection_longer_than_its_state_allows() {
+        let (table, now) = (table(View::BothWays), Timestamp::from_secs(20));
+        let state = State::Tcp(TcpState::Close);
+        let (remaining, idle) = (Duration::MAX, Duration::ZERO);
+        let connection = Connection { flow: flow(), state, value: 1, remaining, idle };
+        assert_eq!(table.merge(connection, now), (Merged::Added, None));
+        assert_eq!(table.peek(&flow(), now).unwrap().remaining.as_secs(), 10);
+    }
+
+    #[test]
+    fn a_port_used_again_is_a_new_connection() {
+        let (table, now) = (table(View::ClientOnly), Timestamp::ZERO);
+        table.insert(flow(), 1, ACK, now).unwrap();
+        for (packet, reopened) in
+            [(ACK, false), (SYN, false), (RST, false), (ACK, false), (SYN, true), (SYN, false)]
+        {
+            assert_eq!(table.packet(&flow(), packet, now).unwrap().reopened(), reopened, "{packet:?}");
+        }
+        // The caller chooses anew, and hears of what it has to count out.
+        let joined = table.insert(flow(), 2, SYN, now).unwrap();
+        assert_eq!(joined.displaced.map(|before| (before.value, before.state)), Some((1, joined.state)));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn other_timeouts_are_taken() {
+        let timeouts = Timeouts { established: Duration::MAX, close: Duration::ZERO, ..Timeouts::default() };
+        let config = ConnectionConfig::new(10).timeouts(timeouts);
+        let table = ConnectionTable::with_seed(config, Seed::new(1, 2));
+        table.insert(flow(), 1, ACK, Timestamp::ZERO).unwrap();
+        assert!(table.peek(&flow(), Timestamp::from_secs(4_000_000_000)).is_some());
+        table.packet(&flow(), RST, Timestamp::from_secs(1)).unwrap();
+        assert!(table.packet(&flow(), RST, Timestamp::from_secs(1)).is_none());
+        assert_eq!(table.expire(Timestamp::from_secs(1), 9, drop).removed, 1);
+    }
 }

@@ -18,10 +18,11 @@ pub enum Protocol {
     Icmp,
 }
 
-/// The 5-tuple of a connection: protocol, the client's address and port, the virtual service's address and port.
+/// The 5-tuple of a connection: protocol, the client's address and port, the virtual service's address and
+/// port.
 ///
-/// Addresses are kept as IPv6, all in 37 bytes. An IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`) is the IPv4 address;
-/// flow labels and scope ids are left out.
+/// Addresses are kept as IPv6, all in 37 bytes. An IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`) is the
+/// IPv4 address; flow labels and scope ids are left out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -29,8 +30,8 @@ pub enum Protocol {
     serde(from = "Plain", into = "Plain")
 )]
 pub struct Flow {
-    /// The client's address, the service's, the client's port, the service's; ports in network order. In one piece, so
-    /// that hashing and comparing are each one pass.
+    /// The client's address, the service's, the client's port, the service's; ports in network order. In one
+    /// piece, so that hashing and comparing are each one pass.
     ends: [u8; 36],
     protocol: Protocol,
 }
@@ -39,7 +40,8 @@ impl Flow {
     /// The connection of `client` with the virtual service at `service`.
     #[must_use]
     pub fn new(protocol: Protocol, client: SocketAddr, service: SocketAddr) -> Self {
-        // Whole words rather than single bytes: a word that is read soon after its bytes were written has to wait for them.
+        // Whole words rather than single bytes: a word that is read soon after its bytes were written has to
+        // wait for them.
         let ports = u32::from(client.port()) << 16 | u32::from(service.port());
         let mut ends = [0; 36];
         ends[..16].copy_from_slice(&bits(client.ip()).to_be_bytes());

@@ -11,8 +11,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Key<'a> {
-    /// The client's address, without its port: all of a client's connections go together. [`Key::source`] makes one
-    /// that does not tell an IPv4 client from the same client on a dual-stack listener.
+    /// The client's address, without its port: all of a client's connections go together. [`Key::source`]
+    /// makes one that does not tell an IPv4 client from the same client on a dual-stack listener.
     Source(IpAddr),
     /// The value of a cookie.
     Cookie(&'a [u8]),
@@ -21,7 +21,8 @@ pub enum Key<'a> {
 }
 
 impl Key<'_> {
-    /// The key of a client's address; an IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`) is the IPv4 address.
+    /// The key of a client's address; an IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`) is the IPv4
+    /// address.
     #[must_use]
     pub const fn source(address: IpAddr) -> Self {
         Key::Source(address.to_canonical())

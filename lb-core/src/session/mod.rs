@@ -5,8 +5,8 @@
 //! | [`StickTable`] | a client's address, a cookie, any key ([`Key`]) | a value of yours | when not used for the idle time |
 //! | [`ConnectionTable`] | a connection ([`Flow`]) | a value and a [`State`] | by IPVS's [`Timeouts`] of that state |
 //!
-//! The value is yours: a backend's id, its name, a reference-counted node. It is cloned at every lookup, so keep it
-//! small.
+//! The value is yours: a backend's id, its name, a reference-counted node. It is cloned at every lookup, so
+//! keep it small.
 //!
 //! ```
 //! # #[cfg(feature = "std")] {
@@ -37,29 +37,29 @@
 //! ```
 //!
 //! # Time
-//! No table reads a clock: every call takes `now`. Entries that have ended are never given out. They leave the table
-//! when `expire` comes to them, a bounded number of steps at a time, so that a thread can sweep between packets.
-//! When the moments of two threads cross, an entry keeps the later one.
+//! No table reads a clock: every call takes `now`. Entries that have ended are never given out. They leave
+//! the table when `expire` comes to them, a bounded number of steps at a time, so that a thread can sweep
+//! between packets. When the moments of two threads cross, an entry keeps the later one.
 //!
 //! # Threads
-//! Tables are shared by reference. Keys are spread over shards by a keyed hash (SipHash-1-3: who chooses keys cannot
-//! aim at one shard or bucket); each shard is a mutex on cache lines of its own, held for one entry's work. It is a
-//! `parking_lot` mutex with the feature `std`, a spinning one without. No code of the caller's runs under a lock
-//! except the value's `Clone`, `Drop` and `PartialEq`, which must not use the same table.
+//! Tables are shared by reference. Keys are spread over shards by a keyed hash (SipHash-1-3: who chooses keys
+//! cannot aim at one shard or bucket); each shard is a mutex on cache lines of its own, held for one entry's
+//! work. It is a `parking_lot` mutex with the feature `std`, a spinning one without. No code of the caller's
+//! runs under a lock except the value's `Clone`, `Drop` and `PartialEq`, which must not use the same table.
 //!
 //! # Memory
-//! A table allocates as it fills, by doubling, and never beyond its capacity. With a value of eight bytes an entry takes
-//! at most 143 bytes in a stick table (and its key's own length, if above 21) and 175 in a connection table: 64 for the
-//! entry, one cache line; 32 for its place among the changes; 16 for each class it can queue in (1 and 3) and 8 to find it
-//! there; up to 23 in the index. Lookups, refreshes and sweeps allocate nothing; an insertion does when a shard grows, or
-//! for a key of more than 21 bytes.
+//! A table allocates as it fills, by doubling, and never beyond its capacity. With a value of eight bytes an
+//! entry takes at most 143 bytes in a stick table (and its key's own length, if above 21) and 175 in a
+//! connection table: 64 for the entry, one cache line; 32 for its place among the changes; 16 for each class
+//! it can queue in (1 and 3) and 8 to find it there; up to 23 in the index. Lookups, refreshes and sweeps
+//! allocate nothing; an insertion does when a shard grows, or for a key of more than 21 bytes.
 //!
 //! # Peers
-//! `changes` reads what a peer has to hear of, incrementally, from a [`Cursor`]; `merge` takes in what a peer has sent;
-//! [`wire`] is the form between them. Entries travel with the time they have left, not with a moment, and the more
-//! recently used of two wins. Two tables that tell each other everything agree, and do not keep an entry alive by
-//! telling it to and fro: what came from a peer is not passed on until it is used here, and a peer that sends something
-//! older than what is here is told so once.
+//! `changes` reads what a peer has to hear of, incrementally, from a [`Cursor`]; `merge` takes in what a peer
+//! has sent; [`wire`] is the form between them. Entries travel with the time they have left, not with a
+//! moment, and the more recently used of two wins. Two tables that tell each other everything agree, and do
+//! not keep an entry alive by telling it to and fro: what came from a peer is not passed on until it is used
+//! here, and a peer that sends something older than what is here is told so once.
 
 mod connection;
 mod flow;
@@ -91,8 +91,8 @@ const LONGEST: Duration = Duration::from_nanos(u64::MAX / 4);
 
 /// The secret of a table's hash.
 ///
-/// Who knows it can choose keys that all fall into one bucket. Draw it at random (`Seed::random`, with the feature `std`), except where runs
-/// have to repeat.
+/// Who knows it can choose keys that all fall into one bucket. Draw it at random (`Seed::random`, with the
+/// feature `std`), except where runs have to repeat.
 #[derive(Clone, Copy)]
 pub struct Seed([u64; 2]);
 
@@ -108,7 +108,8 @@ impl Seed {
     #[must_use]
     pub fn random() -> Self {
         use std::hash::{BuildHasher, RandomState};
-        // The standard library draws the keys of its own hash maps from there; a keyed hash of a constant shows none.
+        // The standard library draws the keys of its own hash maps from there; a keyed hash of a constant
+        // shows none.
         let state = RandomState::new();
         Self([state.hash_one(0u8), state.hash_one(1u8)])
     }
@@ -172,6 +173,7 @@ pub struct Swept {
 
 /// What became of one entry from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Merged {
     /// It is new here.
     Added,

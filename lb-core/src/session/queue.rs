@@ -1,8 +1,9 @@
 //! Which entry of a shard ends first.
 //!
-//! One heap a class of entries, ordered by the moment at which an entry was due *when it was queued*. An entry that
-//! is used again lives longer, and the heap need not know: it learns when the entry comes to the top. So a refresh
-//! writes to the entry alone, and only what ends sooner than queued (a connection that closes) moves at once.
+//! One heap a class of entries, ordered by the moment at which an entry was due *when it was queued*. An
+//! entry that is used again lives longer, and the heap need not know: it learns when the entry comes to the
+//! top. So a refresh writes to the entry alone, and only what ends sooner than queued (a connection that
+//! closes) moves at once.
 //!
 //! Four children a node: the tree is half as deep as a binary one, and siblings share a cache line.
 
@@ -155,7 +156,9 @@ mod tests {
     proptest! {
         /// Whatever is pushed, set and removed, the first is a slot with the least moment of its class.
         #[test]
-        fn the_first_is_the_earliest(steps in prop::collection::vec((0u32..40, 0u8..2, 0u64..1000, 0u8..3), 1..400)) {
+        fn the_first_is_the_earliest(
+            steps in prop::collection::vec((0u32..40, 0u8..2, 0u64..1000, 0u8..3), 1..400),
+        ) {
             let mut queues = Queues::<2>::new(40);
             (0..40).for_each(|slot| queues.push(slot, 0, Timestamp::ZERO));
             (0..40).for_each(|slot| queues.remove(slot));

@@ -1,9 +1,9 @@
 //! One shard: a bounded map whose entries end, in the order in which they end, with a list of what changed.
 //!
-//! Three structures over one numbering of slots: an index from hash to slot, a queue of what ends first ([`Queues`]),
-//! and a list of entries from the longest unchanged to the last changed, which a peer's cursor follows. A lookup that
-//! refreshes its entry writes to the entry alone; the other two learn of it when it matters. What a lookup needs is one
-//! cache line ([`Entry`]); the rest is kept elsewhere ([`Link`]).
+//! Three structures over one numbering of slots: an index from hash to slot, a queue of what ends first
+//! ([`Queues`]), and a list of entries from the longest unchanged to the last changed, which a peer's cursor
+//! follows. A lookup that refreshes its entry writes to the entry alone; the other two learn of it when it
+//! matters. What a lookup needs is one cache line ([`Entry`]); the rest is kept elsewhere ([`Link`]).
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,14 +17,15 @@ use crate::clock::Timestamp;
 
 /// How many refreshed entries an eviction puts back in their places before it takes the best that it has seen.
 ///
-/// Bounds the work of one insertion. The choice is exact as long as no more than this many of the oldest entries
-/// were used since they were last queued.
+/// Bounds the work of one insertion. The choice is exact as long as no more than this many of the oldest
+/// entries were used since they were last queued.
 const LOOK_AT: usize = 64;
 
-/// A refresh is news to a peer when it happens in a later span of time than the last use: spans are a part of the timeout
-/// this many binary digits shorter.
+/// A refresh is news to a peer when it happens in a later span of time than the last use: spans are a part of
+/// the timeout this many binary digits shorter.
 ///
-/// So a peer's copy ends at most an eighth of a timeout too early, and a busy entry is told at most sixteen times a timeout.
+/// So a peer's copy ends at most an eighth of a timeout too early, and a busy entry is told at most sixteen
+/// times a timeout.
 const PART_BITS: u32 = 3;
 
 /// No slot: the end of the list.
@@ -175,7 +176,8 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
         }
     }
 
-    /// Notes that an entry is in another state since `now`, in which it lives for `timeout` and queues in `class`.
+    /// Notes that an entry is in another state since `now`, in which it lives for `timeout` and queues in
+    /// `class`.
     pub(super) fn change(&mut self, slot: u32, state: S, class: u8, now: Timestamp, timeout: Duration) {
         let entry = &mut self.slots[slot as usize];
         entry.state = state;
@@ -249,8 +251,8 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
 
     /// Makes room for one entry. Gives what it had to take out for it, or `Err` if nothing may go.
     ///
-    /// What has ended goes first, whatever its class; then, if it ends by `before`, the entry that ends first of the
-    /// lowest class under `limit`.
+    /// What has ended goes first, whatever its class; then, if it ends by `before`, the entry that ends first
+    /// of the lowest class under `limit`.
     pub(super) fn make_room(
         &mut self,
         now: Timestamp,
@@ -262,12 +264,15 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
         }
         let mut victim = None;
         for class in 0..C as u8 {
-            let Some(slot) = self.first(class) else { continue };
+            let wanted = victim.is_none() && class < limit;
+            // Nothing ends before it is due: what is not due has not ended.
+            let due = self.queues.first(class).is_some_and(|(_, due)| due <= now);
+            let Some(slot) = (wanted || due).then(|| self.first(class)).flatten() else { continue };
             if !self.entry(slot).is_live(now) {
                 self.counters.expired += 1;
                 return Ok(Some(self.remove(slot)));
             }
-            if victim.is_none() && class < limit {
+            if wanted {
                 victim = Some(slot);
             }
         }
@@ -283,7 +288,8 @@ impl<K, S, V, const C: usize> Shard<K, S, V, C> {
         }
     }
 
-    /// The entry of `class` that ends first: exactly, unless more than [`LOOK_AT`] were refreshed since they queued.
+    /// The entry of `class` that ends first: exactly, unless more than [`LOOK_AT`] were refreshed since they
+    /// queued.
     fn first(&mut self, class: u8) -> Option<u32> {
         let mut best: Option<(Timestamp, u32)> = None;
         for _ in 0..LOOK_AT {
@@ -416,5 +422,89 @@ mod tests {
         assert_eq!(size_of::<Entry<Flow, State, u64>>(), 64);
         assert_eq!(size_of::<Option<Entry<Flow, State, u64>>>(), 64);
         assert_eq!(size_of::<Link>(), 32);
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// `n` entries, all of one class, each a nanosecond younger than the one before.
+    fn full(n: u32) -> Shard<u32, (), (), 1> {
+        let mut shard = Shard::new(n as usize);
+        for key in 0..n {
+            let used = Timestamp::from_nanos(key.into());
+            let life = Life { used, expires: used + MINUTE, class: 0 };
+            shard.insert(key.into(), key, (), (), life, Origin::Here);
+        }
+        shard
+    }
+
+    fn refresh(shard: &mut Shard<u32, (), (), 1>, keys: core::ops::Range<u32>, now: Timestamp) {
+        for key in keys {
+            let slot = shard.find(key.into(), |known| *known == key).unwrap();
+            shard.refresh(slot, now, MINUTE);
+        }
+    }
+
+    #[test]
+    fn eviction_is_exact_up_to_a_bound_and_then_takes_an_old_one() {
+        let later = Timestamp::from_secs(30);
+        let evicted = |refreshed: u32| {
+            let mut shard = full(1000);
+            refresh(&mut shard, 0..refreshed, later);
+            shard.make_room(later, 1, Timestamp::MAX).unwrap().unwrap().key
+        };
+        for refreshed in [0, 1, 10, LOOK_AT as u32 - 1] {
+            assert_eq!(evicted(refreshed), refreshed);
+        }
+        // Beyond the bound it is one of those it has looked at; the next evictions go on where it stopped.
+        assert!(evicted(500) < LOOK_AT as u32);
+        let mut shard = full(1000);
+        refresh(&mut shard, 0..500, later);
+        let keys: Vec<u32> = core::iter::from_fn(|| {
+            let gone = shard.make_room(later, 1, Timestamp::MAX).unwrap()?.key;
+            let life = Life { used: later, expires: later + MINUTE, class: 0 };
+            shard.insert((2000 + gone).into(), 2000 + gone, (), (), life, Origin::Here);
+            Some(gone)
+        })
+        .take(50)
+        .collect();
+        assert_eq!(keys.iter().filter(|key| **key < 500).count(), 500 / LOOK_AT, "{keys:?}");
+        assert!(keys[500 / LOOK_AT..].iter().copied().eq(500..550 - (500 / LOOK_AT) as u32), "{keys:?}");
+    }
+
+    #[test]
+    fn what_ends_sooner_than_it_was_queued_for_is_swept_in_time() {
+        let mut shard = Shard::<u32, (), (), 1>::new(1);
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::from_secs(100), class: 0 };
+        shard.insert(1, 1, (), (), life, Origin::Peer);
+        refresh(&mut shard, 1..2, Timestamp::from_secs(10));
+        assert!(matches!(shard.sweep(Timestamp::from_nanos(69_999_999_999)), Step::Idle));
+        assert!(matches!(shard.sweep(Timestamp::from_secs(70)), Step::Removed(_)));
+    }
+
+    #[test]
+    fn a_busy_entry_is_news_eight_to_sixteen_times_a_timeout() {
+        let mut shard = full(1);
+        let mut mark = shard.mark(true);
+        let mut told = 0;
+        for second in 1..=600 {
+            refresh(&mut shard, 0..1, Timestamp::from_secs(second));
+            told += shard.changes(&mut mark, 10, |_| {});
+        }
+        assert!((80..=160).contains(&told), "{told} times in ten timeouts");
+    }
+
+    #[test]
+    fn a_mark_survives_what_happens_to_its_entry() {
+        let mut shard = full(10);
+        let mut mark = shard.mark(false);
+        let mut read = Vec::new();
+        shard.changes(&mut mark, 4, |entry| read.push(entry.key));
+        // The entry at the mark goes, another takes its slot, and one that was read changes again.
+        shard.remove(shard.find(3, |key| *key == 3).unwrap());
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::MAX, class: 0 };
+        shard.insert(77, 77, (), (), life, Origin::Here);
+        refresh(&mut shard, 1..2, Timestamp::from_secs(59));
+        while shard.changes(&mut mark, 3, |entry| read.push(entry.key)) > 0 {}
+        assert_eq!(read, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77, 1]);
     }
 }

@@ -1,8 +1,8 @@
 //! Shards for threads: what the stick table and the connection table have in common.
 //!
-//! A keyed hash picks the shard; each shard has a lock and a cache line of its own. A lock is held for one entry's
-//! work (some tens of nanoseconds), never while the caller's code runs, except where a method says so. Two threads
-//! meet only when their keys fall into the same shard at the same moment.
+//! A keyed hash picks the shard; each shard has a lock and a cache line of its own. A lock is held for one
+//! entry's work (some tens of nanoseconds), never while the caller's code runs, except where a method says
+//! so. Two threads meet only when their keys fall into the same shard at the same moment.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -83,26 +83,26 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
         budget: usize,
         mut gone: impl FnMut(Entry<K, S, V>),
     ) -> Swept {
-        let mut swept = Swept { removed: 0, more: false };
+        let mut swept = Swept { removed: 0, more: budget == 0 };
         let mut left = budget;
         let start = self.next.load(Ordering::Relaxed);
         for turn in 0..self.shards.len() {
             let at = (start + turn) & (self.shards.len() - 1);
-            loop {
-                if left == 0 {
-                    self.next.store(at, Ordering::Relaxed);
-                    swept.more = true;
-                    return swept;
-                }
+            while left > 0 {
                 let step = self.shards[at].lock().sweep(now);
                 match step {
                     Step::Idle => break,
-                    Step::Requeued => left -= 1,
+                    Step::Requeued => {}
                     Step::Removed(entry) => {
-                        left -= 1;
                         swept.removed += 1;
                         gone(entry);
                     }
+                }
+                left -= 1;
+                if left == 0 {
+                    // The next sweep begins with another shard, so that a busy one does not keep it to itself.
+                    self.next.store(at + 1, Ordering::Relaxed);
+                    swept.more = true;
                 }
             }
         }
@@ -143,8 +143,8 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
         Cursor { marks: self.shards().map(|shard| shard.mark(at_end)).collect(), next: 0 }
     }
 
-    /// Looks at up to `max` changed entries and reads those that the cursor's owner has to hear of. Gives the number it
-    /// looked at. `read` runs while the shard is locked.
+    /// Looks at up to `max` changed entries and reads those that the cursor's owner has to hear of. Gives the
+    /// number it looked at. `read` runs while the shard is locked.
     pub(super) fn changes(
         &self,
         cursor: &mut Cursor,
@@ -152,27 +152,138 @@ impl<K, S, V, const C: usize> Sharded<K, S, V, C> {
         mut read: impl FnMut(&Entry<K, S, V>),
     ) -> usize {
         let mut left = max;
-        for (at, mark) in cursor.marks.iter_mut().enumerate().skip(cursor.next) {
-            let Some(shard) = self.shards.get(at) else { break };
-            left -= shard.lock().changes(mark, left, &mut read);
+        let start = cursor.next;
+        for turn in 0..self.shards.len() {
+            let at = (start + turn) & (self.shards.len() - 1);
+            let Some(mark) = cursor.marks.get_mut(at) else { break };
+            left -= self.shards[at].lock().changes(mark, left, &mut read);
             if left == 0 {
-                // This shard may have more: the next call begins with it.
-                cursor.next = at;
-                return max;
+                // The next call begins with another shard, so that a busy one does not keep it to itself.
+                cursor.next = at + 1;
+                break;
             }
         }
-        cursor.next = 0;
         max - left
     }
 }
 
 /// How far a peer has been told of a table's changes.
 ///
-/// Made by a table, and of use with that table alone. Each peer has a cursor of its own; a peer that connects anew
-/// gets a new one, since nobody knows what it has kept.
+/// Made by a table, and of use with that table alone. Each peer has a cursor of its own; a peer that connects
+/// anew gets a new one, since nobody knows what it has kept.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     marks: Box<[Mark]>,
     /// The shard at which reading goes on.
     next: usize,
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::super::shard::{Life, Origin};
+    use super::*;
+
+    fn table(capacity: usize, shards: usize) -> Sharded<u32, (), (), 1> {
+        Sharded::new(capacity, shards, Seed::new(1, 2))
+    }
+
+    #[test]
+    fn shards_hold_the_capacity_between_them() {
+        for (capacity, shards, expected) in [
+            (0, 64, 1),
+            (1, 64, 1),
+            (511, 64, 1),
+            (512, 64, 2),
+            (1000, 1, 1),
+            (100_003, 64, 64),
+            (100_003, 5, 8),
+            (100_003, 0, 1),
+            (16_383, 64, 32),
+        ] {
+            let table = table(capacity, shards);
+            assert_eq!(table.capacity(), capacity);
+            assert_eq!(table.shards.len(), expected, "{capacity} over {shards}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_key_and_each_seed_has_its_own_hash() {
+        let hashes = [
+            table(1, 1).hash(0, b"abcd"),
+            table(1, 1).hash(1, b"abcd"),
+            Sharded::<u32, (), (), 1>::new(1, 1, Seed::new(2, 2)).hash(0, b"abcd"),
+            Sharded::<u32, (), (), 1>::new(1, 1, Seed::new(1, 99)).hash(0, b"abcd"),
+        ];
+        for (i, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[i + 1..].contains(hash), "{hashes:x?}");
+        }
+    }
+
+    #[test]
+    fn small_sweeps_come_round_to_every_shard() {
+        let table = table(20_000, 16);
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::from_nanos(5), class: 0 };
+        for key in 0..10_000u32 {
+            let hash = table.hash(0, &key.to_be_bytes());
+            table.shard(hash).insert(hash, key, (), (), life, Origin::Here);
+        }
+        assert_eq!(table.expire(Timestamp::from_nanos(4), 7, drop), Swept { removed: 0, more: false });
+        let mut left = 10_000;
+        while left > 0 {
+            let swept = table.expire(Timestamp::from_nanos(5), 7, drop);
+            left -= swept.removed;
+            assert_eq!(swept, Swept { removed: 7.min(swept.removed), more: swept.removed == 7 });
+            assert_eq!(table.len(), left);
+        }
+    }
+
+    /// Fills two shards with ten entries each; the entries of each shard.
+    fn two_shards() -> (Sharded<u32, (), (), 1>, [Vec<u32>; 2]) {
+        let table = table(1024, 2);
+        let life = Life { used: Timestamp::ZERO, expires: Timestamp::from_nanos(5), class: 0 };
+        let mut keys = [Vec::new(), Vec::new()];
+        for key in 0u32.. {
+            let hash = table.hash(0, &key.to_be_bytes());
+            let keys = &mut keys[(hash >> 40) as usize & 1];
+            if keys.len() < 10 {
+                keys.push(key);
+                table.shard(hash).insert(hash, key, (), (), life, Origin::Here);
+            }
+            if table.len() == 20 {
+                break;
+            }
+        }
+        (table, keys)
+    }
+
+    #[test]
+    fn a_busy_shard_does_not_keep_a_sweep_to_itself() {
+        let (table, _) = two_shards();
+        for swept in 1..=5 {
+            table.expire(Timestamp::from_nanos(5), 2, drop);
+            table.expire(Timestamp::from_nanos(5), 2, drop);
+            assert!(table.shards().all(|shard| shard.len() == 10 - 2 * swept));
+        }
+    }
+
+    #[test]
+    fn a_busy_shard_does_not_keep_a_cursor_to_itself() {
+        let (table, keys) = two_shards();
+        let mut cursor = table.cursor(false);
+        let mut read = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(table.changes(&mut cursor, 5, |entry| read.push(entry.key)), 5);
+        }
+        assert_eq!(read, [&keys[0][..5], &keys[1][..5], &keys[0][5..], &keys[1][5..]].concat());
+        // What changes behind the cursor's place is not taken for the end.
+        let hash = table.hash(0, &keys[0][3].to_be_bytes());
+        let mut shard = table.shard(hash);
+        let slot = shard.find(hash, |key| *key == keys[0][3]).unwrap();
+        shard.change(slot, (), 0, Timestamp::from_nanos(1), core::time::Duration::from_nanos(9));
+        drop(shard);
+        assert_eq!(table.changes(&mut cursor, 5, |entry| read.push(entry.key)), 1);
+        assert_eq!(read[20..], [keys[0][3]]);
+        assert_eq!(table.changes(&mut cursor, 5, |_| ()), 0);
+    }
 }

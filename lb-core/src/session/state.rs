@@ -105,9 +105,10 @@ pub enum SctpState {
 impl SctpState {
     /// The state after a packet with this chunk.
     ///
-    /// The server's COOKIE ACK establishes an association, since only the server can tell a good cookie
-    /// ([RFC 9260, section 5.1](https://www.rfc-editor.org/rfc/rfc9260#section-5.1)); when the server is not seen, the
-    /// client's COOKIE ECHO has to do. An INIT in an established association is a restart, which keeps it established.
+    /// The server's COOKIE ACK establishes an association, since only the server can tell a good cookie ([RFC
+    /// 9260, section 5.1](https://www.rfc-editor.org/rfc/rfc9260#section-5.1)); when the server is not seen,
+    /// the client's COOKIE ECHO has to do. An INIT in an established association is a restart, which keeps it
+    /// established.
     #[must_use]
     pub fn next(self, from: Side, chunk: SctpChunk, view: View) -> Self {
         match (self, chunk) {
@@ -171,14 +172,15 @@ impl State {
         }
     }
 
-    /// Whether the connection counts as active: established. All others are inactive, UDP and ICMP always: IPVS's rule,
-    /// which its schedulers' loads (`wlc`: active × 256 + inactive) build on.
+    /// Whether the connection counts as active: established. All others are inactive, UDP and ICMP always:
+    /// IPVS's rule, which its schedulers' loads (`wlc`: active × 256 + inactive) build on.
     #[must_use]
     pub const fn is_active(self) -> bool {
         matches!(self, State::Tcp(TcpState::Established) | State::Sctp(SctpState::Established))
     }
 
-    /// Whether the connection is still being opened: the client has yet to prove that it is where it says it is.
+    /// Whether the connection is still being opened: the client has yet to prove that it is where it says it
+    /// is.
     #[must_use]
     pub const fn is_embryonic(self) -> bool {
         matches!(
@@ -192,7 +194,8 @@ impl State {
 
 /// How long a connection stays in each state without a packet.
 ///
-/// The default is IPVS's. `ipvsadm --set 900 120 300` is `established`, `fin_wait` and `udp`. Set what you need:
+/// The default is IPVS's. `ipvsadm --set 900 120 300` is `established`, `fin_wait` and `udp`. Set what you
+/// need:
 ///
 /// ```
 /// use core::time::Duration;

@@ -29,8 +29,8 @@ pub struct StickConfig {
 }
 
 impl StickConfig {
-    /// A table of at most `capacity` entries (HAProxy's `size`), each of which ends when it has not been used for
-    /// `idle` (HAProxy's `expire`). [`Duration::MAX`] means that entries end only by eviction.
+    /// A table of at most `capacity` entries (HAProxy's `size`), each of which ends when it has not been used
+    /// for `idle` (HAProxy's `expire`). [`Duration::MAX`] means that entries end only by eviction.
     #[must_use]
     pub const fn new(capacity: usize, idle: Duration) -> Self {
         Self { capacity, idle, purge: true, longest_key: 256, shards: 64 }
@@ -50,8 +50,8 @@ impl StickConfig {
         self
     }
 
-    /// How many shards to spread the entries over, rounded up to a power of two; default 64. A small table takes
-    /// fewer by itself, so that each has room for at least 256 entries.
+    /// How many shards to spread the entries over, rounded up to a power of two; default 64. A small table
+    /// takes fewer by itself, so that each has room for at least 256 entries.
     #[must_use]
     pub const fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
@@ -120,8 +120,8 @@ pub struct StickEntry<V> {
 }
 
 impl<V> StickEntry<V> {
-    /// The same entry with another value, or `None` if `f` knows none: a peer sends a server's name, this process
-    /// keeps its identifier.
+    /// The same entry with another value, or `None` if `f` knows none: a peer sends a server's name, this
+    /// process keeps its identifier.
     pub fn try_map<W>(self, f: impl FnOnce(V) -> Option<W>) -> Option<StickEntry<W>> {
         let Self { key, value, remaining, idle } = self;
         Some(StickEntry { key, value: f(value)?, remaining, idle })
@@ -130,9 +130,10 @@ impl<V> StickEntry<V> {
 
 /// Key → value, for as long as the key keeps coming.
 ///
-/// Every use of an entry prolongs it by the idle time. A full table evicts the entry that ends first, which is the one
-/// least recently used, or refuses the new one ([`StickConfig::nopurge`]). Both, as counters and the idle time, are
-/// those of [HAProxy's stick tables](https://docs.haproxy.org/2.6/configuration.html#4-stick-table).
+/// Every use of an entry prolongs it by the idle time. A full table evicts the entry that ends first, which
+/// is the one least recently used, or refuses the new one ([`StickConfig::nopurge`]). Both, as counters and
+/// the idle time, are those of [HAProxy's stick
+/// tables](https://docs.haproxy.org/2.6/configuration.html#4-stick-table).
 ///
 /// Shared by reference between threads; see the [module](super) for locks, memory and order.
 ///
@@ -210,8 +211,8 @@ impl<V: Clone> StickTable<V> {
 
     /// The value of a key, or else the one that `choose` gives, which the key has from now on.
     ///
-    /// `choose` runs without a lock. When two threads bring the same new key at once both may choose; both get the
-    /// value of the first.
+    /// `choose` runs without a lock. When two threads bring the same new key at once both may choose; both
+    /// get the value of the first.
     pub fn get_or_insert_with(&self, key: Key<'_>, now: Timestamp, choose: impl FnOnce() -> V) -> Stuck<V> {
         let chosen = self.get_or_try_insert_with(key, now, || Ok::<V, core::convert::Infallible>(choose()));
         match chosen {
@@ -283,8 +284,8 @@ impl<V: Clone> StickTable<V> {
 
     /// Takes out entries that have ended by `now`, with at most `budget` steps of work; the next call goes on.
     ///
-    /// A step is an entry that is taken out, or one that has been used since it was queued and is queued anew. An
-    /// entry that has ended is never given out, swept or not: sweeping frees its room.
+    /// A step is an entry that is taken out, or one that has been used since it was queued and is queued
+    /// anew. An entry that has ended is never given out, swept or not: sweeping frees its room.
     pub fn expire(&self, now: Timestamp, budget: usize) -> Swept {
         self.shards.expire(now, budget, drop)
     }
@@ -308,8 +309,8 @@ impl<V: Clone> StickTable<V> {
 
     /// How many entries the table can hold.
     ///
-    /// Each shard has its even part of them. The hash spreads keys as chance does, so a table of many shards begins to
-    /// evict when it is nearly full, a few percent before.
+    /// Each shard has its even part of them. The hash spreads keys as chance does, so a table of many shards
+    /// begins to evict when it is nearly full, a few percent before.
     pub fn capacity(&self) -> usize {
         self.shards.capacity()
     }
@@ -331,13 +332,14 @@ impl<V: Clone> StickTable<V> {
 
     /// The next entries that a peer has to hear of, at most `max`; none when it has heard of all.
     ///
-    /// Entries come in the order of their last change, shard by shard, each as it is now. New entries and new values
-    /// are changes; a use is one when the last was long ago,
-    /// so that what a peer knows is never more than an eighth of the idle time behind. What was
-    /// learned from a peer is told to those alone whose cursor is older, and what was removed is not told.
+    /// Entries come in the order of their last change, shard by shard, each as it is now. New entries and new
+    /// values are changes; a use is one when the last was long ago, so that what a peer knows is never more
+    /// than an eighth of the idle time behind. What was learned from a peer is told to those alone whose
+    /// cursor is older, and what was removed is not told.
     pub fn changes(&self, cursor: &mut Cursor, now: Timestamp, max: usize) -> Vec<StickEntry<V>> {
         let mut changed = Vec::new();
-        // What has ended, or came from a peer, is passed over; an empty answer has to mean the end all the same.
+        // What has ended, or came from a peer, is passed over; an empty answer has to mean the end all the
+        // same.
         while self.shards.changes(cursor, max, |entry| changed.extend(plain(entry, now))) > 0
             && changed.is_empty()
         {}
@@ -370,8 +372,8 @@ impl<V: Clone> StickTable<V> {
         Life { used: now, expires: now + self.config.idle, class: 0 }
     }
 
-    /// Stores an entry, unless the key has one that has not ended: that one is kept if it is not to be replaced, or if it
-    /// is as recent as a peer's.
+    /// Stores an entry, unless the key has one that has not ended: that one is kept if it is not to be
+    /// replaced, or if it is as recent as a peer's.
     fn store(
         &self,
         key: Key<'_>,
@@ -424,4 +426,77 @@ fn plain<V: Clone>(entry: &Entry<KeyBuf, (), V>, now: Timestamp) -> Option<Stick
         remaining: entry.expires.saturating_since(now),
         idle: now.saturating_since(entry.used),
     })
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    const SEED: Seed = Seed::new(1, 2);
+
+    #[test]
+    fn what_cannot_be_stored_says_what_to_do_and_serves_once() {
+        let table =
+            StickTable::with_seed(StickConfig::new(1, Duration::from_secs(9)).nopurge().longest_key(3), SEED);
+        let now = Timestamp::ZERO;
+        assert_eq!(table.insert(Key::Bytes(b"abc"), 1, now), Ok(None));
+        let full = StickError::Full { capacity: 1 };
+        let long = StickError::KeyTooLong { len: 4, max: 3 };
+        assert_eq!(table.insert(Key::Bytes(b"x"), 2, now), Err(full));
+        assert_eq!(table.get_or_insert_with(Key::Bytes(b"x"), now, || 3), Stuck::Unstored(3, full));
+        assert_eq!(table.get_or_insert_with(Key::Bytes(b"abcd"), now, || 4), Stuck::Unstored(4, long));
+        assert_eq!(table.lookup(Key::Bytes(b"abc"), now), Some(1));
+        assert!(full.to_string().contains("1 entries") && full.to_string().contains("raise its size"));
+        assert!(long.to_string().contains("4 bytes") && long.to_string().contains("raise longest_key"));
+        let counters = table.counters();
+        assert_eq!((counters.inserted, counters.refused, counters.evicted), (1, 2, 0));
+        // What has ended makes room even so.
+        assert_eq!(table.insert(Key::Bytes(b"x"), 5, Timestamp::from_secs(9)), Ok(None));
+        assert_eq!(table.counters().expired, 1);
+    }
+
+    #[test]
+    fn a_choice_that_fails_leaves_nothing() {
+        let table = StickTable::<u8>::with_seed(StickConfig::new(9, Duration::from_secs(9)), SEED);
+        let key = Key::Cookie(b"a");
+        assert_eq!(table.get_or_try_insert_with(key, Timestamp::ZERO, || Err("no server")), Err("no server"));
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn without_an_end_the_least_recently_used_goes() {
+        let table = StickTable::with_seed(StickConfig::new(2, Duration::MAX), SEED);
+        let at = Timestamp::from_secs;
+        table.insert(Key::Bytes(b"a"), 1, at(1)).unwrap();
+        table.insert(Key::Bytes(b"b"), 2, at(2)).unwrap();
+        assert_eq!(table.lookup(Key::Bytes(b"a"), at(3)), Some(1));
+        table.insert(Key::Bytes(b"c"), 3, at(1_000_000_000)).unwrap();
+        let left = [b"a", b"b", b"c"].map(|key| table.peek(Key::Bytes(key), at(1_000_000_000)));
+        assert_eq!(left, [Some(1), None, Some(3)]);
+    }
+
+    #[test]
+    fn moments_that_cross_keep_the_later() {
+        let table = StickTable::with_seed(StickConfig::new(9, Duration::from_secs(10)), SEED);
+        let (key, at) = (Key::Bytes(b"a"), Timestamp::from_secs);
+        table.insert(key, 1, at(20)).unwrap();
+        assert_eq!(table.lookup(key, at(12)), Some(1));
+        assert_eq!(table.peek(key, at(29)), Some(1));
+    }
+
+    #[test]
+    fn clearing_empties_and_the_table_goes_on() {
+        let table = StickTable::with_seed(StickConfig::new(1000, Duration::from_secs(10)), SEED);
+        let mut cursor = table.cursor();
+        for round in 0..3 {
+            for key in 0..100u8 {
+                table.insert(Key::Bytes(&[key]), round, Timestamp::ZERO).unwrap();
+            }
+            assert_eq!(table.changes(&mut cursor, Timestamp::ZERO, 1000).len(), 100);
+            assert_eq!((table.clear(), table.len()), (100, 0));
+            assert!(table.changes(&mut cursor, Timestamp::ZERO, 1000).is_empty());
+        }
+    }
 }

@@ -1,16 +1,18 @@
 //! TCP's states as a director sees them go by.
 //!
-//! The state is the *server's* ([RFC 9293, section 3.3.2](https://www.rfc-editor.org/rfc/rfc9293#section-3.3.2)), as far
-//! as the packets tell: a SYN from the client makes it SYN-RECEIVED, a FIN from the client CLOSE-WAIT. Two refinements
-//! and three liberties are a director's:
-//! * SYN-RECEIVED is split: once the server's SYN+ACK went by the state is [`TcpState::SynAck`], and only then can a
-//!   client's ACK complete the handshake. So a flood of bare ACKs makes no established connection.
+//! The state is the *server's* ([RFC 9293, section
+//! 3.3.2](https://www.rfc-editor.org/rfc/rfc9293#section-3.3.2)), as far as the packets tell: a SYN from the
+//! client makes it SYN-RECEIVED, a FIN from the client CLOSE-WAIT. Two refinements and three liberties are a
+//! director's:
+//! * SYN-RECEIVED is split: once the server's SYN+ACK went by the state is [`TcpState::SynAck`], and only
+//!   then can a client's ACK complete the handshake. So a flood of bare ACKs makes no established connection.
 //! * FIN-WAIT-1, FIN-WAIT-2 and CLOSING are one [`TcpState::FinWait`]: they differ in who acknowledged what.
-//! * Sequence numbers are not followed. A forged RST ends an entry early here though the server ignores it; the entry
-//!   then stays [`TcpState::Close`] for as long as packets keep coming, so the connection keeps its server.
+//! * Sequence numbers are not followed. A forged RST ends an entry early here though the server ignores it;
+//!   the entry then stays [`TcpState::Close`] for as long as packets keep coming, so the connection keeps its
+//!   server.
 //! * A packet of a connection whose start nobody saw (a director that has just taken over) adopts it.
-//! * With direct routing the server's half is invisible ([`View::ClientOnly`]): the client's ACK completes a handshake,
-//!   and after the client's FIN the entry waits as long as the server may still take to finish.
+//! * With direct routing the server's half is invisible ([`View::ClientOnly`]): the client's ACK completes a
+//!   handshake, and after the client's FIN the entry waits as long as the server may still take to finish.
 
 use super::state::{Side, View};
 
@@ -49,8 +51,8 @@ pub enum TcpState {
     SynSent,
     /// The client's SYN went by; no answer yet.
     SynRecv,
-    /// The server has finished, the client has not (FIN-WAIT-1, FIN-WAIT-2, CLOSING); when only the client is seen: the
-    /// client has finished.
+    /// The server has finished, the client has not (FIN-WAIT-1, FIN-WAIT-2, CLOSING); when only the client is
+    /// seen: the client has finished.
     FinWait,
     /// Both have finished, the server first.
     TimeWait,
@@ -84,8 +86,8 @@ impl TcpState {
 
     /// The state after a packet with these flags from that side.
     ///
-    /// What no sound stack sends (SYN with FIN, no flag at all) and what does not fit the state changes nothing, as the
-    /// RFC has the receiver drop it.
+    /// What no sound stack sends (SYN with FIN, no flag at all) and what does not fit the state changes
+    /// nothing, as the RFC has the receiver drop it.
     ///
     /// ```
     /// use lb_core::session::{Side, TcpFlags, TcpState, View};

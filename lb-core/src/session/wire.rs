@@ -23,11 +23,12 @@
 //! | client, service | 6 or 18 each | address and port, network order |
 //! | value, remaining, idle | as above | |
 //!
-//! A *number* is unsigned, seven bits a byte, low bits first, the high bit set on all bytes but the last (LEB128), in the
-//! shortest form. So each list of entries has exactly one encoding.
+//! A *number* is unsigned, seven bits a byte, low bits first, the high bit set on all bytes but the last
+//! (LEB128), in the shortest form. So each list of entries has exactly one encoding.
 //!
-//! Any bytes either decode or give a [`WireError`] that says where and why; nothing panics. What a decoder allocates is at
-//! most a constant times the input: a count that the input cannot hold is an error before anything is allocated.
+//! Any bytes either decode or give a [`WireError`] that says where and why; nothing panics. What a decoder
+//! allocates is at most a constant times the input: a count that the input cannot hold is an error before
+//! anything is allocated.
 //!
 //! ```
 //! # #[cfg(feature = "std")] {
@@ -139,8 +140,8 @@ pub enum Cause {
 
 /// A table's value on the wire.
 ///
-/// Send what means the same on both machines, such as a server's name; [`StickEntry::try_map`] turns it into what the table
-/// holds.
+/// Send what means the same on both machines, such as a server's name; [`StickEntry::try_map`] turns it into
+/// what the table holds.
 pub trait Value: Sized {
     /// Appends the value's bytes.
     fn encode(&self, out: &mut Vec<u8>);

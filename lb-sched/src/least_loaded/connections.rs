@@ -133,6 +133,11 @@ impl Scheduler for LeastConnections {
     }
 
     #[inline]
+    fn reads_load(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn wants_feedback(&self) -> bool {
         true
     }

@@ -23,6 +23,8 @@ use crate::scheduler::Scheduler;
 pub struct PowerOfTwo {
     random: Random,
     alias: Alias,
+    /// Each thread goes by the requests of its own lane.
+    striped: bool,
     /// What is compared, by column of the alias table: close together, as two of them are read at random.
     candidates: Box<[Candidate]>,
 }
@@ -37,7 +39,17 @@ struct Candidate {
 impl PowerOfTwo {
     /// With a seed: one thread alone gets the same choices each time.
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), alias: Alias::default(), candidates: Box::default() }
+        Self::with(seed, false)
+    }
+
+    /// The same where threads that meet go by the requests that each of them sends itself, as if each were a balancer
+    /// of its own: then they share nothing.
+    pub fn striped(seed: u64) -> Self {
+        Self::with(seed, true)
+    }
+
+    fn with(seed: u64, striped: bool) -> Self {
+        Self { random: Random::new(seed), alias: Alias::default(), striped, candidates: Box::default() }
     }
 
     /// Two columns: different ones of an even set (unless it has only one), else drawn by weight.
@@ -65,15 +77,16 @@ impl Scheduler for PowerOfTwo {
             position: position as u32,
         };
         let candidates = alias.positions().map(candidate).collect();
-        Self { random: self.random.handed_on(), alias, candidates }
+        Self { random: self.random.handed_on(), alias, striped: self.striped, candidates }
     }
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let (first, second) = self.pair()?;
         let (first, second) = (self.candidates.get(first)?, self.candidates.get(second)?);
+        let active = |load: &Load| if self.striped { load.active_here() } else { load.active() };
         let load =
-            |one: &Candidate, other: &Candidate| u64::from(one.load.active()) * u64::from(other.weight);
+            |one: &Candidate, other: &Candidate| u64::from(active(&one.load)) * u64::from(other.weight);
         let (better, worse) =
             if load(second, first) < load(first, second) { (second, first) } else { (first, second) };
         if request.admits(set, better.position as usize) {
@@ -83,6 +96,11 @@ impl Scheduler for PowerOfTwo {
         } else {
             draw_admitted(&self.alias, &self.random, set, request)
         }
+    }
+
+    #[inline]
+    fn reads_load(&self) -> bool {
+        !self.striped
     }
 }
 

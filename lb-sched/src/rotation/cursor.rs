@@ -3,9 +3,8 @@
 use alloc::boxed::Box;
 
 use crossbeam_utils::CachePadded;
+use lb_core::lane;
 use lb_core::sync::atomic::{AtomicU64, Ordering};
-
-use crate::stripe::{self, STRIPES};
 
 /// A counter that goes round. Shared, it gives every turn to exactly one of all threads; striped, threads that meet
 /// go round on counters of their own, spread over the circle.
@@ -26,7 +25,7 @@ impl Default for Cursor {
 impl Cursor {
     /// A cursor whose next turn is `turn`, in a circle of `len`.
     pub(crate) fn starting_at(turn: usize, len: usize, striped: bool) -> Self {
-        let stripes = if striped { STRIPES } else { 1 };
+        let stripes = if striped { lane::count().max(2) } else { 1 };
         let turns = (0..stripes).map(|stripe| {
             let start = (turn + stripe * len / stripes).checked_rem(len).unwrap_or(0);
             CachePadded::new(AtomicU64::new((start + 2 * len) as u64))
@@ -51,11 +50,11 @@ impl Cursor {
 
     #[inline]
     fn next_striped(&self) -> u64 {
-        let mine = &self.turns[stripe::mine() % self.turns.len()];
+        let mine = &self.turns[lane::mine() % self.turns.len()];
         let turn = mine.load(Ordering::Relaxed);
         match mine.compare_exchange(turn, turn + 1, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(turn) => turn,
-            Err(_) => self.turns[stripe::move_on() % self.turns.len()].fetch_add(1, Ordering::Relaxed),
+            Err(_) => self.turns[lane::move_on() % self.turns.len()].fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -64,7 +63,7 @@ impl Cursor {
     #[cold]
     fn wrap(&self, turn: u64, len: usize) -> Option<usize> {
         let wrapped = turn.checked_rem(len as u64)?;
-        let mine = &self.turns[stripe::mine() % self.turns.len()];
+        let mine = &self.turns[lane::mine() % self.turns.len()];
         let _ = mine.compare_exchange(turn + 1, wrapped + 1, Ordering::Relaxed, Ordering::Relaxed);
         Some(wrapped as usize)
     }

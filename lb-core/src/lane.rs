@@ -1,0 +1,98 @@
+//! Which of several copies of a shared thing a thread uses, so that threads do not pass cache lines to and fro.
+//!
+//! All threads begin on the first lane, so that a thread alone sees one sequence of random numbers and turns, whichever
+//! thread it is. A thread that finds itself in another's way moves to a lane of its own and stays there: the idea of
+//! Java's `Striped64` (Doug Lea), with moving only on contention.
+
+/// The lane on which all threads begin, and which they share where one counter must be exact.
+pub const SHARED: usize = 0;
+
+/// More lanes than this are never used, so that reading all of them stays cheap.
+pub const MOST: usize = 16;
+
+#[cfg(all(feature = "std", not(loom)))]
+mod imp {
+    use core::cell::Cell;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::OnceLock;
+
+    std::thread_local! {
+        static MINE: Cell<usize> = const { Cell::new(super::SHARED) };
+    }
+
+    /// How many lanes have been handed out so far.
+    static USED: AtomicUsize = AtomicUsize::new(1);
+
+    /// How many lanes there are: one for each processor that the program may use, up to [`MOST`](super::MOST).
+    pub fn count() -> usize {
+        static COUNT: OnceLock<usize> = OnceLock::new();
+        *COUNT.get_or_init(|| {
+            std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(super::MOST))
+        })
+    }
+
+    /// How many lanes any thread may have used so far.
+    #[inline]
+    pub fn used() -> usize {
+        USED.load(Ordering::Relaxed)
+    }
+
+    /// The thread's lane, below [`count`].
+    #[inline]
+    pub fn mine() -> usize {
+        MINE.with(Cell::get)
+    }
+
+    /// Moves the thread to a lane of its own, as far as there are any, and says which.
+    #[cold]
+    pub fn move_on() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let lane = NEXT.fetch_add(1, Ordering::Relaxed) % count();
+        USED.fetch_max(lane + 1, Ordering::SeqCst);
+        MINE.with(|mine| mine.set(lane));
+        lane
+    }
+}
+
+#[cfg(not(all(feature = "std", not(loom))))]
+mod imp {
+    /// Without threads' own storage all share one lane.
+    pub fn count() -> usize {
+        1
+    }
+
+    /// One lane is in use.
+    pub fn used() -> usize {
+        1
+    }
+
+    /// The only lane.
+    pub fn mine() -> usize {
+        super::SHARED
+    }
+
+    /// There is no other.
+    pub fn move_on() -> usize {
+        super::SHARED
+    }
+}
+
+pub use imp::{count, mine, move_on, used};
+
+#[cfg(all(test, feature = "std", not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stays_on_the_first_lane_until_it_moves() {
+        std::thread::spawn(|| {
+            assert_eq!(mine(), SHARED);
+            let lane = move_on();
+            assert_eq!(mine(), lane);
+            assert!(lane < count() && lane < used() && used() <= count().max(1));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(std::thread::spawn(mine).join().unwrap(), SHARED);
+    }
+}
