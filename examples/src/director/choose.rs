@@ -1,5 +1,6 @@
 //! Which server works on a request: its session's, else the algorithm's choice, else the first that becomes free.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ pub(crate) async fn choose(
     pinned: Option<BackendId>,
     avoid: &mut Vec<BackendId>,
 ) -> Result<Chosen, Failure> {
-    let frontend = Arc::clone(&exchange.frontend);
+    let frontend = Rc::clone(&exchange.frontend);
     let farm = &frontend.farm;
     let pinned = pinned.filter(|id| !avoid.contains(id));
     // Nobody overtakes those that wait.
@@ -70,7 +71,7 @@ async fn wait(
     avoid: &[BackendId],
 ) -> Result<Chosen, Failure> {
     let started = Instant::now();
-    let frontend = Arc::clone(&exchange.frontend);
+    let frontend = Rc::clone(&exchange.frontend);
     let _queued = Queued::count(&frontend.state.counters.of(exchange.client.worker.id).queued);
     let limit = farm.config.queue_length;
     let timeout = farm.config.timeouts.queue;

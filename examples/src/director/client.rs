@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use crate::site::Frontend;
 use crate::traffic::Traffic;
 use crate::tunnel::Tunnel;
 use crate::watch::{Overdue, Verdict, Wait, Watch};
-use crate::worker::Worker;
+use crate::worker::{Own, Worker};
 
 /// What the parts of one client connection share.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ pub(crate) struct Client {
     pub(crate) upload_broke: Cell<bool>,
     /// A change of protocol that the server agreed to.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
-    frontend: RefCell<Arc<Frontend>>,
+    frontend: RefCell<Own<Frontend>>,
     site_version: Cell<u64>,
     traffic: Traffic,
 }
@@ -61,7 +60,7 @@ impl Client {
     /// A connection that was just accepted.
     pub(crate) fn new(
         worker: Rc<Worker>,
-        frontend: Arc<Frontend>,
+        frontend: Own<Frontend>,
         address: SocketAddr,
         local: SocketAddr,
     ) -> Self {
@@ -83,16 +82,15 @@ impl Client {
     }
 
     /// The frontend as it is configured now; as it was, when a reload has taken it away.
-    pub(crate) fn frontend(&self) -> Arc<Frontend> {
+    pub(crate) fn frontend(&self) -> Own<Frontend> {
         if self.site_version.get() != self.worker.site_version() {
             self.site_version.set(self.worker.site_version());
             let mut own = self.frontend.borrow_mut();
-            let site = self.worker.site();
-            if let Some(now) = site.frontends.iter().find(|now| now.config.name == own.config.name) {
-                *own = Arc::clone(now);
+            if let Some(now) = self.worker.frontend(&own.config.name) {
+                *own = now;
             }
         }
-        Arc::clone(&self.frontend.borrow())
+        Rc::clone(&self.frontend.borrow())
     }
 
     /// Why the present request's body broke off.
@@ -111,9 +109,9 @@ impl Client {
     }
 
     /// A request ended: hands over the bytes counted since the last one.
-    pub(crate) fn end_request(&self, counters: &FrontendCounters) {
+    pub(crate) fn end_request(&self, counters: &FrontendCounters, now: Instant) {
         let wait = if self.mid_head.get() { Wait::Header } else { Wait::Idle };
-        self.watch.wait_for(wait, Instant::now());
+        self.watch.wait_for(wait, now);
         self.hand_over_traffic(counters);
     }
 
@@ -214,14 +212,15 @@ impl<'c> Driver<'c> {
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let worker = Rc::clone(&self.client.worker);
-        let mut closing = pin!(worker.closing.notified());
-        // Registers for the wake-up; from then on the flag says it.
-        closing.as_mut().enable();
-        let mut registered = false;
+        let mut stirred = pin!(worker.stir.notified());
+        let mut seen = None;
         poll_fn(|cx| {
-            if !registered {
-                registered = true;
-                let _ = closing.as_mut().poll(cx);
+            // It needs this task's waker only once for each time that all are woken.
+            if seen != Some(worker.stirred()) {
+                seen = Some(worker.stirred());
+                while stirred.as_mut().poll(cx).is_ready() {
+                    stirred.set(worker.stir.notified());
+                }
             }
             if worker.is_closing() && !self.closing {
                 self.closing = true;

@@ -18,6 +18,7 @@ use crate::pump::{Ending, Pumped};
 use crate::site::{Frontend, Server};
 use crate::upstream::{ConnectError, Upstream};
 use crate::watch::{Overdue, Wait};
+use crate::worker::Own;
 use lb_sched::Lease;
 
 /// A request that is being served.
@@ -26,7 +27,7 @@ pub(crate) struct Exchange {
     /// Whose it is.
     pub(crate) client: Rc<Client>,
     /// Where it came in.
-    pub(crate) frontend: Arc<Frontend>,
+    pub(crate) frontend: Own<Frontend>,
     /// When its header was whole.
     pub(crate) started: Instant,
     /// The server that works on it.
@@ -98,14 +99,15 @@ impl Exchange {
         server.counters.of(self.client.worker.id)
     }
 
-    /// An attempt on the leased server begins.
-    pub(crate) fn attempt_begins(&mut self) {
+    /// An attempt on the leased server begins; gives when.
+    pub(crate) fn attempt_begins(&mut self) -> Instant {
         if self.retries > 0 || self.record.is_some() {
             self.attempt = Instant::now();
         }
         if let Some(lease) = &self.lease {
             self.server_counters(lease).requests.one();
         }
+        self.attempt
     }
 
     /// The attempt got no answer: its lease ends.
@@ -196,7 +198,7 @@ impl Exchange {
         counters.responses.count(status);
         self.status = status;
         self.bytes = failure.sentence().len() as u64;
-        self.settle(Outcome::Cancelled, failure.termination());
+        self.settle(Outcome::Cancelled, failure.termination(), Instant::now());
         failure.response()
     }
 
@@ -221,7 +223,7 @@ impl Exchange {
             self.client.worker.idle.put(lease, upstream, limit, now);
         }
         let outcome = if good { Outcome::Success { latency } } else { Outcome::Failure };
-        self.settle(outcome, *b"--");
+        self.settle(outcome, *b"--", now);
     }
 
     /// The server broke off within its answer.
@@ -229,7 +231,7 @@ impl Exchange {
         if let Some(lease) = &self.lease {
             lease.report(false);
         }
-        self.settle(Outcome::Failure, *b"SD");
+        self.settle(Outcome::Failure, *b"SD", Instant::now());
     }
 
     /// Somebody stalled within the answer.
@@ -240,11 +242,11 @@ impl Exchange {
                 if let Some(lease) = &self.lease {
                     lease.report(false);
                 }
-                self.settle(Outcome::Failure, *b"sD");
+                self.settle(Outcome::Failure, *b"sD", Instant::now());
             }
             _ => {
                 self.counters().timeout(Timeout::Client).one();
-                self.settle(Outcome::Cancelled, *b"cD");
+                self.settle(Outcome::Cancelled, *b"cD", Instant::now());
             }
         }
     }
@@ -288,7 +290,7 @@ impl Exchange {
             Ending::ServerBroke => Outcome::Failure,
             _ => Outcome::Cancelled,
         };
-        self.settle(outcome, pumped.ending.termination());
+        self.settle(outcome, pumped.ending.termination(), Instant::now());
     }
 
     /// The cookie's part in the log line.
@@ -308,13 +310,14 @@ impl Exchange {
     }
 
     /// Ends everything, once.
-    fn settle(&mut self, outcome: Outcome, termination: [u8; 2]) {
+    fn settle(&mut self, outcome: Outcome, termination: [u8; 2], now: Instant) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
         self.note_traffic();
         self.upstream = None;
-        let server = self.lease.as_ref().map(|lease| Arc::clone(lease.backend()));
+        let logged = self.record.is_some();
+        let server = self.lease.as_ref().filter(|_| logged).map(|lease| Arc::clone(lease.backend()));
         if let Some(lease) = self.lease.take() {
             let counters = self.server_counters(&lease);
             match outcome {
@@ -324,14 +327,14 @@ impl Exchange {
             }
             self.end_lease(lease, outcome);
         }
-        self.client.end_request(self.counters());
+        self.client.end_request(self.counters(), now);
         if let Some(record) = self.record.take() {
             let line = crate::log::Line {
                 record: &record,
                 client: &self.client,
                 frontend: &self.frontend,
                 server: server.as_ref().map(|backend| (backend.payload().as_ref(), backend.load().active())),
-                total: self.started.elapsed(),
+                total: now.duration_since(self.started),
                 status: self.status,
                 bytes: self.bytes,
                 termination,
@@ -345,6 +348,9 @@ impl Exchange {
 impl Drop for Exchange {
     /// The client went away, or the connection was given up.
     fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
         let when = if self.status > 0 {
             b'D'
         } else if self.lease.is_some() {
@@ -353,6 +359,6 @@ impl Drop for Exchange {
             b'Q'
         };
         let who = if self.client.watch.overdue() == Some(Overdue::ClientWrite) { b'c' } else { b'C' };
-        self.settle(Outcome::Cancelled, [who, when]);
+        self.settle(Outcome::Cancelled, [who, when], Instant::now());
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use lb_core::health::OnDown;
 
 use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody};
@@ -22,7 +21,6 @@ use crate::headers;
 use crate::persistence::Session;
 use crate::pump::Idle;
 use crate::replay::{self, Replay};
-use crate::site::Server;
 use crate::tunnel::Tunnel;
 use crate::upstream::{self, Upstream};
 use crate::watch::{Overdue, Wait};
@@ -63,7 +61,7 @@ struct Answer {
 async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Answer, Failure> {
     headers::check(&request).map_err(Failure::Improper)?;
     let client = Rc::clone(&exchange.client);
-    let frontend = Arc::clone(&exchange.frontend);
+    let frontend = Rc::clone(&exchange.frontend);
     let farm = &frontend.farm;
     client.watch.set_server_timeout(farm.config.timeouts.server);
     let upgrade = headers::upgrade(request.headers());
@@ -147,19 +145,17 @@ async fn attempt(
     replay: Option<&Replay>,
     fresh_only: bool,
 ) -> Result<Response<Incoming>, Failed> {
-    let Some(server) = exchange.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload())) else {
-        return Err(Failed { why: Failure::NoServer, unsent: Some(request) });
-    };
-    exchange.attempt_begins();
-    let farm = Arc::clone(&exchange.frontend.farm);
-    let shared = farm.config.send_proxy.is_none() && !fresh_only;
-    if let Some(upstream) =
-        shared.then(|| exchange.client.worker.idle.take(&server, replay.is_some())).flatten()
-    {
-        match send(exchange, upstream, request).await {
+    let began = exchange.attempt_begins();
+    let frontend = Rc::clone(&exchange.frontend);
+    let shared = frontend.farm.config.send_proxy.is_none() && !fresh_only;
+    let idle = &exchange.client.worker.idle;
+    let kept =
+        exchange.lease.as_ref().filter(|_| shared).and_then(|lease| idle.take(lease, replay.is_some()));
+    if let Some(upstream) = kept {
+        match send(exchange, upstream, request, began).await {
             Ok(response) => return Ok(response),
             // The server closed the connection while the request was on its way: it says nothing of the server.
-            Err(Failed { why: Failure::Broken, unsent }) => {
+            Err(Failed { why: Failure::Broken, unsent }) if !exchange.server_removed() => {
                 exchange.upstream = None;
                 match unsent.or_else(|| replay.map(Replay::again)) {
                     Some(again) => request = again,
@@ -169,21 +165,24 @@ async fn attempt(
             Err(failed) => return Err(failed),
         }
     }
-    match open(exchange, &server).await {
-        Ok(upstream) => send(exchange, upstream, request).await,
+    match open(exchange).await {
+        Ok(upstream) => send(exchange, upstream, request, Instant::now()).await,
         Err(why) => Err(Failed { why, unsent: Some(request) }),
     }
 }
 
-async fn open(exchange: &mut Exchange, server: &Server) -> Result<Upstream, Failure> {
+async fn open(exchange: &mut Exchange) -> Result<Upstream, Failure> {
+    let Some(server) = exchange.lease.as_ref().map(|lease| Arc::clone(lease.backend().payload())) else {
+        return Err(Failure::NoServer);
+    };
     let started = Instant::now();
     exchange.client.watch.wait_for(Wait::Elsewhere, started);
     let farm = &exchange.frontend.farm;
     let preface = farm.config.send_proxy.map(|version| {
         crate::proxy_protocol::header(version, exchange.client.address, exchange.client.local)
     });
-    let connected = upstream::connect(server, farm.config.timeouts.connect, preface.as_deref()).await;
-    let stream = connected.map_err(|error| exchange.connect_failed(server, &error))?;
+    let connected = upstream::connect(&server, farm.config.timeouts.connect, preface.as_deref()).await;
+    let stream = connected.map_err(|error| exchange.connect_failed(&server, &error))?;
     if let Some(record) = &mut exchange.record {
         record.connect = Some(started.elapsed());
     }
@@ -194,6 +193,7 @@ async fn send(
     exchange: &mut Exchange,
     mut upstream: Upstream,
     request: Request<RequestBody>,
+    now: Instant,
 ) -> Result<Response<Incoming>, Failed> {
     // An idle connection may take a turn of its task until it is ready; a closed one says so.
     if !upstream.sender.is_ready() {
@@ -203,11 +203,9 @@ async fn send(
         }
     }
     let client = Rc::clone(&exchange.client);
-    client.watch.wait_for(Wait::Server, Instant::now());
+    client.watch.wait_for(Wait::Server, now);
     let answer = upstream.sender.try_send_request(request);
     exchange.upstream = Some(upstream);
-    let removable = exchange.frontend.farm.config.on_down == OnDown::Remove;
-    let mut removed = pin!(exchange.until_server_removed());
     let mut answer = pin!(answer);
     let sent = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
@@ -219,7 +217,8 @@ async fn send(
                 _ => Failure::ClientTimeout,
             }));
         }
-        if removable && removed.as_mut().poll(cx).is_ready() {
+        // The worker wakes every connection when a server is removed.
+        if exchange.server_removed() {
             return Poll::Ready(Err(Failure::Broken));
         }
         Poll::Pending

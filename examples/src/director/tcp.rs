@@ -38,7 +38,7 @@ pub(crate) async fn serve(client: Rc<Client>, mut stream: TcpStream, early: Byte
 
 /// Connects to a server, to another one when that fails: nothing of the client's has been sent yet.
 async fn open(exchange: &mut Exchange) -> Result<TcpStream, Failure> {
-    let frontend = Arc::clone(&exchange.frontend);
+    let frontend = Rc::clone(&exchange.frontend);
     let farm = &frontend.farm;
     let mut avoid = Vec::new();
     let mut pinned = persistence::by_source(farm, &exchange.client);

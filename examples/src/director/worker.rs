@@ -32,13 +32,18 @@ pub(crate) struct Worker {
     pub(crate) log: Log,
     /// What an operator should see.
     pub(crate) notices: Notices,
-    /// Wakes every connection when the worker is to close.
-    pub(crate) closing: Notify,
+    /// Wakes every connection: the worker is to close, or a server was removed.
+    pub(crate) stir: Notify,
+    stirred: Cell<u64>,
     closes: Cell<bool>,
     site: RefCell<Arc<Site>>,
+    frontends: RefCell<Vec<Own<Frontend>>>,
     site_version: Cell<u64>,
     connections: Cell<usize>,
 }
+
+/// A handle of one worker's own on what all share: cloning it does not touch the counter that the others count on too.
+pub(crate) type Own<T> = Rc<Arc<T>>;
 
 /// A listening socket and what it belongs to.
 #[derive(Debug)]
@@ -62,11 +67,6 @@ pub(crate) enum Control {
 }
 
 impl Worker {
-    /// The present site.
-    pub(crate) fn site(&self) -> Arc<Site> {
-        Arc::clone(&self.site.borrow())
-    }
-
     /// Its version, without touching it.
     pub(crate) fn site_version(&self) -> u64 {
         self.site_version.get()
@@ -77,27 +77,50 @@ impl Worker {
         self.closes.get()
     }
 
+    /// How often every connection was woken.
+    pub(crate) fn stirred(&self) -> u64 {
+        self.stirred.get()
+    }
+
+    fn stir_all(&self) {
+        self.stirred.set(self.stirred.get() + 1);
+        self.stir.notify_waiters();
+    }
+
     /// Its open client connections.
     pub(crate) fn connections(&self) -> usize {
         self.connections.get()
     }
 
-    fn frontend(&self, key: &Key) -> Option<Arc<Frontend>> {
-        self.site.borrow().frontends.iter().find(|frontend| frontend.config.name == key.0).cloned()
+    /// A frontend as it is configured now.
+    pub(crate) fn frontend(&self, name: &str) -> Option<Own<Frontend>> {
+        self.frontends.borrow().iter().find(|frontend| frontend.config.name == name).cloned()
     }
 
-    /// How long an idle connection to the server in this slot may live; `None` when there is no such server.
-    fn idle_limits(&self) -> Vec<Option<Duration>> {
-        let mut limits = Vec::new();
+    fn set_site(&self, site: Arc<Site>) {
+        self.log.set_on(site.config.access_log != AccessLog::Off);
+        self.site_version.set(site.version);
+        *self.frontends.borrow_mut() =
+            site.frontends.iter().map(|shared| Rc::new(Arc::clone(shared))).collect();
+        *self.site.borrow_mut() = site;
+    }
+
+    /// How long an idle connection to the server in each slot may live, `None` where there is no such server; and the
+    /// slots of servers that were removed with their connections.
+    fn idle_limits(&self) -> (Vec<Option<Duration>>, Vec<usize>) {
+        let (mut limits, mut removed) = (Vec::new(), Vec::new());
         for farm in &self.site.borrow().farms {
             for backend in farm.balancer.snapshot().backends() {
                 if limits.len() <= backend.slot {
                     limits.resize(backend.slot + 1, None);
                 }
                 limits[backend.slot] = (!backend.removed()).then_some(farm.config.timeouts.idle);
+                if backend.removed() {
+                    removed.push(backend.slot);
+                }
             }
         }
-        limits
+        (limits, removed)
     }
 }
 
@@ -118,10 +141,12 @@ pub(crate) fn run(
         idle: Idle::default(),
         log: Log::new(sink, site.config.access_log != AccessLog::Off),
         notices: Notices::default(),
-        closing: Notify::new(),
+        stir: Notify::new(),
+        stirred: Cell::new(0),
         closes: Cell::new(false),
         site_version: Cell::new(site.version),
         site: RefCell::new(site),
+        frontends: RefCell::default(),
         connections: Cell::new(0),
     });
     runtime.block_on(async move {
@@ -130,9 +155,7 @@ pub(crate) fn run(
         while let Some(message) = control.recv().await {
             match message {
                 Control::Serve(site, opened) => {
-                    worker.log.set_on(site.config.access_log != AccessLog::Off);
-                    worker.site_version.set(site.version);
-                    *worker.site.borrow_mut() = site;
+                    worker.set_site(site);
                     acceptors.retain(|(key, stop)| {
                         let kept = listens(&worker.site.borrow(), key);
                         if !kept {
@@ -153,7 +176,7 @@ pub(crate) fn run(
             stop.notify_one();
         }
         worker.closes.set(true);
-        worker.closing.notify_waiters();
+        worker.stir_all();
         // Whoever closes the worker bounds the time.
         while worker.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -172,10 +195,15 @@ fn listens(site: &Site, key: &Key) -> bool {
 async fn housekeeping(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = Vec::new();
     loop {
         tick.tick().await;
         worker.log.flush();
-        let limits = worker.idle_limits();
+        let (limits, removed) = worker.idle_limits();
+        if removed.iter().any(|slot| !known.contains(slot)) {
+            worker.stir_all();
+        }
+        known = removed;
         worker.idle.sweep(Instant::now(), |slot| limits.get(slot).copied().flatten());
     }
 }
@@ -206,7 +234,7 @@ async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<No
                 continue;
             }
         };
-        let Some(frontend) = worker.frontend(&key) else { break };
+        let Some(frontend) = worker.frontend(&key.0) else { break };
         // One that was accepted waits here when the frontend is full; the rest wait in the kernel.
         let places = Arc::clone(&frontend.state.places);
         let serve_it = |place: Result<OwnedSemaphorePermit, _>| {
@@ -229,7 +257,7 @@ async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<No
     }
     // What the kernel has accepted for this socket already must not be reset.
     while let Some(Ok((stream, peer))) = ready_now(&listener).await {
-        let Some(frontend) = worker.frontend(&key).filter(|_| !worker.is_closing()) else { break };
+        let Some(frontend) = worker.frontend(&key.0).filter(|_| !worker.is_closing()) else { break };
         if let Ok(place) = Arc::clone(&frontend.state.places).try_acquire_owned() {
             tokio::task::spawn_local(serve(Rc::clone(&worker), frontend, stream, peer, place));
         }
@@ -248,16 +276,16 @@ async fn ready_now(listener: &TcpListener) -> Option<io::Result<(TcpStream, Sock
 /// Counts a connection for as long as it lives.
 struct Open {
     worker: Rc<Worker>,
-    frontend: Arc<Frontend>,
+    frontend: Own<Frontend>,
 }
 
 impl Open {
-    fn count(worker: &Rc<Worker>, frontend: &Arc<Frontend>) -> Self {
+    fn count(worker: &Rc<Worker>, frontend: &Own<Frontend>) -> Self {
         worker.connections.set(worker.connections.get() + 1);
         let counters = frontend.state.counters.of(worker.id);
         counters.connections.one();
         counters.open.one();
-        Self { worker: Rc::clone(worker), frontend: Arc::clone(frontend) }
+        Self { worker: Rc::clone(worker), frontend: Rc::clone(frontend) }
     }
 }
 
@@ -270,7 +298,7 @@ impl Drop for Open {
 
 async fn serve(
     worker: Rc<Worker>,
-    frontend: Arc<Frontend>,
+    frontend: Own<Frontend>,
     mut stream: TcpStream,
     mut peer: SocketAddr,
     place: OwnedSemaphorePermit,
