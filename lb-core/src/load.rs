@@ -33,7 +33,10 @@ pub enum Outcome {
 /// Where a limit holds or the number is read at every pick, all count on the [shared](crate::lane::SHARED) lane.
 #[derive(Debug)]
 pub struct Load {
-    lanes: Box<[CachePadded<Counters>]>,
+    /// The shared lane, where it is reached without another step.
+    shared: CachePadded<Counters>,
+    /// The lanes behind it.
+    others: Box<[CachePadded<Counters>]>,
 }
 
 /// One lane's counters: together on one cache line.
@@ -80,19 +83,19 @@ impl Counters {
 impl Load {
     /// Counters at zero.
     pub fn new() -> Self {
-        Self { lanes: (0..lane::count()).map(|_| CachePadded::default()).collect() }
+        let others = (1..lane::count()).map(|_| CachePadded::default()).collect();
+        Self { shared: CachePadded::default(), others }
     }
 
     #[inline]
     fn counters(&self, lane: usize) -> &Counters {
         // Lanes come from this program's own count; a stranger is taken for the shared one.
-        self.lanes.get(lane).unwrap_or(&self.lanes[lane::SHARED])
+        lane.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.shared)
     }
 
-    /// The lanes that may have been counted on.
-    #[inline]
-    fn in_use(&self) -> &[CachePadded<Counters>] {
-        self.lanes.get(..lane::used()).unwrap_or(&self.lanes)
+    /// All lanes.
+    fn lanes(&self) -> impl Iterator<Item = &Counters> {
+        core::iter::once(&*self.shared).chain(self.others.iter().map(|lane| &**lane))
     }
 
     /// Counts one more active request on the thread's own lane, and says on which lane it must [end](Self::end).
@@ -118,7 +121,7 @@ impl Load {
         // Adding first and taking back keeps the common case at one instruction; two threads at the last place may
         // both be refused for a moment, but never both be let in. Other lanes only drain while this one is used.
         // SeqCst: a scheduler that keeps an order by load reads it after publishing that order.
-        let active = &self.lanes[lane::SHARED].active;
+        let active = &self.shared.active;
         let before = active.fetch_add(1, Ordering::SeqCst) & ACTIVE;
         if limit == u32::MAX || before + self.beside_shared() < u64::from(limit) {
             return true;
@@ -127,9 +130,15 @@ impl Load {
         false
     }
 
+    /// Active requests of the other lanes, as far as any thread uses them.
     #[inline]
     fn beside_shared(&self) -> u64 {
-        self.in_use()[1..].iter().map(|lane| lane.active.load(Ordering::SeqCst) & ACTIVE).sum()
+        if lane::used() == 1 { 0 } else { self.others_active() }
+    }
+
+    fn others_active(&self) -> u64 {
+        let used = self.others.iter().take(lane::used() - 1);
+        used.map(|lane| lane.active.load(Ordering::SeqCst) & ACTIVE).sum()
     }
 
     /// Ends an active request of `lane`; `None` when nobody said how it went.
@@ -169,8 +178,9 @@ impl Load {
     /// Requests in flight.
     #[inline]
     pub fn active(&self) -> u32 {
-        let shared = self.lanes[lane::SHARED].active.load(Ordering::SeqCst) & ACTIVE;
-        u32::try_from(shared + self.beside_shared()).unwrap_or(u32::MAX)
+        let shared = self.shared.active.load(Ordering::SeqCst) & ACTIVE;
+        // More than 2³² requests at once are not to be had.
+        (shared + self.beside_shared()) as u32
     }
 
     /// Requests in flight that began on the thread's own lane: what it knows by itself.
@@ -182,11 +192,11 @@ impl Load {
     /// Closed connections still remembered.
     #[inline]
     pub fn inactive(&self) -> u32 {
-        self.in_use().iter().map(|lane| lane.inactive.load(Ordering::SeqCst)).sum()
+        self.lanes().map(|lane| lane.inactive.load(Ordering::SeqCst)).sum()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
-        self.lanes.iter().map(|lane| counter(lane)).sum()
+        self.lanes().map(counter).sum()
     }
 
     /// Requests that ended in [`Outcome::Success`].
@@ -212,8 +222,7 @@ impl Load {
 
     /// The smoothed latency of successes (the mean of the lanes'); zero before the first.
     pub fn latency(&self) -> Duration {
-        let lanes =
-            || self.lanes.iter().map(|lane| lane.latency_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0);
+        let lanes = || self.lanes().map(|lane| lane.latency_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0);
         let sum: u128 = lanes().map(u128::from).sum();
         let mean = sum.checked_div(lanes().count() as u128).unwrap_or(0);
         Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX))
@@ -258,7 +267,7 @@ mod tests {
     #[test]
     fn successes_go_on_past_their_half_word() {
         let load = Load::new();
-        load.lanes[lane::SHARED].active.store((u64::from(u32::MAX) - 1) << 32 | 3, Ordering::Relaxed);
+        load.shared.active.store((u64::from(u32::MAX) - 1) << 32 | 3, Ordering::Relaxed);
         for expected in u64::from(u32::MAX)..u64::from(u32::MAX) + 3 {
             load.end(lane::SHARED, Some(Outcome::Success { latency: Duration::ZERO }));
             assert_eq!(load.succeeded(), expected);

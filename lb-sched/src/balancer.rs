@@ -96,10 +96,10 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         self.inner.pool.with(|snapshot| {
             let (set, scheduler) = (snapshot.set(), snapshot.derived());
             let position = scheduler.pick(set, request);
-            let member = position.and_then(|position| Some((position, set.get(position)?)));
-            match member {
-                Some((position, member)) if !set.limited() && !scheduler.reads_load() => {
-                    let lane = member.load.start();
+            let choice = position.and_then(|position| Some((position, set.load(position)?)));
+            match choice {
+                Some((position, load)) if !set.limited() && !scheduler.reads_load() => {
+                    let lane = load.start();
                     self.lease_on(snapshot, position, lane)
                 }
                 _ => self.pick_shared(snapshot, position, request),
@@ -146,7 +146,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         } else {
             None
         };
-        Ok(Lease::new(Arc::clone(handle), lane, feedback))
+        Ok(Lease::new(handle, lane, feedback))
     }
 
     /// A lease on one backend, for a session that belongs there. It is given while the backend drains or has

@@ -24,14 +24,14 @@ pub struct Lease<T> {
 
 impl<T> Lease<T> {
     #[inline]
-    pub(crate) fn new(backend: Handle<T>, lane: usize, feedback: Option<Arc<dyn Feedback>>) -> Self {
-        Self { held: Held { backend, feedback, lane: lane as u32, stage: Stage::Active } }
+    pub(crate) fn new(handle: Handle<T>, lane: usize, feedback: Option<Arc<dyn Feedback>>) -> Self {
+        Self { held: Held { handle, feedback, lane: lane as u32, stage: Stage::Active } }
     }
 
     /// The backend.
     #[inline]
     pub fn backend(&self) -> &Arc<Backend<T>> {
-        &self.held.backend
+        self.held.backend()
     }
 
     /// Ends the request and says how it went.
@@ -45,7 +45,7 @@ impl<T> Lease<T> {
     #[inline]
     pub fn close(mut self, outcome: Option<Outcome>) -> Lingering<T> {
         let held = &mut self.held;
-        held.backend.load().close(held.lane as usize, outcome);
+        held.handle.load().close(held.lane as usize, outcome);
         held.stage = Stage::Inactive;
         held.report(outcome);
         Lingering { _held: self.held }
@@ -57,13 +57,13 @@ impl<T> Deref for Lease<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.held.backend.payload()
+        self.held.backend().payload()
     }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Lease<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lease").field(&self.held.backend).finish()
+        f.debug_tuple("Lease").field(self.held.backend()).finish()
     }
 }
 
@@ -75,7 +75,7 @@ pub struct Lingering<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Lingering<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lingering").field(&self._held.backend).finish()
+        f.debug_tuple("Lingering").field(self._held.backend()).finish()
     }
 }
 
@@ -88,7 +88,7 @@ enum Stage {
 
 /// One place in a backend's counters, given back exactly once.
 struct Held<T> {
-    backend: Handle<T>,
+    handle: Handle<T>,
     feedback: Option<Arc<dyn Feedback>>,
     /// On which the request began.
     lane: u32,
@@ -97,10 +97,15 @@ struct Held<T> {
 
 impl<T> Held<T> {
     #[inline]
+    fn backend(&self) -> &Arc<Backend<T>> {
+        self.handle.backend()
+    }
+
+    #[inline]
     fn end(&mut self, outcome: Option<Outcome>) {
         match self.stage {
-            Stage::Active => self.backend.load().end(self.lane as usize, outcome),
-            Stage::Inactive => self.backend.load().expire(self.lane as usize),
+            Stage::Active => self.handle.load().end(self.lane as usize, outcome),
+            Stage::Inactive => self.handle.load().expire(self.lane as usize),
             Stage::Ended => return,
         }
         self.stage = Stage::Ended;
@@ -110,7 +115,7 @@ impl<T> Held<T> {
     #[inline]
     fn report(&self, outcome: Option<Outcome>) {
         if let Some(feedback) = &self.feedback {
-            feedback.load_changed(self.backend.id(), outcome);
+            feedback.load_changed(self.backend().id(), outcome);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::scheduler::Scheduler;
 ///
 /// A request without key and client is sent by chance.
 ///
-/// *Cost*: linear: under a nanosecond a backend, and a logarithm for each different weight.
+/// *Cost*: linear: about a nanosecond a backend, and a logarithm for each weight where they differ.
 /// *When*: few backends, or no needless move at all is wanted; [`Maglev`](crate::Maglev) is constant.
 /// *Source*: Thaler, Ravishankar: Using name-based mappings to increase hit rates (1998); weights by −w / ln h
 /// (Schindelhauer, Schomaker 2005). Scores go by the backends' names, so that directors agree without talking. Slow
@@ -53,6 +53,9 @@ impl Rendezvous {
                 }
             }
             if let Some((hash, position)) = highest {
+                if self.groups.len() == 1 {
+                    return Some(position);
+                }
                 let score = group.weight * inverse_exponential(hash);
                 if best.is_none_or(|(top, _)| score > top) {
                     best = Some((score, position));
