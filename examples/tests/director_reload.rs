@@ -42,6 +42,19 @@ fn connections_and_counters_go_on_under_the_next_configuration() {
 }
 
 #[test]
+fn an_address_stays_open_when_its_frontend_is_renamed() {
+    let a = Origin::start("a");
+    let director = Director::start(&simple(&[&a], ""));
+    let mut connection = Connection::open(director.http);
+    assert_eq!(connection.get("/").body, "a");
+    director.configure(&simple(&[&a], "").replace("name = \"web\"", "name = \"front\""));
+    let said = director.reload();
+    assert!(said.contains("is reloaded"), "{said}");
+    assert_eq!((connection.get("/").body.as_str(), get(director.http, "/").body.as_str()), ("a", "a"));
+    assert_eq!(director.number("front", "/requests"), 1);
+}
+
+#[test]
 fn what_cannot_be_taken_whole_is_not_taken() {
     let (a, b) = (Origin::start("a"), Origin::start("b"));
     let good = simple(&[&a], "");

@@ -180,18 +180,21 @@ fn bind_status(listen: SocketAddr, cures: Cures) -> Result<TcpListener, BindErro
 fn bind_new(config: &Config, site: Option<&Site>, cures: Cures) -> Result<Vec<Vec<Opened>>, BindError> {
     let mut workers: Vec<Vec<Opened>> = (0..config.workers).map(|_| Vec::new()).collect();
     for frontend in &config.frontends {
-        let old = site.and_then(|site| site.frontends.iter().find(|old| old.config.name == frontend.name));
         for &address in &frontend.listen {
-            if old.is_some_and(|old| old.config.listen.contains(&address)) {
+            if listens(site, address) {
                 continue;
             }
             let sockets = listener::bind(address, config.workers, frontend.backlog, cures.listen)?;
             for (opened, listener) in workers.iter_mut().zip(sockets) {
-                opened.push(Opened { key: (frontend.name.clone(), address), listener });
+                opened.push(Opened { address, listener });
             }
         }
     }
     Ok(workers)
+}
+
+fn listens(site: Option<&Site>, address: SocketAddr) -> bool {
+    site.is_some_and(|site| site.frontends.iter().any(|frontend| frontend.config.listen.contains(&address)))
 }
 
 type Started = (Vec<mpsc::UnboundedSender<Control>>, Vec<JoinHandle<()>>);

@@ -48,14 +48,11 @@ pub(crate) type Own<T> = Rc<Arc<T>>;
 /// A listening socket and what it belongs to.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// The frontend's name and the address as it is configured.
-    pub(crate) key: Key,
+    /// The address as it is configured, by which the socket is known across reloads, whatever its frontend is called.
+    pub(crate) address: SocketAddr,
     /// This worker's own socket.
     pub(crate) listener: StdListener,
 }
-
-/// What a listening socket is known by across reloads.
-pub(crate) type Key = (String, SocketAddr);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -95,6 +92,11 @@ impl Worker {
     /// A frontend as it is configured now.
     pub(crate) fn frontend(&self, name: &str) -> Option<Own<Frontend>> {
         self.frontends.borrow().iter().find(|frontend| frontend.config.name == name).cloned()
+    }
+
+    /// The frontend that listens there now.
+    fn frontend_at(&self, address: SocketAddr) -> Option<Own<Frontend>> {
+        self.frontends.borrow().iter().find(|frontend| frontend.config.listen.contains(&address)).cloned()
     }
 
     fn set_site(&self, site: Arc<Site>) {
@@ -151,22 +153,22 @@ pub(crate) fn run(
     });
     runtime.block_on(async move {
         tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
-        let mut acceptors: Vec<(Key, Rc<Notify>)> = Vec::new();
+        let mut acceptors: Vec<(SocketAddr, Rc<Notify>)> = Vec::new();
         while let Some(message) = control.recv().await {
             match message {
                 Control::Serve(site, opened) => {
                     worker.set_site(site);
-                    acceptors.retain(|(key, stop)| {
-                        let kept = listens(&worker.site.borrow(), key);
+                    acceptors.retain(|(address, stop)| {
+                        let kept = worker.frontend_at(*address).is_some();
                         if !kept {
                             stop.notify_one();
                         }
                         kept
                     });
-                    for Opened { key, listener } in opened {
+                    for Opened { address, listener } in opened {
                         let stop = Rc::new(Notify::new());
-                        acceptors.push((key.clone(), Rc::clone(&stop)));
-                        tokio::task::spawn_local(accept(Rc::clone(&worker), key, listener, stop));
+                        acceptors.push((address, Rc::clone(&stop)));
+                        tokio::task::spawn_local(accept(Rc::clone(&worker), address, listener, stop));
                     }
                 }
                 Control::Close => break,
@@ -186,12 +188,6 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn listens(site: &Site, key: &Key) -> bool {
-    site.frontends
-        .iter()
-        .any(|frontend| frontend.config.name == key.0 && frontend.config.listen.contains(&key.1))
-}
-
 async fn housekeeping(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -208,11 +204,11 @@ async fn housekeeping(worker: Rc<Worker>) {
     }
 }
 
-async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<Notify>) {
+async fn accept(worker: Rc<Worker>, address: SocketAddr, listener: StdListener, stop: Rc<Notify>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            eprintln!("director: frontend {}: {error}", key.0);
+            eprintln!("director: {address}: {error}");
             return;
         }
     };
@@ -226,7 +222,7 @@ async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<No
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                worker.notices.say(format_args!("frontend {}: accept: {error}", key.0));
+                worker.notices.say(format_args!("{address}: accept: {error}"));
                 // A lack of descriptors or memory does not end by asking again at once.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -234,7 +230,7 @@ async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<No
                 continue;
             }
         };
-        let Some(frontend) = worker.frontend(&key.0) else { break };
+        let Some(frontend) = worker.frontend_at(address) else { break };
         // One that was accepted waits here when the frontend is full; the rest wait in the kernel.
         let places = Arc::clone(&frontend.state.places);
         let serve_it = |place: Result<OwnedSemaphorePermit, _>| {
@@ -257,7 +253,7 @@ async fn accept(worker: Rc<Worker>, key: Key, listener: StdListener, stop: Rc<No
     }
     // What the kernel has accepted for this socket already must not be reset.
     while let Some(Ok((stream, peer))) = ready_now(&listener).await {
-        let Some(frontend) = worker.frontend(&key.0).filter(|_| !worker.is_closing()) else { break };
+        let Some(frontend) = worker.frontend_at(address).filter(|_| !worker.is_closing()) else { break };
         if let Ok(place) = Arc::clone(&frontend.state.places).try_acquire_owned() {
             tokio::task::spawn_local(serve(Rc::clone(&worker), frontend, stream, peer, place));
         }

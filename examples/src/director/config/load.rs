@@ -174,10 +174,7 @@ fn frontend(
         .addresses("listen")?
         .filter(|listen| !listen.is_empty())
         .ok_or_else(|| section.missing("listen", "one or more addresses (\"127.0.0.1:8080\")"))?;
-    // Port 0 asks the kernel for a free port, so two of them do not collide.
-    let taken = |address: &SocketAddr| {
-        address.port() != 0 && others.iter().any(|other| other.listen.contains(address))
-    };
+    let taken = |address: &SocketAddr| others.iter().any(|other| other.listen.contains(address));
     if listen.iter().any(taken) {
         return Err(section.refused("listen", "addresses that no other frontend listens on", &[]));
     }
