@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lb_core::BackendId;
+use lb_sched::{Lease, PickError, Request};
 
 use crate::answer::Failure;
 use crate::exchange::Exchange;
 use crate::queue::Waited;
 use crate::site::{Farm, Server};
-use lb_sched::{Lease, PickError, Request};
 
 type Chosen = Lease<Arc<Server>>;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use hyper::{Request, Response};
 use lb_core::Outcome;
 use lb_core::health::OnDown;
+use lb_sched::Lease;
 
 use crate::answer::Failure;
 use crate::body::ResponseBody;
@@ -19,7 +20,6 @@ use crate::site::{Frontend, Server};
 use crate::upstream::{ConnectError, Upstream};
 use crate::watch::{Overdue, Wait};
 use crate::worker::Own;
-use lb_sched::Lease;
 
 /// A request that is being served.
 #[derive(Debug)]

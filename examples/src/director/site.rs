@@ -11,12 +11,12 @@ use lb_core::clock::MonotonicClock;
 use lb_core::health::outlier::{self, Response};
 use lb_core::session::{StickConfig, StickTable};
 use lb_core::{BackendId, Spec, Weight};
+use lb_sched::Balancer;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{self, Config, Persistence, Tier};
 use crate::counters::{Counter, FrontendCounters, PerWorker, ServerCounters};
 use crate::queue::Queue;
-use lb_sched::Balancer;
 
 /// A configuration that is being served.
 #[derive(Debug)]
