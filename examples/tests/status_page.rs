@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -156,6 +157,62 @@ fn check_live_page(browser: &Browser, url: &str, servers: &[&str], pictures: &st
 fn the_live_page_moves_in_every_size_and_light() {
     let site = Site::moving();
     check_live_page(&Browser::start(), &site.url(), &["web1", "web2", "web3", "web4"], "live");
+}
+
+/// The director as the README starts it, on free ports, under some load; killed at the end.
+struct Demo {
+    child: Child,
+    stop: Arc<AtomicBool>,
+    load: Option<JoinHandle<()>>,
+    page: String,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let free =
+            || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let (listen, status) = (free(), free());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_director"))
+            .args(["--listen", &listen.to_string(), "--status", &status.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cargo has built the director");
+        let said = BufReader::new(child.stdout.take().expect("it is piped")).lines().take(3);
+        assert_eq!(said.map_while(Result::ok).count(), 3, "it says where it serves");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let load = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let request = b"GET /pi.php?n=1000 HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n";
+                let ask = || -> std::io::Result<u64> {
+                    let mut stream = TcpStream::connect(listen)?;
+                    stream.write_all(request)?;
+                    std::io::copy(&mut stream, &mut std::io::sink())
+                };
+                assert!(ask().expect("the director answers") > 0);
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Self { child, stop, load: Some(load), page: format!("http://{status}/") }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let load = self.load.take().map(JoinHandle::join);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        assert!(thread::panicking() || load.is_some_and(|load| load.is_ok()), "a request failed");
+    }
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn the_director_shows_four_servers_whose_numbers_move() {
+    let demo = Demo::start();
+    check_live_page(&Browser::start(), &demo.page, &["pi1", "pi2", "pi3", "pi4"], "director");
 }
 
 #[test]
