@@ -1,6 +1,6 @@
 //! Every interleaving of a pool's readers and writers that loom finds.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p lb-core --test loom`
+//! `RUSTFLAGS="--cfg loom" cargo test -p lb-core --test loom`
 #![cfg(loom)]
 
 use lb_core::{Pool, Spec, lane};

@@ -1,6 +1,6 @@
 //! Every interleaving of leases, ends and updates that loom finds.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p lb-sched --test loom`
+//! `RUSTFLAGS="--cfg loom" cargo test -p lb-sched --test loom`
 #![cfg(loom)]
 
 use lb_sched::{Balancer, LeastConnections, Outcome, Request, RoundRobin, Spec};

@@ -226,7 +226,7 @@ mod tests {
     }
 }
 
-/// `RUSTFLAGS="--cfg loom" cargo test --release -p lb-sched --lib`
+/// `RUSTFLAGS="--cfg loom" cargo test -p lb-sched --lib`
 #[cfg(all(test, loom))]
 mod model {
     use super::*;

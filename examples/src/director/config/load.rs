@@ -38,7 +38,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
 fn global(section: Option<Section<'_>>) -> Result<Config, ConfigError> {
     let mut config = Config {
         file: None,
-        node: String::new(),
+        node: host_name(),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         grace: Duration::from_secs(10),
         status: None,
@@ -415,4 +415,10 @@ fn servers(backend: &Section<'_>) -> Result<Vec<Server>, ConfigError> {
         servers.push(server);
     }
     Ok(servers)
+}
+
+/// The machine's name; empty where the system does not tell it this way.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| String::new(), |name| name.trim().to_owned())
 }
