@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`backend`] | [`Backend`], its [`Weight`], [`Admin`] and [`Health`] state, and the [`Spec`] that a pool is filled from |
 //! | [`load`] | [`Load`]: the counters of one backend, which survive every change of the pool |
+//! | [`lane`] | which copy of a shared counter a thread uses |
 //! | [`set`] | [`Set`] and [`Member`]: the payload-free view of a snapshot that a scheduler works on |
 //! | [`pool`] | [`Pool`]: publishes immutable [`Snapshot`]s, changes them whole or not at all |
 //! | [`health`] | checks (rise, fall, flapping), probes, slow start, outlier ejection: who is up, and with what share |
@@ -40,7 +41,6 @@ pub mod backend;
 pub mod clock;
 pub mod hash;
 pub mod health;
-#[doc(hidden)]
 pub mod lane;
 pub mod load;
 pub mod pi;

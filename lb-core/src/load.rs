@@ -28,7 +28,7 @@ pub enum Outcome {
 /// A request counts as *active* from its pick to its end. A closed connection that the system still remembers (TCP's
 /// TIME_WAIT, as IPVS counts it) counts as *inactive*; proxies leave that at 0.
 ///
-/// There is a set of counters for each [lane](crate::lane), on cache lines of its own, so that threads can count
+/// There is a set of counters for each [lane], on cache lines of its own, so that threads can count
 /// without getting in each other's way; what is read is the sum. A request must end on the lane that it began on.
 /// Where a limit holds or the number is read at every pick, all count on the [shared](crate::lane::SHARED) lane.
 #[derive(Debug)]

@@ -49,7 +49,7 @@ pub enum UpdateError {
 
 /// A counted reference to a backend, to hold on to it.
 ///
-/// There is one count for each [lane](crate::lane), so that threads on different lanes do not meet, and none of them
+/// There is one count for each [lane], so that threads on different lanes do not meet, and none of them
 /// is near what is read of the backend.
 #[derive(Debug)]
 pub struct Handle<T>(Arc<Reference<T>>);
