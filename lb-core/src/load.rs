@@ -1,6 +1,8 @@
 //! What a backend carries: requests in flight, what became of the finished ones, and how long they took.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -36,7 +38,7 @@ pub struct Load {
     /// The shared lane, where it is reached without another step.
     shared: CachePadded<Counters>,
     /// The lanes behind it.
-    others: Box<[CachePadded<Counters>]>,
+    others: Box<[Box<CachePadded<Counters>>]>,
 }
 
 /// One lane's counters: together on one cache line.
@@ -83,19 +85,31 @@ impl Counters {
 impl Load {
     /// Counters at zero.
     pub fn new() -> Self {
-        let others = (1..lane::count()).map(|_| CachePadded::default()).collect();
+        let others = (1..lane::count()).map(|_| Box::default()).collect();
         Self { shared: CachePadded::default(), others }
+    }
+
+    /// Counters for `count` backends, with those of one lane side by side in memory: a processor reads ahead when a
+    /// rotation goes through them in order, and must not read into those that another one is writing.
+    pub(crate) fn several(count: usize) -> impl Iterator<Item = Arc<Self>> {
+        let mut lanes = lane::by_lane(count, 1, |_| Box::default());
+        let loads: Vec<Arc<Self>> = (0..count)
+            .map(|_| {
+                Arc::new(Self { shared: CachePadded::default(), others: lanes.next().unwrap_or_default() })
+            })
+            .collect();
+        loads.into_iter()
     }
 
     #[inline]
     fn counters(&self, lane: usize) -> &Counters {
         // Lanes come from this program's own count; a stranger is taken for the shared one.
-        lane.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.shared)
+        lane.checked_sub(1).and_then(|other| self.others.get(other)).map_or(&self.shared, |lane| lane)
     }
 
     /// All lanes.
     fn lanes(&self) -> impl Iterator<Item = &Counters> {
-        core::iter::once(&*self.shared).chain(self.others.iter().map(|lane| &**lane))
+        core::iter::once(&*self.shared).chain(self.others.iter().map(|lane| &***lane))
     }
 
     /// Counts one more active request on the thread's own lane, and says on which lane it must [end](Self::end).

@@ -8,6 +8,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use hashbrown::{HashMap, HashSet};
@@ -66,10 +67,14 @@ struct Reference<T> {
 /// The references of one backend, one a lane.
 type References<T> = Arc<[Arc<Reference<T>>]>;
 
-fn references<T>(backend: &Arc<Backend<T>>) -> References<T> {
-    let reference =
-        |_| Reference { load: Arc::clone(&backend.load), backend: Arc::clone(backend), _apart: [0; 12] };
-    (0..lane::count()).map(reference).map(Arc::new).collect()
+/// The references of these backends.
+fn references<T>(backends: &[Arc<Backend<T>>]) -> impl Iterator<Item = References<T>> {
+    let reference = |item: usize| {
+        let backend = &backends[item];
+        let (load, backend) = (Arc::clone(&backend.load), Arc::clone(backend));
+        Arc::new(Reference { load, backend, _apart: [0; 12] })
+    };
+    lane::by_lane(backends.len(), lane::SHARED, reference).map(Arc::from)
 }
 
 impl<T> Handle<T> {
@@ -292,7 +297,7 @@ impl<T> Edit<T> {
         if self.entries.iter().any(|entry| *entry.backend.name == *spec.name) {
             return Err(UpdateError::Duplicate { name: spec.name });
         }
-        self.entries.push(entry_for(spec, None));
+        self.entries.append(&mut entries_for(vec![spec], &HashMap::new()));
         Ok(())
     }
 
@@ -319,13 +324,7 @@ impl<T> Edit<T> {
         }
         drop(seen);
         let old: HashMap<&str, &Entry<T>> = self.entries.iter().map(|e| (e.backend.name(), e)).collect();
-        let entries = specs
-            .into_iter()
-            .map(|spec| {
-                let known = old.get(spec.name.as_str()).copied();
-                entry_for(spec, known)
-            })
-            .collect();
+        let entries = entries_for(specs, &old);
         drop(old);
         self.entries = entries;
         Ok(())
@@ -377,30 +376,44 @@ fn check_count(count: usize) -> Result<(), UpdateError> {
     if count > max { Err(UpdateError::TooMany { count, max }) } else { Ok(()) }
 }
 
-/// The entry for a spec: a node that is known keeps its id, its counters and what the spec leaves out.
-fn entry_for<T>(spec: Spec<T>, known: Option<&Entry<T>>) -> Entry<T> {
-    let old = known.map_or_else(Settings::default, |entry| entry.settings.clone());
-    let settings = Settings {
-        weight: spec.weight.unwrap_or(old.weight),
-        admin: spec.admin.unwrap_or(old.admin),
-        health: spec.health.unwrap_or(old.health),
-        share: old.share,
-        priority: spec.priority.unwrap_or(old.priority),
-        zone: spec.zone.unwrap_or(old.zone),
-        limit: spec.limit.unwrap_or(old.limit),
-        address: spec.address.or(old.address),
-    };
-    let (id, name, load) = match known {
-        Some(Entry { backend, .. }) => (backend.id, Arc::clone(&backend.name), Arc::clone(&backend.load)),
-        None => (BackendId::next(), Arc::from(spec.name), Arc::new(Load::new())),
-    };
-    let backend = Arc::new(Backend { id, name, load, payload: spec.payload });
-    Entry {
-        references: references(&backend),
-        backend,
-        last_weight: known.map_or(Weight::ONE, |entry| entry.last_weight),
-        settings,
+/// The entries for these specs: a node that is known keeps its id, its counters and what its spec leaves out.
+fn entries_for<T>(specs: Vec<Spec<T>>, known: &HashMap<&str, &Entry<T>>) -> Vec<Entry<T>> {
+    let new = specs.iter().filter(|spec| !known.contains_key(spec.name.as_str())).count();
+    let mut loads = Load::several(new);
+    let mut backends = Vec::with_capacity(specs.len());
+    let mut settings = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let known = known.get(spec.name.as_str());
+        let old = known.map_or_else(Settings::default, |entry| entry.settings.clone());
+        settings.push((
+            known.map_or(Weight::ONE, |entry| entry.last_weight),
+            Settings {
+                weight: spec.weight.unwrap_or(old.weight),
+                admin: spec.admin.unwrap_or(old.admin),
+                health: spec.health.unwrap_or(old.health),
+                share: old.share,
+                priority: spec.priority.unwrap_or(old.priority),
+                zone: spec.zone.unwrap_or(old.zone),
+                limit: spec.limit.unwrap_or(old.limit),
+                address: spec.address.or(old.address),
+            },
+        ));
+        let (id, name, load) = match known {
+            Some(Entry { backend, .. }) => (backend.id, Arc::clone(&backend.name), Arc::clone(&backend.load)),
+            None => (BackendId::next(), Arc::from(spec.name), loads.next().unwrap_or_default()),
+        };
+        backends.push(Arc::new(Backend { id, name, load, payload: spec.payload }));
     }
+    let references: Vec<_> = references(&backends).collect();
+    let parts = backends.into_iter().zip(references).zip(settings);
+    parts
+        .map(|((backend, references), (last_weight, settings))| Entry {
+            backend,
+            references,
+            last_weight,
+            settings,
+        })
+        .collect()
 }
 
 #[cfg(all(test, not(loom)))]

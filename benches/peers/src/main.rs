@@ -54,7 +54,7 @@ impl Common {
 
     /// For what takes nanoseconds.
     fn plan(&self) -> Plan {
-        Plan { rounds: self.rounds(21), batch: Duration::from_micros(if self.quick { 200 } else { 500 }) }
+        Plan { rounds: self.rounds(21), batch: Duration::from_micros(if self.quick { 200 } else { 2000 }) }
     }
 }
 
