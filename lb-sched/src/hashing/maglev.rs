@@ -54,8 +54,10 @@ impl Maglev {
     /// # Errors
     /// [`UnsuitableSize`]: it must be prime, or a backend's places would not reach every slot.
     pub fn with_size(mut self, size: u32) -> Result<Self, UnsuitableSize> {
-        let prime = size >= 2 && (2..).take_while(|d| d * d <= size).all(|d| !size.is_multiple_of(d));
-        if !prime || size > 16_777_213 {
+        // The range first: it bounds both the search for a divisor and the squares in it.
+        let fits = (2..=16_777_213).contains(&size);
+        let prime = || (2..).take_while(|d| d * d <= size).all(|d| !size.is_multiple_of(d));
+        if !(fits && prime()) {
             return Err(UnsuitableSize { size });
         }
         self.size = size;
