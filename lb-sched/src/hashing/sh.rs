@@ -77,7 +77,11 @@ impl Default for SourceHash {
 impl Scheduler for SourceHash {
     fn rebuild(&self, set: &Set) -> Self {
         let mut buckets = vec![NONE; BUCKETS].into_boxed_slice();
-        let places = (0..).zip(set.iter()).flat_map(|(position, member)| {
+        // Tiers that are not in use have no buckets; IPVS knows none.
+        let tier = set.iter().find(|member| member.weight > 0).map(|member| member.priority);
+        let in_use =
+            (0..).zip(set.iter()).filter(|(_, member)| tier.is_none_or(|tier| tier == member.priority));
+        let places = in_use.flat_map(|(position, member)| {
             core::iter::repeat_n(position, usize::from(member.settings.weight.get()).max(1))
         });
         // Round again until all buckets are filled; an empty set leaves them.
