@@ -84,7 +84,9 @@ impl Scheduler for PowerOfTwo {
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let (first, second) = self.pair()?;
         let (first, second) = (self.candidates.get(first)?, self.candidates.get(second)?);
-        let active = |load: &Load| if self.striped { load.active_here() } else { load.active() };
+        // Under limits all lanes count on the shared one.
+        let here = self.striped && !set.limited();
+        let active = |load: &Load| if here { load.active_here() } else { load.active() };
         let load =
             |one: &Candidate, other: &Candidate| u64::from(active(&one.load)) * u64::from(other.weight);
         let (better, worse) =
