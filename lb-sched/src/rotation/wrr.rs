@@ -93,9 +93,17 @@ impl Scheduler for WeightedRoundRobin {
         let turns = if total <= LONGEST as u64 {
             let mut positions = Vec::with_capacity(total as usize);
             let mut starts = Vec::new();
+            // Who reaches the threshold changes only at the members' own levels: at most 361, as they add up to 65 536.
+            let mut joins = levels.to_vec();
+            joins.sort_unstable();
+            joins.dedup();
+            let mut reaching: Vec<u32> = Vec::new();
             for level in (1..=top).rev() {
+                if joins.pop_if(|join| *join == level).is_some() {
+                    reaching = (0..).zip(&levels).filter(|&(_, l)| *l >= level).map(|(i, _)| i).collect();
+                }
                 starts.push(positions.len() as u32);
-                positions.extend((0..).zip(&levels).filter(|&(_, l)| *l >= level).map(|(i, _)| i));
+                positions.extend_from_slice(&reaching);
             }
             let start = starts.get((top - first) as usize).map_or(0, |&start| start as usize);
             let cursor = Cursor::starting_at(start, positions.len(), self.striped);
