@@ -68,9 +68,15 @@ impl Cursor {
         Some(wrapped as usize)
     }
 
+    /// Leaves out so many turns.
+    pub(crate) fn skip(&self, turns: usize) {
+        self.turns[lane::mine() % self.turns.len()].fetch_add(turns as u64, Ordering::Relaxed);
+    }
+
     /// The next turn in a circle of `len`, without taking it.
     pub(crate) fn position(&self, len: usize) -> usize {
-        (self.turns[0].load(Ordering::Relaxed).checked_rem(len as u64)).unwrap_or(0) as usize
+        (self.turns[lane::mine() % self.turns.len()].load(Ordering::Relaxed).checked_rem(len as u64))
+            .unwrap_or(0) as usize
     }
 
     /// The turn taken last, if any was.

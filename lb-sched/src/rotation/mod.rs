@@ -35,7 +35,7 @@ impl Sequence {
     #[inline]
     pub(crate) fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let first = self.next()?;
-        if request.admits(set, first) { Some(first) } else { self.pick_on(set, request) }
+        if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
     }
 
     #[inline]
@@ -44,15 +44,24 @@ impl Sequence {
         self.positions.get(turn).map(|&position| position as usize)
     }
 
-    /// Goes on until one is admitted. A long sequence may hold long runs of the same backend, so after two rounds of
-    /// the set the rest is looked for in list order.
+    /// Goes on behind the turn of `refused` until one is admitted. Runs of a backend that was just refused are passed
+    /// without asking again; after as many questions as two rounds of the set, list order decides.
     #[cold]
-    fn pick_on(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let tries = self.positions.len().min(2 * set.len());
-        for _ in 0..tries {
-            let position = self.next()?;
-            if request.admits(set, position) {
-                return Some(position);
+    fn pick_on(&self, set: &Set, request: &Request<'_>, refused: usize) -> Option<usize> {
+        let (before, after) = self.positions.split_at(self.cursor.position(self.positions.len()));
+        let (mut refused, mut questions) = (refused as u32, 2 * set.len());
+        for (passed, &position) in after.iter().chain(before).enumerate() {
+            if position == refused {
+                continue;
+            }
+            if request.admits(set, position as usize) {
+                self.cursor.skip(passed + 1);
+                return Some(position as usize);
+            }
+            refused = position;
+            questions -= 1;
+            if questions == 0 {
+                break;
             }
         }
         (0..set.len()).find(|&i| set.weights().get(i).is_some_and(|w| *w > 0) && request.admits(set, i))
