@@ -18,7 +18,7 @@ use crate::scheduler::Scheduler;
 /// *Cost*: constant; the round is laid out when the set changes. It is nginx's, choice for choice, while laying it
 /// out takes at most 2¹⁹ steps (its length times the number of different weights: any 1000 backends of up to ten
 /// different small weights, any ten of weights to 5000). Beyond that each backend gets the same share (weights
-/// rounded to 1/65 536 of their sum), spread evenly by the divisor method of Webster instead. One cursor for all
+/// rounded to 1/32 768 of their sum), spread evenly by the divisor method of Webster instead. One cursor for all
 /// threads; [`striped`](Self::striped) as with [`RoundRobin`](crate::RoundRobin).
 /// *When*: weights differ and requests are alike. *Source*: nginx `upstream`, round robin.
 #[derive(Debug)]
@@ -115,13 +115,14 @@ fn smooth(mut groups: Vec<Group>, total: u64) -> Vec<u32> {
 /// A round of at most [`LONGEST`] turns in which the turns of each backend are evenly spread: its j-th of c turns
 /// belongs at (j + ½)/c of the round. Turns that belong at the same place follow each other in list order.
 fn evenly(weights: &[u64], total: u64) -> Vec<u32> {
+    let wanted = (LONGEST as u64 / 2).max(8 * weights.iter().filter(|&&weight| weight > 0).count() as u64);
     let counts: Vec<u64> = weights
         .iter()
         .map(|&weight| match weight {
             0 => 0,
             _ if total <= LONGEST as u64 => weight,
-            // Half as long as may be: those rounded up to 1 must fit too.
-            _ => ((weight * (LONGEST as u64 / 2) + total / 2) / total).max(1),
+            // Half as long as may be: those rounded up to 1 must fit too. Among very many, eight turns each on average.
+            _ => ((weight * wanted + total / 2) / total).max(1),
         })
         .collect();
     let len: u64 = counts.iter().sum();
