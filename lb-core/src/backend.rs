@@ -217,7 +217,8 @@ impl<T> Spec<T> {
         self
     }
 
-    /// The most requests it takes at once (HAProxy's `maxconn`); default without limit.
+    /// The most requests it takes at once (HAProxy's `maxconn`); default [`u32::MAX`], without limit. 0 is no request at
+    /// all, not without limit as in HAProxy and nginx.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
         self

@@ -29,9 +29,10 @@
 //! | [`Rendezvous`] | `rendezvous` | by a key, no needless move at all | linear |
 //!
 //! Weight 0, a drained backend and an empty pool are ordinary results. A retry names what it has tried with
-//! [`Request::avoid`] and gets the algorithm's next best choice. Slow start, limits and backups are settings of the
-//! backends ([`Spec`], [`Balancer::set_share`]) and work under every algorithm. Read [`scheduler`] to write one of
-//! your own.
+//! [`Request::avoid`] and gets the algorithm's next best choice. Limits and backups are settings of the backends
+//! ([`Spec`]) and work under every algorithm; slow start ([`Balancer::set_share`]) under those that choose by weight
+//! (not `rr`, `lc`, and the three that hash). A session goes back to its backend by [`Balancer::lease`]. Read
+//! [`scheduler`] to write one of your own.
 //!
 //! Concurrency is honest: one thread sees the algorithm exactly, several see it within the races of their counters,
 //! and no request is ever lost or counted twice.
