@@ -22,10 +22,11 @@ pub enum PickError {
     /// The pool is empty.
     #[error("the pool has no backends; add some with update()")]
     Empty,
-    /// All have weight 0, are drained, in maintenance or down.
-    #[error("no backend takes work: all have weight 0, are drained, in maintenance or down")]
+    /// All that the algorithm would take, or the one asked for by its id, have weight 0, are drained, in maintenance
+    /// or down.
+    #[error("no backend that may be chosen takes work: weight 0, drained, in maintenance or down")]
     Unavailable,
-    /// Some would take work, but all of them have as many requests as their limits allow.
+    /// Some that the request admits would take work, but have as many requests as their limits allow: wait.
     #[error("all usable backends are full; wait until a request ends, or raise their limits")]
     Full,
     /// Some would take work, but the request refuses all of them.
@@ -119,7 +120,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         // Each turn that fails, another request took the place, so somebody gets on; but not for ever.
         for _ in 0..=set.len() {
             let Some((position, member)) = choice.and_then(|p| Some((p, set.get(p)?))) else {
-                return Err(why_none(set));
+                return Err(why_none(set, request));
             };
             if member.load.start_shared(member.limit) {
                 return self.lease_on(snapshot, position, lane::SHARED);
@@ -264,15 +265,18 @@ impl<T: Send + Sync + 'static, S: Scheduler> Feedback for Inner<T, S> {
 
 /// Looks for the reason once there is nobody to choose.
 #[cold]
-fn why_none(set: &Set) -> PickError {
-    let mut open = set.iter().filter(|member| member.weight > 0).peekable();
+fn why_none(set: &Set, request: &Request<'_>) -> PickError {
     if set.is_empty() {
-        PickError::Empty
-    } else if open.peek().is_none() {
-        PickError::Unavailable
-    } else if open.all(|member| member.load.active() >= member.limit) {
-        PickError::Full
-    } else {
-        PickError::Refused
+        return PickError::Empty;
     }
+    let mut open = set.iter().filter(|member| member.weight > 0).peekable();
+    if open.peek().is_none() {
+        return PickError::Unavailable;
+    }
+    let mut wanted = open.filter(|member| request.wants(member)).peekable();
+    if wanted.peek().is_none() {
+        return PickError::Refused;
+    }
+    // Whether it is full is not asked again: a request may have ended since.
+    if wanted.any(|member| member.limit != u32::MAX) { PickError::Full } else { PickError::Unavailable }
 }

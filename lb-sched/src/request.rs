@@ -117,9 +117,12 @@ impl<'a> Request<'a> {
 
     #[cold]
     fn admits_member(&self, member: &Member) -> bool {
-        !self.avoid.contains(&member.id)
-            && member.load.active() < member.limit
-            && self.accept.is_none_or(|accept| accept(member))
+        member.load.active() < member.limit && self.wants(member)
+    }
+
+    /// Whether neither [`avoid`](Self::avoid) nor [`accept`](Self::accept) speaks against the member.
+    pub(crate) fn wants(&self, member: &Member) -> bool {
+        !self.avoid.contains(&member.id) && self.accept.is_none_or(|accept| accept(member))
     }
 
     /// A hash of what the request goes by: the caller's own, or of the key, or of the client's address (without the
