@@ -198,19 +198,25 @@ impl<T, D> Pool<T, D> {
 
     /// Changes several things at once: readers see all of them or none. If `change` fails, nothing has changed.
     ///
-    /// A change is published even if it leaves everything as it was: to IPVS's `wrr` setting a weight is an event of
-    /// its own.
+    /// A change that leaves everything as it was is not published, and disturbs no rotation; but see
+    /// [`Edit::announce`].
+    ///
+    /// `change` runs under the lock of all writers: it must not change this pool through another handle.
     ///
     /// # Errors
     /// Those of `change`.
     pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
-        let _alone = self.writer.lock();
+        let alone = self.writer.lock();
         let (next, result) = self.with(|old| {
             let mut edit = Edit::of(old);
             let result = change(&mut edit)?;
-            Ok((edit.publishable(old, self.derive), result))
+            let next = (edit.announced || !edit.is_as(old)).then(|| edit.publishable(old, self.derive));
+            Ok((next, result))
         })?;
-        self.published.set(next);
+        let old = next.map(|next| self.published.replace(next));
+        // Payloads that are gone are dropped with the old state, and their destructors may change this very pool.
+        drop(alone);
+        drop(old);
         Ok(result)
     }
 }
@@ -219,6 +225,7 @@ impl<T, D> Pool<T, D> {
 #[derive(Debug)]
 pub struct Edit<T> {
     entries: Vec<Entry<T>>,
+    announced: bool,
 }
 
 /// One backend in an [`Edit`]. It derefs to its [`Settings`].
@@ -255,6 +262,7 @@ impl<T> Edit<T> {
     fn of<D>(snapshot: &Snapshot<T, D>) -> Self {
         let entries = snapshot.backends.iter().zip(&snapshot.references).zip(snapshot.set.iter());
         Self {
+            announced: false,
             entries: entries
                 .map(|((backend, references), member)| Entry {
                     backend: Arc::clone(backend),
@@ -264,6 +272,19 @@ impl<T> Edit<T> {
                 })
                 .collect(),
         }
+    }
+
+    /// Publishes even if all stays as it was: to IPVS's `wrr` setting a weight is an event of its own.
+    pub fn announce(&mut self) {
+        self.announced = true;
+    }
+
+    fn is_as<D>(&self, old: &Snapshot<T, D>) -> bool {
+        let same = |(entry, (backend, member)): (&Entry<T>, (&Arc<Backend<T>>, &Member))| {
+            Arc::ptr_eq(&entry.backend, backend) && entry.settings == member.settings
+        };
+        self.entries.len() == old.backends.len()
+            && self.entries.iter().zip(old.backends.iter().zip(old.set.iter())).all(same)
     }
 
     /// All entries, in list order.

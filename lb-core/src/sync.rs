@@ -33,9 +33,9 @@ impl<T> Published<T> {
         self.0.get()
     }
 
-    /// Replaces the value; readers that began earlier finish on the old one.
-    pub fn set(&self, value: T) {
-        self.0.set(Arc::new(value));
+    /// Replaces the value and gives the old one; readers that began earlier finish on that.
+    pub fn replace(&self, value: T) -> Arc<T> {
+        self.0.replace(Arc::new(value))
     }
 }
 
@@ -72,8 +72,8 @@ mod imp {
             self.0.load_full()
         }
 
-        pub(super) fn set(&self, value: Arc<T>) {
-            self.0.store(value);
+        pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
+            self.0.swap(value)
         }
     }
 }
@@ -98,9 +98,8 @@ mod imp {
             Arc::clone(&self.0.read())
         }
 
-        pub(super) fn set(&self, value: Arc<T>) {
-            // The old value is dropped after the lock: its destructor may be long.
-            let _old = core::mem::replace(&mut *self.0.write(), value);
+        pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
+            core::mem::replace(&mut *self.0.write(), value)
         }
     }
 }
@@ -141,9 +140,9 @@ mod imp {
             Arc::clone(&self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
         }
 
-        pub(super) fn set(&self, value: Arc<T>) {
+        pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
             let mut guard = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let _old = core::mem::replace(&mut *guard, value);
+            core::mem::replace(&mut *guard, value)
         }
     }
 }

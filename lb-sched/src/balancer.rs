@@ -143,6 +143,14 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         let scheduler = snapshot.derived();
         let feedback = if scheduler.wants_feedback() {
             scheduler.started(snapshot.set(), position);
+            // A generation published since the pick began may have read the load before this start was counted.
+            self.inner.pool.with(|now| {
+                if now.set().version() != snapshot.set().version()
+                    && let Some(position) = now.set().position(handle.backend().id())
+                {
+                    now.derived().started(now.set(), position);
+                }
+            });
             Some(Arc::clone(&self.inner) as Arc<dyn Feedback>)
         } else {
             None
@@ -196,7 +204,10 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// # Errors
     /// [`UpdateError::Unknown`].
     pub fn set_weight(&self, name: &str, weight: Weight) -> Result<(), UpdateError> {
-        self.set(name, |settings| settings.weight = weight)
+        self.edit(|edit| {
+            edit.announce();
+            edit.entry(name).map(|entry| entry.weight = weight)
+        })
     }
 
     /// Drains a backend, takes it out of service, or back in.
