@@ -18,6 +18,7 @@ use crate::backend::{Backend, BackendId, Spec, Weight};
 use crate::lane;
 use crate::load::Load;
 use crate::set::{Member, Set, Settings};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, Published};
 
 /// Why a pool was not changed.
@@ -135,6 +136,8 @@ impl<T, D> Snapshot<T, D> {
 #[derive(Debug)]
 pub struct Pool<T, D = ()> {
     published: Published<Snapshot<T, D>>,
+    /// The version of the set that is published, or is about to be.
+    version: AtomicU64,
     writer: Mutex<()>,
     derive: fn(&D, &Set) -> D,
 }
@@ -167,9 +170,16 @@ impl<T, D> Pool<T, D> {
                 set,
                 derived,
             }),
+            version: AtomicU64::new(0),
             writer: Mutex::default(),
             derive,
         }
+    }
+
+    /// Whether this is the newest snapshot: cheaper than to look at that.
+    #[inline]
+    pub fn is_current(&self, snapshot: &Snapshot<T, D>) -> bool {
+        self.version.load(Ordering::SeqCst) == snapshot.set.version()
     }
 
     /// Runs `read` on the current snapshot, without a lock and without counting a reference.
@@ -213,7 +223,11 @@ impl<T, D> Pool<T, D> {
             let next = (edit.announced || !edit.is_as(old)).then(|| edit.publishable(old, self.derive));
             Ok((next, result))
         })?;
-        let old = next.map(|next| self.published.replace(next));
+        let old = next.map(|next| {
+            // First: who still sees the old number is seen by whoever reads the loads after publishing.
+            self.version.store(next.set.version(), Ordering::SeqCst);
+            self.published.replace(next)
+        });
         // Payloads that are gone are dropped with the old state, and their destructors may change this very pool.
         drop(alone);
         drop(old);

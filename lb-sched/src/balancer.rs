@@ -90,6 +90,32 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
 
     /// Chooses a backend and counts the request on it.
     ///
+    /// A retry avoids what was tried:
+    ///
+    /// ```
+    /// # use lb_sched::{Algorithm, Balancer, Outcome, Request, Weight};
+    /// # use std::time::Duration;
+    /// # let balancer = Balancer::new(Algorithm::RoundRobin);
+    /// # balancer.update([("dead", Weight::ONE), ("alive", Weight::ONE)])?;
+    /// # let send = |to: &str| (to == "alive").then_some(Duration::from_millis(1));
+    /// let mut tried = Vec::new();
+    /// let latency = loop {
+    ///     let lease = balancer.pick(&Request::new().avoid(&tried))?;
+    ///     match send(*lease) {
+    ///         Some(latency) => {
+    ///             lease.finish(Outcome::Success { latency });
+    ///             break latency;
+    ///         }
+    ///         None => {
+    ///             tried.push(lease.backend().id());
+    ///             lease.finish(Outcome::Failure);
+    ///         }
+    ///     }
+    /// };
+    /// # assert_eq!(tried.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PickError`], at once: this never waits.
     #[inline]
@@ -143,14 +169,9 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         let scheduler = snapshot.derived();
         let feedback = if scheduler.wants_feedback() {
             scheduler.started(snapshot.set(), position);
-            // A generation published since the pick began may have read the load before this start was counted.
-            self.inner.pool.with(|now| {
-                if now.set().version() != snapshot.set().version()
-                    && let Some(position) = now.set().position(handle.backend().id())
-                {
-                    now.derived().started(now.set(), position);
-                }
-            });
+            if !self.inner.pool.is_current(snapshot) {
+                self.tell_the_newest(handle.backend().id());
+            }
             Some(Arc::clone(&self.inner) as Arc<dyn Feedback>)
         } else {
             None
@@ -158,8 +179,49 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         Ok(Lease::new(handle, lane, feedback))
     }
 
+    /// A generation published since the pick began may have read the load before the start was counted.
+    #[cold]
+    fn tell_the_newest(&self, backend: BackendId) {
+        self.inner.pool.with(|snapshot| {
+            if let Some(position) = snapshot.set().position(backend) {
+                snapshot.derived().started(snapshot.set(), position);
+            }
+        });
+    }
+
     /// A lease on one backend, for a session that belongs there. It is given while the backend drains or has
     /// weight 0 too, but not when it is down, in maintenance, or full.
+    ///
+    /// Sticky sessions are a table and this; on any error the client gets another backend, and the table hears of it:
+    ///
+    /// ```
+    /// use lb_core::clock::{Clock, MonotonicClock};
+    /// use lb_core::session::{Key, StickConfig, StickTable};
+    /// use lb_sched::{Algorithm, Balancer, BackendId, Request, Weight};
+    /// use std::time::Duration;
+    ///
+    /// let balancer = Balancer::new(Algorithm::RoundRobin);
+    /// balancer.update([("a", Weight::ONE), ("b", Weight::ONE)])?;
+    /// let table = StickTable::<BackendId>::new(StickConfig::new(10_000, Duration::from_secs(1800)));
+    /// let clock = MonotonicClock::new();
+    ///
+    /// let serve = |client: std::net::SocketAddr| -> Result<&str, Box<dyn std::error::Error>> {
+    ///     let (key, now) = (Key::source(client.ip()), clock.now());
+    ///     let known = table.lookup(key, now).and_then(|id| balancer.lease(id).ok());
+    ///     let lease = match known {
+    ///         Some(lease) => lease,
+    ///         None => {
+    ///             let lease = balancer.pick(&Request::from_source(client))?;
+    ///             table.insert(key, lease.backend().id(), now)?;
+    ///             lease
+    ///         }
+    ///     };
+    ///     Ok(*lease)
+    /// };
+    /// let client = "192.0.2.7:4000".parse()?;
+    /// assert_eq!(serve(client)?, serve(client)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`PickError::Gone`], [`PickError::Unavailable`], [`PickError::Full`]: then [`pick`](Self::pick) another.
@@ -191,6 +253,19 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
 
     /// Changes several things at once; see [`Pool::edit`].
     ///
+    /// ```
+    /// use lb_sched::{Algorithm, Balancer, UpdateError, Weight};
+    ///
+    /// let balancer = Balancer::new(Algorithm::PowerOfTwo);
+    /// balancer.update([("a", Weight::ONE), ("b", Weight::ONE)])?;
+    /// balancer.edit(|edit| {
+    ///     edit.entry("a")?.limit = 100;
+    ///     edit.entry("b")?.weight = Weight::new(2);
+    ///     Ok::<(), UpdateError>(())
+    /// })?;
+    /// # Ok::<(), UpdateError>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of `change`: then nothing has changed.
     pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
@@ -210,7 +285,9 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         })
     }
 
-    /// Drains a backend, takes it out of service, or back in.
+    /// Drains a backend, takes it out of service, or back in. Where a health loop sets what
+    /// [`Standing`](lb_core::health::Standing) says, tell its
+    /// [`Condition`](lb_core::health::Condition::set_admin) instead, or the loop takes this back.
     ///
     /// # Errors
     /// [`UpdateError::Unknown`].

@@ -140,7 +140,8 @@ impl<'a> Request<'a> {
 
 #[inline]
 fn address_hash(address: IpAddr) -> u64 {
-    match address {
+    // An IPv4 client of a socket for both families is the same client.
+    match address.to_canonical() {
         IpAddr::V4(v4) => mix(v4.to_bits().into()),
         IpAddr::V6(v6) => {
             let bits = v6.to_bits();

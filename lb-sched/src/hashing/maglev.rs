@@ -1,8 +1,10 @@
 //! Maglev hashing.
 
 use alloc::boxed::Box;
+use alloc::collections::BinaryHeap;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use lb_core::Set;
 use lb_core::hash::xxh3_with_seed;
@@ -93,11 +95,13 @@ struct Walk {
     at: u32,
     skip: u32,
     weight: u64,
-    /// Turns earned so far, in units of the greatest weight.
-    earned: u64,
+    turns: u64,
 }
 
 const FREE: u32 = u32::MAX;
+
+/// Bits of a turn's place in the queue that say whose it is; the upper ones are its round.
+const WALK_BITS: u32 = 24;
 
 fn fill(size: u32, set: &Set) -> Box<[u32]> {
     let mut members: Vec<_> = (0..).zip(set.iter()).filter(|(_, member)| member.weight > 0).collect();
@@ -112,31 +116,30 @@ fn fill(size: u32, set: &Set) -> Box<[u32]> {
                 at: (xxh3_with_seed(name, 0) % u64::from(size)) as u32,
                 skip: (xxh3_with_seed(name, 1) % u64::from(size - 1)) as u32 + 1,
                 weight: member.weight.into(),
-                earned: 0,
+                turns: 0,
             }
         })
         .collect();
     let Some(greatest) = walks.iter().map(|walk| walk.weight).max() else { return Box::default() };
+    // The heaviest has a turn in every round, the others when their weights have added up to the greatest.
+    let turn = |walk: &Walk, index: usize| {
+        Reverse(((walk.turns + 1) * greatest).div_ceil(walk.weight) << WALK_BITS | index as u64)
+    };
+    let mut queue: BinaryHeap<_> = walks.iter().enumerate().map(|(index, walk)| turn(walk, index)).collect();
     let mut table = vec![FREE; size as usize].into_boxed_slice();
-    let mut left = size;
-    loop {
-        for walk in &mut walks {
-            walk.earned += walk.weight;
-            if walk.earned < greatest {
-                continue;
-            }
-            walk.earned -= greatest;
-            // The size is prime, so the walk comes by every slot, and there is a free one.
-            while table[walk.at as usize] != FREE {
-                walk.at = step(walk.at, walk.skip, size);
-            }
-            table[walk.at as usize] = walk.position;
-            left -= 1;
-            if left == 0 {
-                return table;
-            }
+    for _ in 0..size {
+        let Some(mut next) = queue.peek_mut() else { break };
+        let index = (next.0 & ((1 << WALK_BITS) - 1)) as usize;
+        let Some(walk) = walks.get_mut(index) else { break };
+        // The size is prime, so the walk comes by every slot, and there is a free one.
+        while table[walk.at as usize] != FREE {
+            walk.at = step(walk.at, walk.skip, size);
         }
+        table[walk.at as usize] = walk.position;
+        walk.turns += 1;
+        *next = turn(walk, index);
     }
+    table
 }
 
 #[inline]

@@ -49,7 +49,7 @@ impl SourceHash {
     /// The bucket of a client: 32-bit multiplicative hashing by 2³²/φ².
     #[inline]
     fn bucket(&self, client: SocketAddr) -> usize {
-        let address = match client.ip() {
+        let address = match client.ip().to_canonical() {
             IpAddr::V4(v4) => v4.to_bits(),
             IpAddr::V6(v6) => {
                 let bits = v6.to_bits();

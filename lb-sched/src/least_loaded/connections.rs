@@ -37,7 +37,8 @@ impl Overhead {
 ///
 /// *Cost*: the order is kept in a tree that follows every start and end, so a choice among 1000 looks at 16, and a
 /// change touches two levels. Threads share the tree; each sees what was true a moment ago.
-/// *When*: requests differ in how long they take. Exact; [`PowerOfTwo`](crate::PowerOfTwo) is cheaper under many
+/// *When*: requests differ in how long they take. Under light load nearly all go to the first of the list, as it is
+/// idle whenever one comes. Exact; [`PowerOfTwo`](crate::PowerOfTwo) is cheaper under many
 /// threads. *Source*: IPVS `lc`, `wlc`. A retry takes the next least loaded.
 #[derive(Debug)]
 pub struct LeastConnections {
@@ -81,7 +82,8 @@ impl LeastConnections {
     }
 
     /// Load by weight as a fixed-point number of 32 fraction bits. Two different fractions whose denominators are
-    /// below 2¹⁶ differ by more than 2⁻³², so they rank as the fractions themselves, and equal ones rank equal.
+    /// below 2¹⁶ differ by more than 2⁻³², so they rank as the fractions themselves, and equal ones rank equal. (While a
+    /// backend ramps up weights are larger, and fractions that differ by less rank equal.)
     #[inline]
     fn rank(&self, load: &Load, weight: u32) -> u64 {
         let overhead = self.overhead.of(load);
