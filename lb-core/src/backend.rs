@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::fmt::{self, Display};
 use core::net::SocketAddr;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::load::Load;
 
@@ -105,10 +105,16 @@ pub struct Backend<T> {
     pub(crate) id: BackendId,
     pub(crate) name: Arc<str>,
     pub(crate) load: Arc<Load>,
+    /// Where it was put in the newest list of its pool: a hint.
+    pub(crate) place: AtomicU32,
     pub(crate) payload: T,
 }
 
 impl<T> Backend<T> {
+    pub(crate) fn new(id: BackendId, name: Arc<str>, load: Arc<Load>, payload: T) -> Self {
+        Self { id, name, load, place: AtomicU32::new(0), payload }
+    }
+
     /// The same for every backend of this name in its pool, as long as the name stays in the pool.
     #[inline]
     pub fn id(&self) -> BackendId {
@@ -122,7 +128,7 @@ impl<T> Backend<T> {
 
     /// Its counters.
     #[inline]
-    pub fn load(&self) -> &Load {
+    pub fn load(&self) -> &Arc<Load> {
         &self.load
     }
 

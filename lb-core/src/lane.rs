@@ -4,7 +4,6 @@
 //! thread it is. A thread that finds itself in another's way moves to a lane of its own and stays there: the idea of
 //! Java's `Striped64` (Doug Lea), with moving only on contention.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// The lane on which all threads begin, and which they share where one counter must be exact.
@@ -82,14 +81,11 @@ mod imp {
 
 pub use imp::{count, mine, move_on, used};
 
-/// Makes a thing for each of `items` and each lane from `first` on; `make` gets the item's number. They are made lane
-/// by lane, so that those of one lane are neighbours in memory, and given out item by item.
-pub(crate) fn by_lane<T>(
-    items: usize,
-    first: usize,
-    make: impl Fn(usize) -> T,
-) -> impl Iterator<Item = Box<[T]>> {
-    let lanes: Vec<Vec<T>> = (first..count()).map(|_| (0..items).map(&make).collect()).collect();
+/// Makes a thing for each of `items` and each lane; `make` gets the item's number and the lane's. They are made lane by
+/// lane, so that those of one lane are neighbours in memory, and given out item by item.
+pub(crate) fn by_lane<T>(items: usize, make: impl Fn(usize, usize) -> T) -> impl Iterator<Item = Vec<T>> {
+    let lanes: Vec<Vec<T>> =
+        (0..count()).map(|lane| (0..items).map(|item| make(item, lane)).collect()).collect();
     let mut lanes: Vec<_> = lanes.into_iter().map(Vec::into_iter).collect();
     (0..items).map(move |_| lanes.iter_mut().filter_map(Iterator::next).collect())
 }
@@ -101,11 +97,11 @@ mod tests {
     #[test]
     fn things_are_made_lane_by_lane() {
         let made = core::cell::Cell::new(0);
-        let make = |item| (item, made.replace(made.get() + 1));
-        for (item, things) in by_lane(3, 0, make).enumerate() {
+        let make = |item, lane| (item, lane, made.replace(made.get() + 1));
+        for (item, things) in by_lane(3, make).enumerate() {
             assert_eq!(things.len(), count());
             for (lane, &thing) in things.iter().enumerate() {
-                assert_eq!(thing, (item, 3 * lane + item));
+                assert_eq!(thing, (item, lane, 3 * lane + item));
             }
         }
         assert_eq!(made.get(), 3 * count());

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`backend`] | [`Backend`], its [`Weight`], [`Admin`] and [`Health`] state, and the [`Spec`] that a pool is filled from |
 //! | [`load`] | [`Load`]: the counters of one backend, which survive every change of the pool |
+//! | [`Lease`] | a request on a backend: counted while it lives, its outcome told at its end |
 //! | [`lane`] | which copy of a shared counter a thread uses |
 //! | [`set`] | [`Set`] and [`Member`]: the payload-free view of a snapshot that a scheduler works on |
 //! | [`pool`] | [`Pool`]: publishes immutable [`Snapshot`]s, changes them whole or not at all |
@@ -42,6 +43,7 @@ pub mod clock;
 pub mod hash;
 pub mod health;
 pub mod lane;
+mod lease;
 pub mod load;
 pub mod pi;
 pub mod pool;
@@ -51,6 +53,7 @@ pub mod set;
 pub mod sync;
 
 pub use backend::{Admin, Backend, BackendId, Health, Spec, Weight};
+pub use lease::{Lease, Lingering};
 pub use load::{Load, Outcome};
 pub use pool::{Pool, Snapshot, UpdateError};
 pub use set::{Member, Set};

@@ -5,8 +5,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crossbeam_utils::CachePadded;
-
 use crate::lane;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -30,36 +28,100 @@ pub enum Outcome {
 /// A request counts as *active* from its pick to its end. A closed connection that the system still remembers (TCP's
 /// TIME_WAIT, as IPVS counts it) counts as *inactive*; proxies leave that at 0.
 ///
-/// There is a set of counters for each [lane], on cache lines of its own, so that threads can count
-/// without getting in each other's way; what is read is the sum. A request must end on the lane that it began on.
-/// Where a limit holds or the number is read at every pick, all count on the [shared](crate::lane::SHARED) lane.
+/// There are [`Counters`] for each [lane], so that threads can count without getting in each other's way; what is read
+/// here is the sum. Where a limit holds or the number is read at every pick, all count on the
+/// [shared](crate::lane::SHARED) lane.
 #[derive(Debug)]
 pub struct Load {
-    /// The shared lane, where it is reached without another step.
-    shared: CachePadded<Counters>,
+    shared: Arc<Counters>,
     /// The lanes behind it.
-    others: Box<[Box<CachePadded<Counters>>]>,
+    others: Box<[Arc<Counters>]>,
 }
 
-/// One lane's counters: together on one cache line.
+/// What is counted of one backend on one lane: on a cache line of its own.
 #[derive(Debug, Default)]
-struct Counters {
+#[repr(align(64))]
+pub struct Counters {
     /// Low half: active requests. High half: successes modulo 2³², so that a success is counted and its request ended
     /// by one addition.
     active: AtomicU64,
+    latency_ns: AtomicU64,
     /// Successes in units of 2³².
     succeeded: AtomicU64,
-    inactive: AtomicU32,
     failed: AtomicU64,
     cancelled: AtomicU64,
     unreported: AtomicU64,
-    latency_ns: AtomicU64,
+    inactive: AtomicU32,
 }
 
 const ACTIVE: u64 = u32::MAX as u64;
 const SUCCESS: u64 = 1 << 32;
 
 impl Counters {
+    /// Counts one more active request, where no other thread counts at this moment; else `false`, and nothing is
+    /// counted.
+    #[inline]
+    pub(crate) fn start_alone(&self) -> bool {
+        // Relaxed: nobody decides by it.
+        let now = self.active.load(Ordering::Relaxed);
+        self.active.compare_exchange(now, now + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Counts one more active request.
+    #[inline]
+    pub(crate) fn start(&self) {
+        // SeqCst: a scheduler that keeps an order by load reads it after publishing that order.
+        self.active.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends an active request that was counted here; `None` when nobody said how it went.
+    #[inline]
+    pub(crate) fn end(&self, outcome: Option<Outcome>) {
+        if let Some(Outcome::Success { latency }) = outcome {
+            self.sample(latency);
+            let before = self.active.fetch_add(SUCCESS - 1, Ordering::SeqCst);
+            if before >> 32 == ACTIVE {
+                self.succeeded.fetch_add(1, Ordering::Release);
+            }
+        } else {
+            self.end_otherwise(outcome);
+        }
+    }
+
+    #[cold]
+    fn end_otherwise(&self, outcome: Option<Outcome>) {
+        let counter = match outcome {
+            Some(Outcome::Failure) => &self.failed,
+            Some(Outcome::Cancelled) => &self.cancelled,
+            _ => &self.unreported,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.active.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Turns an active connection that was counted here into an inactive one.
+    pub(crate) fn close(&self, outcome: Option<Outcome>) {
+        self.inactive.fetch_add(1, Ordering::SeqCst);
+        self.end(outcome);
+    }
+
+    /// Forgets an inactive connection that was closed here.
+    pub(crate) fn expire(&self) {
+        self.inactive.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Requests in flight that began on this lane.
+    #[inline]
+    pub fn active(&self) -> u32 {
+        (self.active.load(Ordering::SeqCst) & ACTIVE) as u32
+    }
+
+    /// Closed connections of this lane that are still remembered.
+    #[inline]
+    pub fn inactive(&self) -> u32 {
+        self.inactive.load(Ordering::SeqCst)
+    }
+
     /// Just when the low half turns over, a reader may see it before the carry: for some nanoseconds, once in 2³².
     fn succeeded(&self) -> u64 {
         loop {
@@ -85,53 +147,32 @@ impl Counters {
 impl Load {
     /// Counters at zero.
     pub fn new() -> Self {
-        let others = (1..lane::count()).map(|_| Box::default()).collect();
-        Self { shared: CachePadded::default(), others }
+        Self { shared: Arc::default(), others: (1..lane::count()).map(|_| Arc::default()).collect() }
     }
 
     /// Counters for `count` backends, with those of one lane side by side in memory: a processor reads ahead when a
     /// rotation goes through them in order, and must not read into those that another one is writing.
     pub(crate) fn several(count: usize) -> impl Iterator<Item = Arc<Self>> {
-        let mut lanes = lane::by_lane(count, 1, |_| Box::default());
-        let loads: Vec<Arc<Self>> = (0..count)
-            .map(|_| {
-                Arc::new(Self { shared: CachePadded::default(), others: lanes.next().unwrap_or_default() })
-            })
-            .collect();
-        loads.into_iter()
+        lane::by_lane(count, |_, _| Arc::default()).map(|lanes: Vec<Arc<Counters>>| {
+            let mut lanes = lanes.into_iter();
+            Arc::new(Self { shared: lanes.next().unwrap_or_default(), others: lanes.collect() })
+        })
     }
 
+    /// The counters of one lane. Lanes come from this program's own count; a stranger is taken for the shared one.
     #[inline]
-    fn counters(&self, lane: usize) -> &Counters {
-        // Lanes come from this program's own count; a stranger is taken for the shared one.
-        lane.checked_sub(1).and_then(|other| self.others.get(other)).map_or(&self.shared, |lane| lane)
+    pub fn lane(&self, lane: usize) -> &Arc<Counters> {
+        lane.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.shared)
     }
 
     /// All lanes.
     fn lanes(&self) -> impl Iterator<Item = &Counters> {
-        core::iter::once(&*self.shared).chain(self.others.iter().map(|lane| &***lane))
-    }
-
-    /// Counts one more active request on the thread's own lane, and says on which lane it must [end](Self::end).
-    #[inline]
-    pub fn start(&self) -> usize {
-        let lane = lane::mine();
-        let active = &self.counters(lane).active;
-        // Relaxed: nobody decides by it. A failure means that another thread is on this lane.
-        let now = active.load(Ordering::Relaxed);
-        match active.compare_exchange(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => lane,
-            Err(_) => {
-                let lane = lane::move_on();
-                self.counters(lane).active.fetch_add(1, Ordering::Relaxed);
-                lane
-            }
-        }
+        core::iter::once(&self.shared).chain(&self.others).map(|lane| &**lane)
     }
 
     /// Counts one more active request on the shared lane, unless `limit` are active already; it ends there too.
     #[inline]
-    pub fn start_shared(&self, limit: u32) -> bool {
+    pub(crate) fn start_within(&self, limit: u32) -> bool {
         // Adding first and taking back keeps the common case at one instruction; two threads at the last place may
         // both be refused for a moment, but never both be let in. Other lanes only drain while this one is used.
         // SeqCst: a scheduler that keeps an order by load reads it after publishing that order.
@@ -151,62 +192,20 @@ impl Load {
     }
 
     fn others_active(&self) -> u64 {
-        let used = self.others.iter().take(lane::used() - 1);
-        used.map(|lane| lane.active.load(Ordering::SeqCst) & ACTIVE).sum()
-    }
-
-    /// Ends an active request of `lane`; `None` when nobody said how it went.
-    #[inline]
-    pub fn end(&self, lane: usize, outcome: Option<Outcome>) {
-        let counters = self.counters(lane);
-        if let Some(Outcome::Success { latency }) = outcome {
-            counters.sample(latency);
-            let before = counters.active.fetch_add(SUCCESS - 1, Ordering::SeqCst);
-            if before >> 32 == ACTIVE {
-                counters.succeeded.fetch_add(1, Ordering::Release);
-            }
-            return;
-        }
-        let counter = match outcome {
-            Some(Outcome::Failure) => &counters.failed,
-            Some(Outcome::Cancelled) => &counters.cancelled,
-            _ => &counters.unreported,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        counters.active.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Turns an active connection of `lane` into an inactive one.
-    #[inline]
-    pub fn close(&self, lane: usize, outcome: Option<Outcome>) {
-        self.counters(lane).inactive.fetch_add(1, Ordering::SeqCst);
-        self.end(lane, outcome);
-    }
-
-    /// Forgets an inactive connection that was [closed](Self::close) on `lane`.
-    #[inline]
-    pub fn expire(&self, lane: usize) {
-        self.counters(lane).inactive.fetch_sub(1, Ordering::SeqCst);
+        self.others.iter().take(lane::used() - 1).map(|lane| u64::from(lane.active())).sum()
     }
 
     /// Requests in flight.
     #[inline]
     pub fn active(&self) -> u32 {
-        let shared = self.shared.active.load(Ordering::SeqCst) & ACTIVE;
         // More than 2³² requests at once are not to be had.
-        (shared + self.beside_shared()) as u32
-    }
-
-    /// Requests in flight that began on the thread's own lane: what it knows by itself.
-    #[inline]
-    pub fn active_here(&self) -> u32 {
-        (self.counters(lane::mine()).active.load(Ordering::Relaxed) & ACTIVE) as u32
+        (u64::from(self.shared.active()) + self.beside_shared()) as u32
     }
 
     /// Closed connections still remembered.
     #[inline]
     pub fn inactive(&self) -> u32 {
-        self.lanes().map(|lane| lane.inactive.load(Ordering::SeqCst)).sum()
+        self.lanes().map(Counters::inactive).sum()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
@@ -256,13 +255,13 @@ mod tests {
     #[test]
     fn a_request_is_counted_once_at_each_stage() {
         let load = Load::new();
-        assert!(load.start_shared(2) && load.start_shared(2));
-        assert!(!load.start_shared(2), "the limit is reached");
+        assert!(load.start_within(2) && load.start_within(2));
+        assert!(!load.start_within(2), "the limit is reached");
         assert_eq!(load.active(), 2);
-        load.end(lane::SHARED, Some(Outcome::Failure));
-        load.close(lane::SHARED, None);
+        load.shared.end(Some(Outcome::Failure));
+        load.shared.close(None);
         assert_eq!((load.active(), load.inactive(), load.failed(), load.finished()), (0, 1, 1, 2));
-        load.expire(lane::SHARED);
+        load.shared.expire();
         assert_eq!(load.inactive(), 0);
     }
 
@@ -270,8 +269,8 @@ mod tests {
     fn the_average_moves_an_eighth_of_the_way() {
         let load = Load::new();
         for (sample, expected) in [(800, 800), (1600, 900), (900, 901), (0, 789)] {
-            let lane = load.start();
-            load.end(lane, Some(Outcome::Success { latency: Duration::from_nanos(sample) }));
+            load.shared.start();
+            load.shared.end(Some(Outcome::Success { latency: Duration::from_nanos(sample) }));
             let got = u64::try_from(load.latency().as_nanos()).unwrap();
             assert!(got.abs_diff(expected) <= 1, "after {sample}: {got}, not {expected}");
         }
@@ -283,10 +282,21 @@ mod tests {
         let load = Load::new();
         load.shared.active.store((u64::from(u32::MAX) - 1) << 32 | 3, Ordering::Relaxed);
         for expected in u64::from(u32::MAX)..u64::from(u32::MAX) + 3 {
-            load.end(lane::SHARED, Some(Outcome::Success { latency: Duration::ZERO }));
+            load.shared.end(Some(Outcome::Success { latency: Duration::ZERO }));
             assert_eq!(load.succeeded(), expected);
         }
         assert_eq!(load.active(), 0);
+    }
+
+    #[test]
+    fn every_lane_has_counters_and_a_stranger_the_shared_ones() {
+        let load = Load::new();
+        for lane in 0..lane::count() {
+            load.lane(lane).start();
+        }
+        lane::move_on();
+        assert!(Arc::ptr_eq(load.lane(lane::SHARED), load.lane(usize::MAX)));
+        assert_eq!(load.lanes().map(Counters::active).sum::<u32>() as usize, lane::count());
     }
 
     #[test]
@@ -294,26 +304,33 @@ mod tests {
         let load = Load::new();
         let started: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| {
-                        (0..10_000u64)
-                            .filter(|turn| {
-                                let lane = if turn % 2 == 0 { load.start() } else { lane::SHARED };
-                                let started = turn % 2 == 0 || load.start_shared(6);
-                                if started {
-                                    load.end(
-                                        lane,
-                                        Some(Outcome::Success { latency: Duration::from_nanos(*turn) }),
-                                    );
+                .map(|thread| {
+                    let load = &load;
+                    scope.spawn(move || {
+                        let mut started = 0;
+                        for turn in 0..10_000u64 {
+                            let lane = if turn % 2 == 0 { &load.shared } else { load.lane(thread) };
+                            let counted = match turn % 3 {
+                                0 => load.start_within(6),
+                                1 => lane.start_alone(),
+                                _ => {
+                                    lane.start();
+                                    true
                                 }
-                                started
-                            })
-                            .count() as u64
+                            };
+                            let lane = if turn % 3 == 0 { &load.shared } else { lane };
+                            if counted {
+                                lane.end(Some(Outcome::Success { latency: Duration::from_nanos(turn) }));
+                                started += 1;
+                            }
+                        }
+                        started
                     })
                 })
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!((load.active(), load.finished(), load.succeeded()), (0, started, started));
+        assert_eq!(load.lanes().map(Counters::active).sum::<u32>(), 0);
+        assert_eq!((load.finished(), load.succeeded()), (started, started));
     }
 }

@@ -10,13 +10,15 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 
 use crate::backend::{Backend, BackendId, Spec, Weight};
 use crate::lane;
-use crate::load::Load;
+use crate::lease::{Lease, Place, Reference, Watch, Watcher};
+use crate::load::{Counters, Load, Outcome};
 use crate::set::{Member, Set, Settings};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, Published};
@@ -49,69 +51,141 @@ pub enum UpdateError {
     },
 }
 
-/// A counted reference to a backend, to hold on to it.
-///
-/// There is one count for each [lane], so that threads on different lanes do not meet, and none of them
-/// is near what is read of the backend.
-#[derive(Debug)]
-pub struct Handle<T>(Arc<Reference<T>>);
-
-#[derive(Debug)]
-struct Reference<T> {
-    load: Arc<Load>,
-    backend: Arc<Backend<T>>,
-    /// Keeps the next one's count off this one's cache line, wherever the allocator puts it: both counts of an `Arc`
-    /// and these fields are 128 bytes.
-    _apart: [u64; 12],
+/// A backend as threads of one lane start requests on it: how they hold on to it, and where they count.
+struct Seat<T> {
+    reference: Arc<Reference<T>>,
+    counters: Arc<Counters>,
 }
 
-/// The references of one backend, one a lane.
-type References<T> = Arc<[Arc<Reference<T>>]>;
+impl<T> Clone for Seat<T> {
+    fn clone(&self) -> Self {
+        Self { reference: Arc::clone(&self.reference), counters: Arc::clone(&self.counters) }
+    }
+}
 
-/// The references of these backends.
-fn references<T>(backends: &[Arc<Backend<T>>]) -> impl Iterator<Item = References<T>> {
-    let reference = |item: usize| {
-        let backend = &backends[item];
-        let (load, backend) = (Arc::clone(&backend.load), Arc::clone(backend));
-        Arc::new(Reference { load, backend, _apart: [0; 12] })
+/// A backend's seats, one a lane.
+type Seats<T> = Arc<[Seat<T>]>;
+
+/// The seats of these backends.
+fn seats<T>(
+    backends: &[Arc<Backend<T>>],
+    watcher: Option<&Arc<Watcher<T>>>,
+) -> impl Iterator<Item = Seats<T>> {
+    let seat = move |item: usize, lane| Seat {
+        reference: Arc::new(Reference::new(&backends[item], lane, watcher)),
+        counters: Arc::clone(backends[item].load().lane(lane)),
     };
-    lane::by_lane(backends.len(), lane::SHARED, reference).map(Arc::from)
-}
-
-impl<T> Handle<T> {
-    /// The backend.
-    #[inline]
-    pub fn backend(&self) -> &Arc<Backend<T>> {
-        &self.0.backend
-    }
-
-    /// Its counters.
-    #[inline]
-    pub fn load(&self) -> &Load {
-        &self.0.load
-    }
+    lane::by_lane(backends.len(), seat).map(Arc::from)
 }
 
 /// One published state of a [`Pool`]: never changes.
 #[derive(Debug)]
 pub struct Snapshot<T, D = ()> {
-    backends: Box<[Arc<Backend<T>>]>,
-    references: Box<[References<T>]>,
-    set: Set,
     derived: D,
+    set: Set,
+    list: List<T>,
+}
+
+/// What stays while only settings change.
+struct List<T> {
+    backends: Arc<[Arc<Backend<T>>]>,
+    /// By backend, for the next list.
+    seats: Arc<[Seats<T>]>,
+    /// By lane, so that what a thread reads lies close together, and the first lane's within one step.
+    first: Arc<[Seat<T>]>,
+    others: Arc<[Box<[Seat<T>]>]>,
+}
+
+impl<T> Clone for List<T> {
+    fn clone(&self) -> Self {
+        Self {
+            backends: Arc::clone(&self.backends),
+            seats: Arc::clone(&self.seats),
+            first: Arc::clone(&self.first),
+            others: Arc::clone(&self.others),
+        }
+    }
+}
+
+impl<T> List<T> {
+    fn new(backends: Vec<Arc<Backend<T>>>, seats: Vec<Seats<T>>) -> Self {
+        let of_lane = |lane| seats.iter().filter_map(move |lanes: &Seats<T>| lanes.get(lane).cloned());
+        Self {
+            first: of_lane(lane::SHARED).collect(),
+            others: (1..lane::count()).map(|lane| of_lane(lane).collect()).collect(),
+            backends: backends.into(),
+            seats: seats.into(),
+        }
+    }
+
+    /// Where the calling thread starts requests on the backend at `position`.
+    #[inline]
+    fn seat(&self, position: usize) -> Option<&Seat<T>> {
+        match lane::mine() {
+            lane::SHARED => self.first.get(position),
+            lane => self.others.get(lane - 1)?.get(position),
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&*self.backends).finish()
+    }
 }
 
 impl<T, D> Snapshot<T, D> {
     /// The backends, in the order of [`set`](Self::set).
     #[inline]
     pub fn backends(&self) -> &[Arc<Backend<T>>] {
-        &self.backends
+        &self.list.backends
     }
 
-    /// The backend at `position`, to hold on to from `lane`.
+    /// Counts a request on the backend at `position`, whatever its limit; `None` when there is no such position.
+    ///
+    /// Threads that meet count on [lanes](crate::lane) of their own.
     #[inline]
-    pub fn handle(&self, position: usize, lane: usize) -> Option<Handle<T>> {
-        self.references.get(position)?.get(lane).map(|reference| Handle(Arc::clone(reference)))
+    pub fn start(&self, position: usize) -> Option<Lease<T>> {
+        let Seat { reference, counters } = self.list.seat(position)?;
+        if counters.start_alone() {
+            Some(Lease::new(reference, Place::Active))
+        } else {
+            self.start_apart(position)
+        }
+    }
+
+    #[cold]
+    fn start_apart(&self, position: usize) -> Option<Lease<T>> {
+        lane::move_on();
+        let Seat { reference, counters } = self.list.seat(position)?;
+        counters.start();
+        Some(Lease::new(reference, Place::Active))
+    }
+
+    /// Counts a request on the backend at `position` where all threads count; `None` when it has as many as its limit
+    /// allows, or there is no such position.
+    #[inline]
+    pub fn start_shared(&self, position: usize) -> Option<Lease<T>> {
+        let reference = &self.list.seat(position)?.reference;
+        if self.set.limited() {
+            let member = self.set.get(position)?;
+            if !member.load.start_within(member.limit) {
+                return None;
+            }
+        } else {
+            self.list.first.get(position)?.counters.start();
+        }
+        Some(Lease::new(reference, Place::ActiveShared))
+    }
+
+    /// The position of a backend in this state.
+    #[inline]
+    fn position(&self, backend: &Arc<Backend<T>>) -> Option<usize> {
+        let place = backend.place.load(Ordering::Relaxed) as usize;
+        match self.list.backends.get(place) {
+            Some(there) if Arc::ptr_eq(there, backend) => Some(place),
+            _ => self.set.position(backend.id),
+        }
     }
 
     /// The same backends as schedulers see them.
@@ -128,18 +202,44 @@ impl<T, D> Snapshot<T, D> {
 
     /// The backend of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Backend<T>>> {
-        self.backends.iter().find(|backend| backend.name() == name)
+        self.backends().iter().find(|backend| backend.name() == name)
     }
 }
 
 /// Backends, published as immutable snapshots, each with a `D` built from it (a scheduler's tables).
-#[derive(Debug)]
 pub struct Pool<T, D = ()> {
-    published: Published<Snapshot<T, D>>,
+    live: Arc<Live<T, D>>,
     /// The version of the set that is published, or is about to be.
     version: AtomicU64,
     writer: Mutex<()>,
     derive: fn(&D, &Set) -> D,
+    watcher: Option<Arc<Watcher<T>>>,
+}
+
+impl<T: fmt::Debug, D: fmt::Debug> fmt::Debug for Pool<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.live.published).finish()
+    }
+}
+
+/// What leases reach of a pool that wants to hear of them.
+#[derive(Debug)]
+struct Live<T, D> {
+    published: Published<Snapshot<T, D>>,
+    ended: Ended<D>,
+}
+
+/// Hears that the member of the set at a position has one request less.
+type Ended<D> = fn(&D, &Set, usize, Option<Outcome>);
+
+impl<T, D> Watch<T> for Live<T, D> {
+    fn ended(&self, backend: &Arc<Backend<T>>, outcome: Option<Outcome>) {
+        self.published.with(|snapshot| {
+            if let Some(position) = snapshot.position(backend) {
+                (self.ended)(&snapshot.derived, &snapshot.set, position, outcome);
+            }
+        });
+    }
 }
 
 impl<T> Pool<T> {
@@ -155,24 +255,40 @@ impl<T> Default for Pool<T> {
     }
 }
 
+impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Pool<T, D> {
+    /// The same as [`deriving`](Self::deriving), where `ended` hears of every end of a request: with what is derived
+    /// and the set as they are then, and the backend's position in that, if it is still there. (It hears of no start:
+    /// whoever starts a request knows.)
+    pub fn watching(
+        first: D,
+        derive: fn(&D, &Set) -> D,
+        ended: fn(&D, &Set, usize, Option<Outcome>),
+    ) -> Self {
+        let mut pool = Self::unwatched(first, derive, ended);
+        pool.watcher = Some(Arc::clone(&pool.live) as Arc<Watcher<T>>);
+        pool
+    }
+}
+
 impl<T, D> Pool<T, D> {
     /// As many members as a pool can have.
     pub const MAX: usize = 1 << 24;
 
     /// An empty pool; each new snapshot carries what `derive` builds from the last one's and the new set.
     pub fn deriving(first: D, derive: fn(&D, &Set) -> D) -> Self {
+        Self::unwatched(first, derive, |_, _, _, _| ())
+    }
+
+    fn unwatched(first: D, derive: fn(&D, &Set) -> D, ended: Ended<D>) -> Self {
         let set = Set::default();
         let derived = derive(&first, &set);
+        let list = List::new(Vec::new(), Vec::new());
         Self {
-            published: Published::new(Snapshot {
-                backends: Box::default(),
-                references: Box::default(),
-                set,
-                derived,
-            }),
+            live: Arc::new(Live { published: Published::new(Snapshot { list, set, derived }), ended }),
             version: AtomicU64::new(0),
             writer: Mutex::default(),
             derive,
+            watcher: None,
         }
     }
 
@@ -185,12 +301,12 @@ impl<T, D> Pool<T, D> {
     /// Runs `read` on the current snapshot, without a lock and without counting a reference.
     #[inline]
     pub fn with<R>(&self, read: impl FnOnce(&Snapshot<T, D>) -> R) -> R {
-        self.published.with(read)
+        self.live.published.with(read)
     }
 
     /// The current snapshot, to keep.
     pub fn snapshot(&self) -> Arc<Snapshot<T, D>> {
-        self.published.get()
+        self.live.published.get()
     }
 
     /// Makes the pool hold exactly these backends, in this order. A backend whose name is there already stays the
@@ -217,38 +333,65 @@ impl<T, D> Pool<T, D> {
     /// Those of `change`.
     pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
         let alone = self.writer.lock();
-        let (next, result) = self.with(|old| {
-            let mut edit = Edit::of(old);
-            let result = change(&mut edit)?;
-            let next = (edit.announced || !edit.is_as(old)).then(|| edit.publishable(old, self.derive));
-            Ok((next, result))
-        })?;
-        let old = next.map(|next| {
+        let old = self.snapshot();
+        let mut edit = Edit::of(&old, self.watcher.clone());
+        let result = change(&mut edit)?;
+        let changed = edit.announced || !edit.is_as(&old);
+        // Payloads that are gone are dropped with the old state, and their destructors may change this very pool: so
+        // after the lock.
+        let replaced = changed.then(|| {
+            let next = edit.publishable(&old, self.derive);
             // First: who still sees the old number is seen by whoever reads the loads after publishing.
             self.version.store(next.set.version(), Ordering::SeqCst);
-            self.published.replace(next)
+            self.live.published.replace(next)
         });
-        // Payloads that are gone are dropped with the old state, and their destructors may change this very pool.
         drop(alone);
-        drop(old);
+        if replaced.is_some() {
+            self.live.published.forget();
+        }
+        drop((replaced, old));
         Ok(result)
     }
 }
 
+/// A watched pool and its snapshot hold each other, by way of the references: this ends it. Leases that are left find
+/// an empty set.
+impl<T, D> Drop for Pool<T, D> {
+    fn drop(&mut self) {
+        if self.watcher.take().is_some() {
+            let (set, list) = (Set::default(), List::new(Vec::new(), Vec::new()));
+            let derived = self.with(|old| (self.derive)(&old.derived, &set));
+            drop(self.live.published.replace(Snapshot { list, set, derived }));
+            self.live.published.forget();
+        }
+    }
+}
+
 /// A pool's list of backends while it is being changed.
-#[derive(Debug)]
 pub struct Edit<T> {
     entries: Vec<Entry<T>>,
     announced: bool,
+    watcher: Option<Arc<Watcher<T>>>,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Edit<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edit").field("entries", &self.entries).finish_non_exhaustive()
+    }
 }
 
 /// One backend in an [`Edit`]. It derefs to its [`Settings`].
-#[derive(Debug)]
 pub struct Entry<T> {
     backend: Arc<Backend<T>>,
-    references: References<T>,
+    seats: Seats<T>,
     last_weight: Weight,
     settings: Settings,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Entry<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("backend", &self.backend).field("settings", &self.settings).finish()
+    }
 }
 
 impl<T> Entry<T> {
@@ -273,14 +416,16 @@ impl<T> core::ops::DerefMut for Entry<T> {
 }
 
 impl<T> Edit<T> {
-    fn of<D>(snapshot: &Snapshot<T, D>) -> Self {
-        let entries = snapshot.backends.iter().zip(&snapshot.references).zip(snapshot.set.iter());
+    fn of<D>(snapshot: &Snapshot<T, D>, watcher: Option<Arc<Watcher<T>>>) -> Self {
+        let List { backends, seats, .. } = &snapshot.list;
+        let entries = backends.iter().zip(&**seats).zip(snapshot.set.iter());
         Self {
             announced: false,
+            watcher,
             entries: entries
-                .map(|((backend, references), member)| Entry {
+                .map(|((backend, seats), member)| Entry {
                     backend: Arc::clone(backend),
-                    references: Arc::clone(references),
+                    seats: Arc::clone(seats),
                     last_weight: member.last_weight,
                     settings: member.settings.clone(),
                 })
@@ -293,12 +438,15 @@ impl<T> Edit<T> {
         self.announced = true;
     }
 
+    /// Whether the list is the one that it was, whatever the settings.
+    fn lists_as<D>(&self, old: &Snapshot<T, D>) -> bool {
+        let same = |(entry, backend): (&Entry<T>, _)| Arc::ptr_eq(&entry.backend, backend);
+        self.entries.len() == old.backends().len() && self.entries.iter().zip(old.backends()).all(same)
+    }
+
     fn is_as<D>(&self, old: &Snapshot<T, D>) -> bool {
-        let same = |(entry, (backend, member)): (&Entry<T>, (&Arc<Backend<T>>, &Member))| {
-            Arc::ptr_eq(&entry.backend, backend) && entry.settings == member.settings
-        };
-        self.entries.len() == old.backends.len()
-            && self.entries.iter().zip(old.backends.iter().zip(old.set.iter())).all(same)
+        let same = |(entry, member): (&Entry<T>, &Member)| entry.settings == member.settings;
+        self.lists_as(old) && self.entries.iter().zip(old.set.iter()).all(same)
     }
 
     /// All entries, in list order.
@@ -332,7 +480,7 @@ impl<T> Edit<T> {
         if self.entries.iter().any(|entry| *entry.backend.name == *spec.name) {
             return Err(UpdateError::Duplicate { name: spec.name });
         }
-        self.entries.append(&mut entries_for(vec![spec], &HashMap::new()));
+        self.entries.append(&mut entries_for(vec![spec], &HashMap::new(), self.watcher.as_ref()));
         Ok(())
     }
 
@@ -359,7 +507,7 @@ impl<T> Edit<T> {
         }
         drop(seen);
         let old: HashMap<&str, &Entry<T>> = self.entries.iter().map(|e| (e.backend.name(), e)).collect();
-        let entries = entries_for(specs, &old);
+        let entries = entries_for(specs, &old, self.watcher.as_ref());
         drop(old);
         self.entries = entries;
         Ok(())
@@ -380,10 +528,11 @@ impl<T> Edit<T> {
     }
 
     fn publishable<D>(self, old: &Snapshot<T, D>, derive: fn(&D, &Set) -> D) -> Snapshot<T, D> {
+        let same_list = self.lists_as(old);
         let mut backends = Vec::with_capacity(self.entries.len());
-        let mut references = Vec::with_capacity(self.entries.len());
+        let mut seats = Vec::with_capacity(self.entries.len());
         let mut members = Vec::with_capacity(self.entries.len());
-        for Entry { backend, references: lanes, last_weight, settings } in self.entries {
+        for (place, Entry { backend, seats: lanes, last_weight, settings }) in (0..).zip(self.entries) {
             members.push(Member {
                 id: backend.id,
                 name: Arc::clone(&backend.name),
@@ -392,17 +541,17 @@ impl<T> Edit<T> {
                 load: Arc::clone(&backend.load),
                 settings,
             });
+            backend.place.store(place, Ordering::Relaxed);
             backends.push(backend);
-            references.push(lanes);
+            seats.push(lanes);
         }
+        let list = match same_list {
+            true => old.list.clone(),
+            false => List::new(backends, seats),
+        };
         let set = Set::new(old.set.version() + 1, members);
         let derived = derive(&old.derived, &set);
-        Snapshot {
-            backends: backends.into_boxed_slice(),
-            references: references.into_boxed_slice(),
-            set,
-            derived,
-        }
+        Snapshot { list, set, derived }
     }
 }
 
@@ -412,7 +561,11 @@ fn check_count(count: usize) -> Result<(), UpdateError> {
 }
 
 /// The entries for these specs: a node that is known keeps its id, its counters and what its spec leaves out.
-fn entries_for<T>(specs: Vec<Spec<T>>, known: &HashMap<&str, &Entry<T>>) -> Vec<Entry<T>> {
+fn entries_for<T>(
+    specs: Vec<Spec<T>>,
+    known: &HashMap<&str, &Entry<T>>,
+    watcher: Option<&Arc<Watcher<T>>>,
+) -> Vec<Entry<T>> {
     let new = specs.iter().filter(|spec| !known.contains_key(spec.name.as_str())).count();
     let mut loads = Load::several(new);
     let mut backends = Vec::with_capacity(specs.len());
@@ -437,17 +590,12 @@ fn entries_for<T>(specs: Vec<Spec<T>>, known: &HashMap<&str, &Entry<T>>) -> Vec<
             Some(Entry { backend, .. }) => (backend.id, Arc::clone(&backend.name), Arc::clone(&backend.load)),
             None => (BackendId::next(), Arc::from(spec.name), loads.next().unwrap_or_default()),
         };
-        backends.push(Arc::new(Backend { id, name, load, payload: spec.payload }));
+        backends.push(Arc::new(Backend::new(id, name, load, spec.payload)));
     }
-    let references: Vec<_> = references(&backends).collect();
-    let parts = backends.into_iter().zip(references).zip(settings);
+    let seats: Vec<_> = seats(&backends, watcher).collect();
+    let parts = backends.into_iter().zip(seats).zip(settings);
     parts
-        .map(|((backend, references), (last_weight, settings))| Entry {
-            backend,
-            references,
-            last_weight,
-            settings,
-        })
+        .map(|((backend, seats), (last_weight, settings))| Entry { backend, seats, last_weight, settings })
         .collect()
 }
 
@@ -467,7 +615,7 @@ mod tests {
         let pool = Pool::new();
         pool.update([Spec::new("a", 1), Spec::new("b", 2).weight(5)]).unwrap();
         let before = pool.snapshot();
-        assert!(before.backends()[1].load().start_shared(9));
+        let lease = before.start(1).unwrap();
         pool.edit(|edit| edit.entry("b").map(|entry| entry.health = Health::Down)).unwrap();
 
         pool.update([Spec::new("c", 3), Spec::new("b", 22)]).unwrap();
@@ -476,7 +624,7 @@ mod tests {
         assert_eq!((b.id(), ***b, b.load().active()), (before.backends()[1].id(), 22, 1));
         let member = &after.set()[1];
         assert_eq!((member.settings.weight, member.health), (Weight::new(5), Health::Down));
-        before.backends()[1].load().end(lane::SHARED, None);
+        drop(lease);
         assert_eq!(b.load().active(), 0, "an end under the old snapshot is seen in the new one");
         assert!(after.set().version() > before.set().version());
     }

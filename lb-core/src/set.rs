@@ -92,7 +92,6 @@ pub struct Set {
     version: u64,
     members: Box<[Member]>,
     weights: Box<[u32]>,
-    loads: Box<[Arc<Load>]>,
     index: Index,
     limited: bool,
 }
@@ -120,7 +119,6 @@ impl Set {
         Self {
             version,
             index: Index::new(&members),
-            loads: members.iter().map(|member| Arc::clone(&member.load)).collect(),
             limited: members.iter().any(|m| m.limit != u32::MAX),
             members: members.into_boxed_slice(),
             weights,
@@ -137,12 +135,6 @@ impl Set {
     #[inline]
     pub fn weights(&self) -> &[u32] {
         &self.weights
-    }
-
-    /// The counters of the member at `position`: close together, as this is read at every pick.
-    #[inline]
-    pub fn load(&self, position: usize) -> Option<&Load> {
-        self.loads.get(position).map(|load| &**load)
     }
 
     /// Whether any member has a limit on its active requests.

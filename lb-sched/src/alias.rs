@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::hint::select_unpredictable;
 
 /// Walker's alias table, built by Vose's method (A linear algorithm for generating random numbers with a given
 /// distribution, IEEE TSE 1991), in whole numbers, so that it is the same on every machine.
@@ -78,7 +79,8 @@ impl Alias {
         let product = u64::from(random) * self.columns.len() as u64;
         let index = (product >> 32) as usize;
         let column = self.columns.get(index)?;
-        Some(if product as u32 <= column.own { index } else { column.other as usize })
+        // By chance, so no processor predicts it.
+        Some(select_unpredictable(product as u32 <= column.own, index, column.other as usize))
     }
 
     /// All positions, beginning with a column and going round.

@@ -3,14 +3,12 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use lb_core::lane;
 use lb_core::pool::Edit;
 use lb_core::set::{FULL_SHARE, Settings};
-use lb_core::{Admin, Backend, BackendId, Health, Outcome, Pool, Set, Snapshot, Spec, UpdateError, Weight};
+use lb_core::{Admin, Backend, BackendId, Health, Lease, Pool, Set, Snapshot, Spec, UpdateError, Weight};
 use thiserror::Error;
 
 use crate::algorithm::Algorithm;
-use crate::lease::{Feedback, Lease};
 use crate::request::Request;
 use crate::scheduler::{Answer, Scheduler};
 
@@ -60,6 +58,9 @@ pub struct Balancer<T, S = Box<dyn Scheduler>> {
 #[derive(Debug)]
 struct Inner<T, S> {
     pool: Pool<T, S>,
+    /// What the scheduler says of itself, asked once: it holds for all generations.
+    reads_load: bool,
+    wants_feedback: bool,
 }
 
 impl<T, S> Clone for Balancer<T, S> {
@@ -85,7 +86,12 @@ impl<T: Send + Sync + 'static> Balancer<T> {
 impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// An empty balancer with this scheduler.
     pub fn with_scheduler(scheduler: S) -> Self {
-        Self { inner: Arc::new(Inner { pool: Pool::deriving(scheduler, S::rebuild) }) }
+        let (reads_load, wants_feedback) = (scheduler.reads_load(), scheduler.wants_feedback());
+        let pool = match wants_feedback {
+            true => Pool::watching(scheduler, S::rebuild, S::finished),
+            false => Pool::deriving(scheduler, S::rebuild),
+        };
+        Self { inner: Arc::new(Inner { pool, reads_load, wants_feedback }) }
     }
 
     /// Chooses a backend and counts the request on it.
@@ -120,63 +126,61 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// [`PickError`], at once: this never waits.
     #[inline]
     pub fn pick(&self, request: &Request<'_>) -> Result<Lease<T>, PickError> {
-        self.inner.pool.with(|snapshot| {
-            let (set, scheduler) = (snapshot.set(), snapshot.derived());
-            let position = scheduler.pick(set, request);
-            let choice = position.and_then(|position| Some((position, set.load(position)?)));
-            match choice {
-                Some((position, load)) if !set.limited() && !scheduler.reads_load() => {
-                    let lane = load.start();
-                    self.lease_on(snapshot, position, lane)
-                }
-                _ => self.pick_shared(snapshot, position, request),
+        // Not a `Result` from inside: a lease alone comes back in registers.
+        let mut error = PickError::Empty;
+        let lease = self.inner.pool.with(|snapshot| {
+            let set = snapshot.set();
+            let position = snapshot.derived().pick(set, request);
+            if let (false, Some(position)) = (set.limited(), position) {
+                let lease = match self.inner.reads_load {
+                    false => snapshot.start(position),
+                    true => snapshot.start_shared(position),
+                }?;
+                self.counted(snapshot, position, &lease);
+                return Some(lease);
             }
-        })
+            self.pick_limited(snapshot, position, request, &mut error)
+        });
+        lease.ok_or(error)
     }
 
-    /// Counts on the shared lane. With limits, another thread may take the last place between choice and count.
-    fn pick_shared(
+    /// Counts where all threads count. Another one may take the last place between choice and count. Says why, if
+    /// nobody is chosen.
+    #[inline(never)]
+    fn pick_limited(
         &self,
         snapshot: &Snapshot<T, S>,
         first: Option<usize>,
         request: &Request<'_>,
-    ) -> Result<Lease<T>, PickError> {
+        error: &mut PickError,
+    ) -> Option<Lease<T>> {
         let set = snapshot.set();
         let mut choice = first;
         // Each turn that fails, another request took the place, so somebody gets on; but not for ever.
         for _ in 0..=set.len() {
-            let Some((position, member)) = choice.and_then(|p| Some((p, set.get(p)?))) else {
-                return Err(why_none(set, request));
+            let Some(position) = choice.filter(|&position| position < set.len()) else {
+                *error = why_none(set, request);
+                return None;
             };
-            if member.load.start_shared(member.limit) {
-                return self.lease_on(snapshot, position, lane::SHARED);
+            if let Some(lease) = snapshot.start_shared(position) {
+                self.counted(snapshot, position, &lease);
+                return Some(lease);
             }
             choice = snapshot.derived().pick(set, request);
         }
-        Err(PickError::Full)
+        *error = PickError::Full;
+        None
     }
 
-    /// A lease on a request that has just been counted.
+    /// Tells the scheduler of a request that has just been counted.
     #[inline]
-    fn lease_on(
-        &self,
-        snapshot: &Snapshot<T, S>,
-        position: usize,
-        lane: usize,
-    ) -> Result<Lease<T>, PickError> {
-        // Backends and members are the same in number.
-        let handle = snapshot.handle(position, lane::mine()).ok_or(PickError::Empty)?;
-        let scheduler = snapshot.derived();
-        let feedback = if scheduler.wants_feedback() {
-            scheduler.started(snapshot.set(), position);
+    fn counted(&self, snapshot: &Snapshot<T, S>, position: usize, lease: &Lease<T>) {
+        if self.inner.wants_feedback {
+            snapshot.derived().started(snapshot.set(), position);
             if !self.inner.pool.is_current(snapshot) {
-                self.tell_the_newest(handle.backend().id());
+                self.tell_the_newest(lease.backend().id());
             }
-            Some(Arc::clone(&self.inner) as Arc<dyn Feedback>)
-        } else {
-            None
-        };
-        Ok(Lease::new(handle, lane, feedback))
+        }
     }
 
     /// A generation published since the pick began may have read the load before the start was counted.
@@ -232,10 +236,9 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
             if !member.keeps_sessions() {
                 return Err(PickError::Unavailable);
             }
-            if !member.load.start_shared(member.limit) {
-                return Err(PickError::Full);
-            }
-            self.lease_on(snapshot, position, lane::SHARED)
+            let lease = snapshot.start_shared(position).ok_or(PickError::Full)?;
+            self.counted(snapshot, position, &lease);
+            Ok(lease)
         })
     }
 
@@ -335,17 +338,6 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         self.inner.pool.with(|snapshot| {
             if let Some(position) = snapshot.set().position(backend) {
                 snapshot.derived().answer(snapshot.set(), position, answer);
-            }
-        });
-    }
-}
-
-impl<T: Send + Sync + 'static, S: Scheduler> Feedback for Inner<T, S> {
-    #[inline]
-    fn load_changed(&self, backend: BackendId, outcome: Option<Outcome>) {
-        self.pool.with(|snapshot| {
-            if let Some(position) = snapshot.set().position(backend) {
-                snapshot.derived().finished(snapshot.set(), position, outcome);
             }
         });
     }

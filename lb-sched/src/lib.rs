@@ -49,7 +49,6 @@ mod algorithm;
 mod alias;
 mod balancer;
 mod hashing;
-mod lease;
 mod least_loaded;
 mod mix;
 mod order;
@@ -61,9 +60,9 @@ pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use balancer::{Balancer, PickError};
 pub use hashing::{Maglev, Rendezvous, SourceHash, UnsuitableSize};
 pub use lb_core::{
-    Admin, Backend, BackendId, Health, Load, Member, Outcome, Set, Snapshot, Spec, UpdateError, Weight,
+    Admin, Backend, BackendId, Health, Lease, Lingering, Load, Member, Outcome, Set, Snapshot, Spec,
+    UpdateError, Weight,
 };
-pub use lease::{Lease, Lingering};
 pub use least_loaded::{LeastConnections, Overhead, PowerOfTwo};
 pub use order::Draw;
 pub use request::{Accept, Request};

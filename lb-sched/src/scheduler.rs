@@ -75,15 +75,16 @@ pub trait Scheduler: Boxed + Debug + Send + Sync + 'static {
     /// Takes no lock, allocates nothing, does not panic.
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize>;
 
-    /// Whether picks read how many requests the backends have. Then all threads count on one counter a backend, so
-    /// that reading it is one load; else each thread counts where no other does, which is cheaper.
+    /// Whether picks read how many requests the backends have. Then all threads count on the
+    /// [shared](lb_core::lane::SHARED) counters of a backend, so that reading them is one load; else each thread counts
+    /// where no other does, which is cheaper. The same for all generations: it is asked once.
     #[inline]
     fn reads_load(&self) -> bool {
         false
     }
 
     /// Whether [`started`](Self::started) and [`finished`](Self::finished) are wanted: without them a lease is
-    /// cheaper.
+    /// cheaper. The same for all generations: it is asked once.
     #[inline]
     fn wants_feedback(&self) -> bool {
         false

@@ -1,8 +1,10 @@
 //! Least connections, weighted or not.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
-use lb_core::{Load, Outcome, Set};
+use lb_core::load::Counters;
+use lb_core::{Outcome, Set, lane};
 
 use super::tree::Tournament;
 use crate::request::Request;
@@ -23,7 +25,7 @@ pub enum Overhead {
 
 impl Overhead {
     #[inline]
-    fn of(self, load: &Load) -> u64 {
+    fn of(self, load: &Counters) -> u64 {
         let factor = match self {
             Self::Times256 => 256,
             Self::Times257 => 257,
@@ -45,10 +47,18 @@ pub struct LeastConnections {
     weighted: bool,
     overhead: Overhead,
     tree: Tournament,
-    /// The position of each leaf, and its weight.
-    members: Box<[(u32, u32)]>,
+    members: Box<[Leaf]>,
     /// The leaf of each position.
     leaves: Box<[u32]>,
+}
+
+/// Who is at a leaf of the tree.
+#[derive(Debug)]
+struct Leaf {
+    /// Where all requests count, as [`Scheduler::reads_load`] asks for.
+    counters: Arc<Counters>,
+    weight: u32,
+    position: u32,
 }
 
 /// No leaf: the position takes no new work.
@@ -85,26 +95,26 @@ impl LeastConnections {
     /// below 2¹⁶ differ by more than 2⁻³², so they rank as the fractions themselves, and equal ones rank equal. (While a
     /// backend ramps up weights are larger, and fractions that differ by less rank equal.)
     #[inline]
-    fn rank(&self, load: &Load, weight: u32) -> u64 {
-        let overhead = self.overhead.of(load);
+    fn rank(&self, leaf: &Leaf) -> u64 {
+        let overhead = self.overhead.of(&leaf.counters);
         if self.weighted {
-            (overhead.min(u64::from(u32::MAX)) << 32) / u64::from(weight.max(1))
+            (overhead.min(u64::from(u32::MAX)) << 32) / u64::from(leaf.weight.max(1))
         } else {
             overhead
         }
     }
 
     #[inline]
-    fn refresh(&self, set: &Set, position: usize) {
-        let leaf = self.leaves.get(position).copied().unwrap_or(NONE);
-        if let (Some(&(_, weight)), Some(member)) = (self.members.get(leaf as usize), set.get(position)) {
-            self.tree.refresh(leaf as usize, || self.rank(&member.load, weight));
+    fn refresh(&self, position: usize) {
+        let leaf = self.leaves.get(position).copied().unwrap_or(NONE) as usize;
+        if let Some(member) = self.members.get(leaf) {
+            self.tree.refresh(leaf, || self.rank(member));
         }
     }
 
     #[cold]
     fn next_best(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let position = |leaf: usize| self.members[leaf].0 as usize;
+        let position = |leaf: usize| self.members[leaf].position as usize;
         self.tree.best_where(|leaf| request.admits(set, position(leaf))).map(position)
     }
 }
@@ -117,20 +127,25 @@ impl Default for LeastConnections {
 
 impl Scheduler for LeastConnections {
     fn rebuild(&self, set: &Set) -> Self {
-        let open = (0..).zip(set.weights()).filter(|&(_, weight)| *weight > 0);
-        let members: Box<[(u32, u32)]> = open.map(|(position, &weight)| (position, weight)).collect();
+        let open = (0..).zip(set.weights()).zip(set.iter()).filter(|((_, weight), _)| **weight > 0);
+        let members: Box<[Leaf]> = open
+            .map(|((position, &weight), member)| Leaf {
+                counters: Arc::clone(member.load.lane(lane::SHARED)),
+                weight,
+                position,
+            })
+            .collect();
         let mut leaves: Box<[u32]> = set.iter().map(|_| NONE).collect();
-        for (leaf, &(position, _)) in (0..).zip(&members) {
-            leaves[position as usize] = leaf;
+        for (leaf, member) in (0..).zip(&members) {
+            leaves[member.position as usize] = leaf;
         }
-        let rank = |&(position, weight): &(u32, u32)| self.rank(&set[position as usize].load, weight);
-        let tree = Tournament::new(members.iter().map(rank));
+        let tree = Tournament::new(members.iter().map(|member| self.rank(member)));
         Self { weighted: self.weighted, overhead: self.overhead, tree, members, leaves }
     }
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let position = self.members.get(self.tree.best()?)?.0 as usize;
+        let position = self.members.get(self.tree.best()?)?.position as usize;
         if request.admits(set, position) { Some(position) } else { self.next_best(set, request) }
     }
 
@@ -145,18 +160,18 @@ impl Scheduler for LeastConnections {
     }
 
     #[inline]
-    fn started(&self, set: &Set, position: usize) {
-        self.refresh(set, position);
+    fn started(&self, _set: &Set, position: usize) {
+        self.refresh(position);
     }
 
     #[inline]
-    fn finished(&self, set: &Set, position: usize, _outcome: Option<Outcome>) {
-        self.refresh(set, position);
+    fn finished(&self, _set: &Set, position: usize, _outcome: Option<Outcome>) {
+        self.refresh(position);
     }
 
     fn published(&self, set: &Set) {
         for position in 0..set.len() {
-            self.refresh(set, position);
+            self.refresh(position);
         }
     }
 }

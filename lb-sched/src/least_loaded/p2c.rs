@@ -2,8 +2,10 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::hint::select_unpredictable;
 
-use lb_core::{Load, Set};
+use lb_core::load::Counters;
+use lb_core::{Set, lane};
 
 use crate::alias::Alias;
 use crate::mix::{Random, below};
@@ -25,13 +27,14 @@ pub struct PowerOfTwo {
     alias: Alias,
     /// Each thread goes by the requests of its own lane.
     striped: bool,
-    /// What is compared, by column of the alias table: close together, as two of them are read at random.
-    candidates: Box<[Candidate]>,
+    /// For each lane that is read, what is compared, by column of the alias table: close together, as two of them are
+    /// read at random.
+    candidates: Box<[Box<[Candidate]>]>,
 }
 
 #[derive(Debug)]
 struct Candidate {
-    load: Arc<Load>,
+    counters: Arc<Counters>,
     weight: u32,
     position: u32,
 }
@@ -71,30 +74,38 @@ impl PowerOfTwo {
 impl Scheduler for PowerOfTwo {
     fn rebuild(&self, set: &Set) -> Self {
         let alias = Alias::new(set.weights());
-        let candidate = |position: usize| Candidate {
-            load: Arc::clone(&set[position].load),
-            weight: set.weights()[position],
-            position: position as u32,
+        // Under limits all lanes count on the shared one.
+        let lanes = if self.striped && !set.limited() { lane::count() } else { 1 };
+        let candidates_of = |lane| {
+            let candidate = |position: usize| Candidate {
+                counters: Arc::clone(set[position].load.lane(lane)),
+                weight: set.weights()[position],
+                position: position as u32,
+            };
+            alias.positions().map(candidate).collect()
         };
-        let candidates = alias.positions().map(candidate).collect();
+        let candidates = (0..lanes).map(candidates_of).collect();
         Self { random: self.random.handed_on(), alias, striped: self.striped, candidates }
     }
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let (first, second) = self.pair()?;
-        let (first, second) = (self.candidates.get(first)?, self.candidates.get(second)?);
-        // Under limits all lanes count on the shared one.
-        let here = self.striped && !set.limited();
-        let active = |load: &Load| if here { load.active_here() } else { load.active() };
+        let lane = if self.candidates.len() > 1 { lane::mine() } else { lane::SHARED };
+        let candidates = self.candidates.get(lane)?;
+        let (first, second) = (candidates.get(first)?, candidates.get(second)?);
         let load =
-            |one: &Candidate, other: &Candidate| u64::from(active(&one.load)) * u64::from(other.weight);
-        let (better, worse) =
-            if load(second, first) < load(first, second) { (second, first) } else { (first, second) };
-        if request.admits(set, better.position as usize) {
-            Some(better.position as usize)
-        } else if request.admits(set, worse.position as usize) {
-            Some(worse.position as usize)
+            |one: &Candidate, other: &Candidate| u64::from(one.counters.active()) * u64::from(other.weight);
+        let second_is_better = load(second, first) < load(first, second);
+        let [first, second] = [first, second].map(|candidate| candidate.position as usize);
+        // By chance, so no processor predicts it.
+        let better = select_unpredictable(second_is_better, second, first);
+        if request.admits(set, better) {
+            return Some(better);
+        }
+        let worse = if second_is_better { first } else { second };
+        if request.admits(set, worse) {
+            Some(worse)
         } else {
             draw_admitted(&self.alias, &self.random, set, request)
         }

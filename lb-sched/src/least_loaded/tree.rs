@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::hint::select_unpredictable;
 
 use lb_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -142,15 +143,15 @@ impl Tournament {
         }
     }
 
-    /// The first of the smallest rank. Players come in list order, so of equals the first wins.
+    /// The first of the smallest rank, which is below `u64::MAX`. Players come in list order, so of equals the first
+    /// wins.
     #[inline]
     fn best_of(&self, leaves: impl Iterator<Item = usize>) -> usize {
         let mut best = (u64::MAX, usize::MAX);
         for leaf in leaves {
             let rank = self.rank(leaf);
-            if rank < best.0 || best.1 == usize::MAX {
-                best = (rank, leaf);
-            }
+            // Whose turn it is next, no processor predicts.
+            best = select_unpredictable(rank < best.0, (rank, leaf), best);
         }
         best.1
     }

@@ -61,6 +61,7 @@ impl Cursor {
     /// Takes a turn past the end round to the beginning. Only one turn in `len` divides; the counter is set back
     /// where nobody has moved it meanwhile, and else by a later turn: modulo `len` it is right all the time.
     #[cold]
+    #[inline(never)]
     fn wrap(&self, turn: u64, len: usize) -> Option<usize> {
         let wrapped = turn.checked_rem(len as u64)?;
         let mine = &self.turns[lane::mine() % self.turns.len()];

@@ -47,6 +47,7 @@ impl Sequence {
     /// Goes on behind the turn of `refused` until one is admitted. Runs of a backend that was just refused are passed
     /// without asking again; after as many questions as two rounds of the set, list order decides.
     #[cold]
+    #[inline(never)]
     fn pick_on(&self, set: &Set, request: &Request<'_>, refused: usize) -> Option<usize> {
         let (before, after) = self.positions.split_at(self.cursor.position(self.positions.len()));
         let (mut refused, mut questions) = (refused as u32, 2 * set.len());
