@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use lb_sched::{Algorithm, Request, RoundRobin, Scheduler, SmoothWeightedRoundRobin, WeightedRoundRobin};
+use lb_sched::{
+    Algorithm, LeastConnections, PowerOfTwo, Request, RoundRobin, Scheduler, SmoothWeightedRoundRobin,
+    WeightedRoundRobin,
+};
 
 /// How many keys; a power of two, so that taking the next is a mask. 4096 clients of 32 bytes and less stay in the
 /// second-level cache, as the clients of a busy director would.
@@ -74,10 +77,12 @@ pub trait Visitor<'k> {
     );
 }
 
-/// The rotations whose threads have cursors of their own, beside [`Algorithm::ALL`]'s, whose threads share one.
-pub const STRIPED: [&str; 3] = ["rr striped", "wrr striped", "swrr striped"];
+/// Those whose threads have cursors, trees and counters of their own, beside [`Algorithm::ALL`]'s, whose threads share
+/// them.
+pub const STRIPED: [&str; 6] =
+    ["rr striped", "wrr striped", "swrr striped", "lc striped", "wlc striped", "p2c striped"];
 
-/// Every algorithm by its name, as a configuration would choose it, then the [`STRIPED`] rotations.
+/// Every algorithm by its name, as a configuration would choose it, then the [`STRIPED`] forms.
 pub fn every_algorithm<'k>(keys: &'k Keys, visitor: &mut impl Visitor<'k>) {
     for &algorithm in Algorithm::ALL {
         let make = || algorithm.scheduler(1);
@@ -91,10 +96,13 @@ pub fn every_algorithm<'k>(keys: &'k Keys, visitor: &mut impl Visitor<'k>) {
             _ => visitor.visit(algorithm.name(), &make, &keys.numbers, |_| Request::new()),
         }
     }
-    let striped: [fn() -> Box<dyn Scheduler>; 3] = [
+    let striped: [fn() -> Box<dyn Scheduler>; 6] = [
         || Box::new(RoundRobin::striped()),
         || Box::new(WeightedRoundRobin::striped()),
         || Box::new(SmoothWeightedRoundRobin::striped()),
+        || Box::new(LeastConnections::new().striped()),
+        || Box::new(LeastConnections::weighted().striped()),
+        || Box::new(PowerOfTwo::striped(1)),
     ];
     for (name, make) in STRIPED.into_iter().zip(striped) {
         visitor.visit(name, &make, &keys.numbers, |_| Request::new());

@@ -48,9 +48,10 @@ pub(crate) struct Reference<T> {
     shared: Arc<Counters>,
     backend: Arc<Backend<T>>,
     watcher: Option<Arc<Watcher<T>>>,
+    lane: usize,
     /// Keeps the next one's count off this one's cache line, wherever the allocator puts it: both counts of an `Arc`
     /// and these fields are 128 bytes.
-    _apart: [u64; 9],
+    _apart: [u64; 8],
 }
 
 /// Whom a pool tells of each end on one of its backends.
@@ -58,8 +59,8 @@ pub(crate) type Watcher<T> = dyn Watch<T> + Send + Sync;
 
 /// Hears of each end.
 pub(crate) trait Watch<T> {
-    /// The backend has one active or inactive request less; its counters say so already.
-    fn ended(&self, backend: &Arc<Backend<T>>, outcome: Option<Outcome>);
+    /// The backend has one active or inactive request less; its counters of that lane say so already.
+    fn ended(&self, backend: &Arc<Backend<T>>, lane: usize, outcome: Option<Outcome>);
 }
 
 impl<T> Reference<T> {
@@ -71,7 +72,8 @@ impl<T> Reference<T> {
             shared: counters(lane::SHARED),
             backend: Arc::clone(backend),
             watcher: watcher.cloned(),
-            _apart: [0; 9],
+            lane,
+            _apart: [0; 8],
         }
     }
 }
@@ -89,6 +91,15 @@ impl<T> Lease<T> {
         &self.held.reference.backend
     }
 
+    /// The [lane] on which it counts.
+    #[inline]
+    pub fn lane(&self) -> usize {
+        match self.held.place {
+            Place::ActiveShared => lane::SHARED,
+            _ => self.held.reference.lane,
+        }
+    }
+
     /// Ends the request and says how it went.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
@@ -99,17 +110,19 @@ impl<T> Lease<T> {
     /// directors that, like IPVS, remember closed connections for a while.
     pub fn close(mut self, outcome: Option<Outcome>) -> Lingering<T> {
         let held = &mut self.held;
-        held.place = match held.place {
+        let lane = match held.place {
             Place::ActiveShared => {
                 held.reference.shared.close(outcome);
-                Place::InactiveShared
+                held.place = Place::InactiveShared;
+                lane::SHARED
             }
             _ => {
                 held.reference.counters.close(outcome);
-                Place::Inactive
+                held.place = Place::Inactive;
+                held.reference.lane
             }
         };
-        held.report(outcome);
+        held.report(lane, outcome);
         Lingering { _held: self.held }
     }
 }
@@ -138,20 +151,33 @@ impl<T: fmt::Debug> fmt::Debug for Lingering<T> {
 impl<T> Held<T> {
     #[inline]
     fn end(&mut self, outcome: Option<Outcome>) {
-        match core::mem::replace(&mut self.place, Place::Nowhere) {
-            Place::Active => self.reference.counters.end(outcome),
-            Place::ActiveShared => self.reference.shared.end(outcome),
-            Place::Inactive => self.reference.counters.expire(),
-            Place::InactiveShared => self.reference.shared.expire(),
+        let Reference { counters, shared, lane, .. } = &*self.reference;
+        let lane = match core::mem::replace(&mut self.place, Place::Nowhere) {
+            Place::Active => {
+                counters.end(outcome);
+                *lane
+            }
+            Place::ActiveShared => {
+                shared.end(outcome);
+                lane::SHARED
+            }
+            Place::Inactive => {
+                counters.expire();
+                *lane
+            }
+            Place::InactiveShared => {
+                shared.expire();
+                lane::SHARED
+            }
             Place::Nowhere => return,
-        }
-        self.report(outcome);
+        };
+        self.report(lane, outcome);
     }
 
     #[inline]
-    fn report(&self, outcome: Option<Outcome>) {
+    fn report(&self, lane: usize, outcome: Option<Outcome>) {
         if let Some(watcher) = &self.reference.watcher {
-            watcher.ended(&self.reference.backend, outcome);
+            watcher.ended(&self.reference.backend, lane, outcome);
         }
     }
 }

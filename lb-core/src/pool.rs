@@ -229,14 +229,14 @@ struct Live<T, D> {
     ended: Ended<D>,
 }
 
-/// Hears that the member of the set at a position has one request less.
-type Ended<D> = fn(&D, &Set, usize, Option<Outcome>);
+/// Hears that the member of the set at a position has one request less on a lane.
+type Ended<D> = fn(&D, &Set, usize, usize, Option<Outcome>);
 
 impl<T, D> Watch<T> for Live<T, D> {
-    fn ended(&self, backend: &Arc<Backend<T>>, outcome: Option<Outcome>) {
+    fn ended(&self, backend: &Arc<Backend<T>>, lane: usize, outcome: Option<Outcome>) {
         self.published.with(|snapshot| {
             if let Some(position) = snapshot.position(backend) {
-                (self.ended)(&snapshot.derived, &snapshot.set, position, outcome);
+                (self.ended)(&snapshot.derived, &snapshot.set, position, lane, outcome);
             }
         });
     }
@@ -257,12 +257,12 @@ impl<T> Default for Pool<T> {
 
 impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Pool<T, D> {
     /// The same as [`deriving`](Self::deriving), where `ended` hears of every end of a request: with what is derived
-    /// and the set as they are then, and the backend's position in that, if it is still there. (It hears of no start:
-    /// whoever starts a request knows.)
+    /// and the set as they are then, the backend's position in that, if it is still there, and the [lane](crate::lane)
+    /// on which it counted. (It hears of no start: whoever starts a request knows.)
     pub fn watching(
         first: D,
         derive: fn(&D, &Set) -> D,
-        ended: fn(&D, &Set, usize, Option<Outcome>),
+        ended: fn(&D, &Set, usize, usize, Option<Outcome>),
     ) -> Self {
         let mut pool = Self::unwatched(first, derive, ended);
         pool.watcher = Some(Arc::clone(&pool.live) as Arc<Watcher<T>>);
@@ -276,7 +276,7 @@ impl<T, D> Pool<T, D> {
 
     /// An empty pool; each new snapshot carries what `derive` builds from the last one's and the new set.
     pub fn deriving(first: D, derive: fn(&D, &Set) -> D) -> Self {
-        Self::unwatched(first, derive, |_, _, _, _| ())
+        Self::unwatched(first, derive, |_, _, _, _, _| ())
     }
 
     fn unwatched(first: D, derive: fn(&D, &Set) -> D, ended: Ended<D>) -> Self {

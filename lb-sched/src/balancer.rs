@@ -176,19 +176,19 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     #[inline]
     fn counted(&self, snapshot: &Snapshot<T, S>, position: usize, lease: &Lease<T>) {
         if self.inner.wants_feedback {
-            snapshot.derived().started(snapshot.set(), position);
+            snapshot.derived().started(snapshot.set(), position, lease.lane());
             if !self.inner.pool.is_current(snapshot) {
-                self.tell_the_newest(lease.backend().id());
+                self.tell_the_newest(lease.backend().id(), lease.lane());
             }
         }
     }
 
     /// A generation published since the pick began may have read the load before the start was counted.
     #[cold]
-    fn tell_the_newest(&self, backend: BackendId) {
+    fn tell_the_newest(&self, backend: BackendId, lane: usize) {
         self.inner.pool.with(|snapshot| {
             if let Some(position) = snapshot.set().position(backend) {
-                snapshot.derived().started(snapshot.set(), position);
+                snapshot.derived().started(snapshot.set(), position, lane);
             }
         });
     }

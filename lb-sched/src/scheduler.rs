@@ -90,17 +90,18 @@ pub trait Scheduler: Boxed + Debug + Send + Sync + 'static {
         false
     }
 
-    /// The backend at `position` has one more active request; its [`Load`](lb_core::Load) says so already.
+    /// The backend at `position` has one more active request, counted on `lane`; its [`Load`](lb_core::Load) says so
+    /// already.
     #[inline]
-    fn started(&self, set: &Set, position: usize) {
-        let _ = (set, position);
+    fn started(&self, set: &Set, position: usize, lane: usize) {
+        let _ = (set, position, lane);
     }
 
-    /// The backend at `position` has one request less, or its load has changed otherwise (then without outcome); its
-    /// [`Load`](lb_core::Load) says so already.
+    /// The backend at `position` has one request less on `lane`, an active or an inactive one; its
+    /// [`Load`](lb_core::Load) says so already. What outcome a request had is told once, when it stops being active.
     #[inline]
-    fn finished(&self, set: &Set, position: usize, outcome: Option<Outcome>) {
-        let _ = (set, position, outcome);
+    fn finished(&self, set: &Set, position: usize, lane: usize, outcome: Option<Outcome>) {
+        let _ = (set, position, lane, outcome);
     }
 
     /// This generation has just become the visible one. What it read of the loads while it was built may be stale:
@@ -163,13 +164,13 @@ impl Scheduler for Box<dyn Scheduler> {
     }
 
     #[inline]
-    fn started(&self, set: &Set, position: usize) {
-        (**self).started(set, position);
+    fn started(&self, set: &Set, position: usize, lane: usize) {
+        (**self).started(set, position, lane);
     }
 
     #[inline]
-    fn finished(&self, set: &Set, position: usize, outcome: Option<Outcome>) {
-        (**self).finished(set, position, outcome);
+    fn finished(&self, set: &Set, position: usize, lane: usize, outcome: Option<Outcome>) {
+        (**self).finished(set, position, lane, outcome);
     }
 
     fn published(&self, set: &Set) {

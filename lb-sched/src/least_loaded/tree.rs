@@ -157,7 +157,7 @@ impl Tournament {
     }
 
     #[inline]
-    fn rank(&self, leaf: usize) -> u64 {
+    pub(crate) fn rank(&self, leaf: usize) -> u64 {
         self.ranks.get(leaf).map_or(u64::MAX, |rank| rank.load(Ordering::SeqCst))
     }
 }

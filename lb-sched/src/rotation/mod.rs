@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use lb_core::{BackendId, Set};
 
 use crate::request::Request;
-pub(crate) use cursor::Cursor;
+pub(crate) use cursor::{Cursor, Untaken};
 pub use rr::RoundRobin;
 pub use swrr::SmoothWeightedRoundRobin;
 pub use wrr::WeightedRoundRobin;
@@ -34,14 +34,20 @@ impl Sequence {
     /// The next in the sequence that the request admits.
     #[inline]
     pub(crate) fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let first = self.next()?;
-        if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
+        match self.cursor.next(self.positions.len()) {
+            Ok(turn) => {
+                let first = *self.positions.get(turn)? as usize;
+                if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
+            }
+            Err(untaken) => self.pick_taking(set, request, untaken),
+        }
     }
 
-    #[inline]
-    fn next(&self) -> Option<usize> {
-        let turn = self.cursor.next(self.positions.len())?;
-        self.positions.get(turn).map(|&position| position as usize)
+    #[cold]
+    #[inline(never)]
+    fn pick_taking(&self, set: &Set, request: &Request<'_>, untaken: Untaken) -> Option<usize> {
+        let first = *self.positions.get(self.cursor.take(untaken, self.positions.len())?)? as usize;
+        if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
     }
 
     /// Goes on behind the turn of `refused` until one is admitted. Runs of a backend that was just refused are passed

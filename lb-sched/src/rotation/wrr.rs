@@ -38,6 +38,10 @@ struct Rounds {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and there is one a generation"
+)]
 enum Turns {
     LaidOut { sequence: Sequence, starts: Box<[u32]> },
     Searched(Search),
