@@ -41,17 +41,23 @@ impl Random {
     /// Evenly spread over all 64 bits.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
-        let state = &self.states[lane::mine()];
+        self.next_here().unwrap_or_else(|| self.next_elsewhere())
+    }
+
+    /// The same if no other thread is there at this moment; else there is [another way](Self::next_elsewhere). With the
+    /// two apart, a caller can leave the second to a function of its own, and needs no registers for it.
+    #[inline]
+    pub(crate) fn next_here(&self) -> Option<u64> {
+        let state = self.states.get(lane::mine())?;
         let old = state.load(Ordering::Relaxed);
         let new = old.wrapping_add(STEP);
-        match state.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => mix(new),
-            Err(_) => self.next_elsewhere(),
-        }
+        let next = state.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+        next.is_ok().then(|| mix(new))
     }
 
     #[cold]
-    fn next_elsewhere(&self) -> u64 {
+    #[inline(never)]
+    pub(crate) fn next_elsewhere(&self) -> u64 {
         let state = &self.states[lane::move_on()];
         mix(state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP))
     }

@@ -35,12 +35,15 @@ impl Scheduler for Draw {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        draw_admitted(&self.alias, &self.random, set, request)
+        match self.random.next_here() {
+            Some(random) if request.admits_all(set) => self.alias.position(self.alias.draw(random as u32)?),
+            _ => draw_admitted(&self.alias, &self.random, set, request),
+        }
     }
 }
 
 /// A draw that the request admits.
-#[inline]
+#[inline(never)]
 pub(crate) fn draw_admitted(
     alias: &Alias,
     random: &Random,

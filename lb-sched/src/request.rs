@@ -110,9 +110,14 @@ impl<'a> Request<'a> {
     /// caller accepts it. Its weight is the algorithm's to mind.
     #[inline]
     pub fn admits(&self, set: &Set, position: usize) -> bool {
-        // The usual request has no conditions, and the usual set no limits.
-        (self.avoid.is_empty() && self.accept.is_none() && !set.limited())
-            || set.get(position).is_some_and(|member| self.admits_member(member))
+        self.admits_all(set) || set.get(position).is_some_and(|member| self.admits_member(member))
+    }
+
+    /// Whether that is so for all members, as for the usual request, which has no conditions, to the usual set, which
+    /// has no limits.
+    #[inline]
+    pub(crate) fn admits_all(&self, set: &Set) -> bool {
+        self.avoid.is_empty() && self.accept.is_none() && !set.limited()
     }
 
     #[cold]

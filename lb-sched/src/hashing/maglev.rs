@@ -73,6 +73,13 @@ impl Maglev {
         self.table.get(slot as usize).map(|&position| position as usize)
     }
 
+    #[inline(never)]
+    fn pick_with_care(&self, set: &Set, request: &Request<'_>, key: Option<u64>) -> Option<usize> {
+        let key = key.unwrap_or_else(|| self.random.next());
+        let position = self.slot(key)?;
+        if request.admits(set, position) { Some(position) } else { self.next_best(key, set, request) }
+    }
+
     #[cold]
     fn next_best(&self, key: u64, set: &Set, request: &Request<'_>) -> Option<usize> {
         let mut hash = key;
@@ -155,8 +162,9 @@ impl Scheduler for Maglev {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let key = request.key_hash().unwrap_or_else(|| self.random.next());
-        let position = self.slot(key)?;
-        if request.admits(set, position) { Some(position) } else { self.next_best(key, set, request) }
+        match request.key_hash() {
+            Some(key) if request.admits_all(set) => self.slot(key),
+            key => self.pick_with_care(set, request, key),
+        }
     }
 }

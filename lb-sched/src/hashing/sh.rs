@@ -60,11 +60,19 @@ impl SourceHash {
         (address.wrapping_add(port).wrapping_mul(0x61C8_8647) >> 24) as usize
     }
 
-    #[inline]
     fn usable(&self, set: &Set, request: &Request<'_>, bucket: usize) -> Option<usize> {
         let position = *self.buckets.get(bucket % BUCKETS)? as usize;
-        let open = set.get(position).is_some_and(|member| member.weight > 0);
+        let open = set.weights().get(position).is_some_and(|weight| *weight > 0);
         (open && request.admits(set, position)).then_some(position)
+    }
+
+    #[inline(never)]
+    fn pick_with_care(&self, set: &Set, request: &Request<'_>, bucket: usize) -> Option<usize> {
+        let choice = self.usable(set, request, bucket);
+        if choice.is_some() || !self.fallback {
+            return choice;
+        }
+        (0..BUCKETS).find_map(|step| self.usable(set, request, 2 * bucket + step))
     }
 }
 
@@ -94,10 +102,11 @@ impl Scheduler for SourceHash {
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let bucket = request.client().map_or(0, |client| self.bucket(client));
-        let choice = self.usable(set, request, bucket);
-        if choice.is_some() || !self.fallback {
-            return choice;
+        match self.buckets.get(bucket).map(|&position| position as usize) {
+            Some(first) if request.admits_all(set) && set.weights().get(first).is_some_and(|w| *w > 0) => {
+                Some(first)
+            }
+            _ => self.pick_with_care(set, request, bucket),
         }
-        (0..BUCKETS).find_map(|step| self.usable(set, request, 2 * bucket + step))
     }
 }

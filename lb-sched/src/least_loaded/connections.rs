@@ -149,8 +149,11 @@ impl LeastConnections {
     }
 }
 
-#[cold]
-fn next_best(Tree { tree, members }: &Tree, set: &Set, request: &Request<'_>) -> Option<usize> {
+#[inline(never)]
+fn next_best(Tree { tree, members }: &Tree, set: &Set, request: &Request<'_>, best: usize) -> Option<usize> {
+    if request.admits(set, best) {
+        return Some(best);
+    }
     let position = |leaf: usize| members[leaf].position as usize;
     tree.best_where(|leaf| request.admits(set, position(leaf))).map(position)
 }
@@ -192,7 +195,7 @@ impl Scheduler for LeastConnections {
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let tree = self.tree(lane::mine())?;
         let position = tree.members.get(tree.tree.best()?)?.position as usize;
-        if request.admits(set, position) { Some(position) } else { next_best(tree, set, request) }
+        if request.admits_all(set) { Some(position) } else { next_best(tree, set, request, position) }
     }
 
     #[inline]

@@ -57,8 +57,7 @@ impl PowerOfTwo {
 
     /// Two columns: different ones of an even set (unless it has only one), else drawn by weight.
     #[inline]
-    fn pair(&self) -> Option<(usize, usize)> {
-        let random = self.random.next();
+    fn pair(&self, random: u64) -> Option<(usize, usize)> {
         let (high, low) = ((random >> 32) as u32, random as u32);
         if !self.alias.even() {
             return Some((self.alias.draw(high)?, self.alias.draw(low)?));
@@ -68,6 +67,29 @@ impl PowerOfTwo {
         let second = below(low, others);
         // The second is one of the others: those from the first on are counted one further.
         Some((first as usize, if second >= first { (second + 1).min(others) } else { second } as usize))
+    }
+
+    /// Two positions, the better one first.
+    #[inline]
+    fn choose(&self, random: u64) -> Option<[usize; 2]> {
+        let (first, second) = self.pair(random)?;
+        let lane = if self.candidates.len() > 1 { lane::mine() } else { lane::SHARED };
+        let candidates = self.candidates.get(lane)?;
+        let (first, second) = (candidates.get(first)?, candidates.get(second)?);
+        let load =
+            |one: &Candidate, other: &Candidate| u64::from(one.counters.active()) * u64::from(other.weight);
+        let second_is_better = load(second, first) < load(first, second);
+        let [first, second] = [first, second].map(|candidate| candidate.position as usize);
+        // By chance, so no processor predicts it.
+        let better = select_unpredictable(second_is_better, second, first);
+        Some([better, select_unpredictable(second_is_better, first, second)])
+    }
+
+    #[inline(never)]
+    fn pick_with_care(&self, set: &Set, request: &Request<'_>, random: Option<u64>) -> Option<usize> {
+        let two = self.choose(random.unwrap_or_else(|| self.random.next_elsewhere()))?;
+        let admitted = two.into_iter().find(|&position| request.admits(set, position));
+        admitted.or_else(|| draw_admitted(&self.alias, &self.random, set, request))
     }
 }
 
@@ -90,24 +112,9 @@ impl Scheduler for PowerOfTwo {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let (first, second) = self.pair()?;
-        let lane = if self.candidates.len() > 1 { lane::mine() } else { lane::SHARED };
-        let candidates = self.candidates.get(lane)?;
-        let (first, second) = (candidates.get(first)?, candidates.get(second)?);
-        let load =
-            |one: &Candidate, other: &Candidate| u64::from(one.counters.active()) * u64::from(other.weight);
-        let second_is_better = load(second, first) < load(first, second);
-        let [first, second] = [first, second].map(|candidate| candidate.position as usize);
-        // By chance, so no processor predicts it.
-        let better = select_unpredictable(second_is_better, second, first);
-        if request.admits(set, better) {
-            return Some(better);
-        }
-        let worse = if second_is_better { first } else { second };
-        if request.admits(set, worse) {
-            Some(worse)
-        } else {
-            draw_admitted(&self.alias, &self.random, set, request)
+        match self.random.next_here() {
+            Some(random) if request.admits_all(set) => self.choose(random).map(|[better, _]| better),
+            random => self.pick_with_care(set, request, random),
         }
     }
 

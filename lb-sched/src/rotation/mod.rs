@@ -35,18 +35,23 @@ impl Sequence {
     #[inline]
     pub(crate) fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         match self.cursor.next(self.positions.len()) {
-            Ok(turn) => {
-                let first = *self.positions.get(turn)? as usize;
-                if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
+            Ok(turn) if request.admits_all(set) => {
+                self.positions.get(turn).map(|&position| position as usize)
             }
-            Err(untaken) => self.pick_taking(set, request, untaken),
+            turn => self.pick_with_care(set, request, turn),
         }
     }
 
-    #[cold]
+    /// Out of line, so that the usual turn needs no registers of its own.
     #[inline(never)]
-    fn pick_taking(&self, set: &Set, request: &Request<'_>, untaken: Untaken) -> Option<usize> {
-        let first = *self.positions.get(self.cursor.take(untaken, self.positions.len())?)? as usize;
+    fn pick_with_care(
+        &self,
+        set: &Set,
+        request: &Request<'_>,
+        turn: Result<usize, Untaken>,
+    ) -> Option<usize> {
+        let turn = turn.or_else(|untaken| self.cursor.take(untaken, self.positions.len()).ok_or(())).ok()?;
+        let first = *self.positions.get(turn)? as usize;
         if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
     }
 

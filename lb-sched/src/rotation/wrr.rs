@@ -151,6 +151,7 @@ impl Search {
         (self.state.load(Ordering::Relaxed) >> 32) as u32
     }
 
+    #[inline(never)]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         let mut state = self.state.load(Ordering::Relaxed);
         // Twice round the list finds everyone that the thresholds in between let in; then list order decides.
