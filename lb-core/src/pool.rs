@@ -662,6 +662,61 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_goes_with_the_last_lease_on_it() {
+        let payload = Arc::new(());
+        let pool = Pool::new();
+        pool.update([Spec::new("a", Arc::clone(&payload))]).unwrap();
+        let lease = pool.with(|snapshot| snapshot.start(0)).unwrap();
+        pool.edit(|edit| edit.remove("a").map(drop)).unwrap();
+        assert_eq!(Arc::strong_count(&payload), 2, "in use");
+        drop(lease);
+        assert_eq!(Arc::strong_count(&payload), 1);
+    }
+
+    #[test]
+    fn a_watching_pool_hears_of_ends_until_it_is_gone() {
+        static HEARD: AtomicU64 = AtomicU64::new(0);
+        let payload = Arc::new(());
+        let pool = Pool::watching(
+            (),
+            |(), _| (),
+            |(), set, position, lane, outcome| {
+                assert_eq!((&*set[position].name, lane), ("b", lane::SHARED));
+                assert_eq!(outcome.is_some(), HEARD.fetch_add(1, Ordering::Relaxed) == 0);
+            },
+        );
+        pool.update(["a", "b"].map(|name| Spec::new(name, Arc::clone(&payload)))).unwrap();
+        let [first, second, third] =
+            [1, 1, 1].map(|position| pool.snapshot().start_shared(position).unwrap());
+        pool.edit(|edit| edit.remove("a").map(drop)).unwrap();
+        first.finish(Outcome::Failure);
+        drop(second);
+        assert_eq!(HEARD.load(Ordering::Relaxed), 2, "at its new position");
+        drop(pool);
+        assert_eq!(Arc::strong_count(&payload), 2, "only the lease holds on to it");
+        drop(third);
+        assert_eq!((HEARD.load(Ordering::Relaxed), Arc::strong_count(&payload)), (2, 1));
+    }
+
+    #[test]
+    fn a_lease_lingers_after_its_close() {
+        let pool = Pool::new();
+        pool.update([Spec::new("a", 7)]).unwrap();
+        let load = Arc::clone(pool.snapshot().backends()[0].load());
+        for shared in [false, true] {
+            let snapshot = pool.snapshot();
+            let lease = if shared { snapshot.start_shared(0) } else { snapshot.start(0) }.unwrap();
+            assert_eq!((*lease, load.active(), load.inactive()), (7, 1, 0));
+            let lingering = lease.close(Some(Outcome::Cancelled));
+            assert_eq!((load.active(), load.inactive()), (0, 1));
+            drop(lingering);
+            assert_eq!((load.active(), load.inactive()), (0, 0));
+        }
+        assert_eq!((load.cancelled(), load.finished()), (2, 2));
+        assert!(pool.snapshot().start(1).is_none() && pool.snapshot().start_shared(1).is_none());
+    }
+
+    #[test]
     fn what_is_derived_is_built_from_the_last_one() {
         let pool: Pool<&str, usize> = Pool::deriving(0, |before, set| before + set.len());
         pool.update([("a", Weight::ONE), ("b", Weight::ONE)]).unwrap();

@@ -33,7 +33,7 @@ impl<T> Published<T> {
         self.0.get()
     }
 
-    /// Replaces the value; readers that began earlier finish on the old one.
+    /// Replaces the value; readers that began earlier finish on the old one. For one writer at a time.
     ///
     /// Nothing is dropped here: the old value is returned, and what is kept of it for readers goes with
     /// [`forget`](Self::forget).
@@ -76,10 +76,15 @@ mod imp {
     #[derive(Debug)]
     pub(super) struct Cell<T> {
         value: arc_swap::ArcSwap<T>,
-        /// How often it was replaced.
+        /// Twice how often it was replaced, and odd while it is being replaced: then it is read itself, so that nobody
+        /// who has seen the new value sees the old one again.
         version: AtomicU64,
-        slots: Box<[CachePadded<SpinMutex<Slot<T>>>]>,
+        /// Of the first lane, where it is reached without another step, and of those behind it.
+        slot: Padded<T>,
+        others: Box<[Padded<T>]>,
     }
+
+    type Padded<T> = CachePadded<SpinMutex<Slot<T>>>;
 
     #[derive(Debug)]
     struct Slot<T> {
@@ -88,22 +93,27 @@ mod imp {
     }
 
     impl<T> Cell<T> {
+        /// No version: odd, so nothing is kept of it.
+        const NONE: u64 = u64::MAX;
+
         pub(super) fn new(value: Arc<T>) -> Self {
-            let slot = |_| CachePadded::new(SpinMutex::new(Slot { version: 0, value: None }));
+            let slot = || CachePadded::new(SpinMutex::new(Slot { version: Self::NONE, value: None }));
             Self {
                 value: arc_swap::ArcSwap::new(value),
                 version: AtomicU64::new(0),
-                slots: (0..lane::count()).map(slot).collect(),
+                slot: slot(),
+                others: (1..lane::count()).map(|_| slot()).collect(),
             }
         }
 
         #[inline]
         pub(super) fn with<R>(&self, read: impl FnOnce(&T) -> R) -> R {
-            let Some(mut slot) = self.slots.get(lane::mine()).and_then(|slot| slot.try_lock()) else {
+            let other = lane::mine().checked_sub(1).and_then(|other| self.others.get(other));
+            let Some(mut slot) = other.unwrap_or(&self.slot).try_lock() else {
                 return read(&self.value.load());
             };
             // SeqCst: who knows of a change finds it.
-            if self.version.load(Ordering::SeqCst) != slot.version || slot.value.is_none() {
+            if self.version.load(Ordering::SeqCst) != slot.version {
                 self.fill(&mut slot);
             }
             match &slot.value {
@@ -116,8 +126,9 @@ mod imp {
         #[inline(never)]
         fn fill(&self, slot: &mut Slot<T>) {
             // In this order: a value that is newer than its version is taken again.
-            slot.version = self.version.load(Ordering::SeqCst);
-            slot.value = Some(self.value.load_full());
+            let version = self.version.load(Ordering::SeqCst);
+            slot.value = version.is_multiple_of(2).then(|| self.value.load_full());
+            slot.version = if slot.value.is_some() { version } else { Self::NONE };
         }
 
         pub(super) fn get(&self) -> Arc<T> {
@@ -125,15 +136,19 @@ mod imp {
         }
 
         pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
+            self.version.fetch_add(1, Ordering::SeqCst);
             let old = self.value.swap(value);
             self.version.fetch_add(1, Ordering::SeqCst);
             old
         }
 
         pub(super) fn forget(&self) {
-            for slot in &self.slots {
+            for slot in core::iter::once(&self.slot).chain(&self.others) {
                 // One in use is that of a busy lane, which takes the new value next time.
-                let old = slot.try_lock().and_then(|mut slot| slot.value.take());
+                let old = slot.try_lock().and_then(|mut slot| {
+                    slot.version = Self::NONE;
+                    slot.value.take()
+                });
                 drop(old);
             }
         }
@@ -210,5 +225,78 @@ mod imp {
         }
 
         pub(super) fn forget(&self) {}
+    }
+}
+
+#[cfg(all(test, feature = "std", not(loom)))]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Barrier;
+    use std::thread;
+
+    #[test]
+    fn what_is_replaced_goes_though_threads_have_read_it() {
+        let published = Published::new(1);
+        let read = Barrier::new(2);
+        let idle = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                crate::lane::move_on();
+                assert_eq!(published.with(|value| *value), 1);
+                read.wait();
+                idle.wait();
+                assert_eq!(published.with(|value| *value), 2);
+            });
+            read.wait();
+            let kept = Arc::downgrade(&published.get());
+            assert_eq!(published.with(|value| *value), 1);
+            drop(published.replace(2));
+            published.forget();
+            assert!(kept.upgrade().is_none(), "nobody reads it, but an idle thread's lane has kept it");
+            idle.wait();
+        });
+    }
+
+    #[test]
+    fn a_reader_within_a_reader_sees_changes() {
+        let published = Published::new(1);
+        let seen = published.with(|outer| {
+            let before = published.with(|inner| *inner);
+            drop(published.replace(2));
+            published.forget();
+            (*outer, before, published.with(|inner| *inner))
+        });
+        assert_eq!(seen, (1, 1, 2));
+        assert_eq!(published.with(|value| *value), 2);
+    }
+
+    #[test]
+    fn no_reader_goes_back_and_who_knows_of_a_change_sees_it() {
+        let published = Published::new(0);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (published, done) = (&published, &done);
+                scope.spawn(move || {
+                    if thread > 1 {
+                        crate::lane::move_on();
+                    }
+                    let mut last = 0;
+                    while !done.load(Ordering::Acquire) {
+                        let now = published.with(|value| *value);
+                        assert!(now >= last, "{now} after {last}");
+                        last = now;
+                    }
+                    assert_eq!(published.with(|value| *value), 20_000);
+                });
+            }
+            for value in 1..=20_000 {
+                drop(published.replace(value));
+                assert_eq!(published.with(|now| *now), value);
+                published.forget();
+            }
+            done.store(true, Ordering::Release);
+        });
     }
 }
