@@ -92,6 +92,20 @@ mod imp {
         value: Option<Arc<T>>,
     }
 
+    /// Another thread is at this lane's slot, and this one moves to another lane; or it is this one itself, further up
+    /// its stack, and stays. The other one would be gone soon.
+    #[cold]
+    #[inline(never)]
+    fn part<T>(slot: &Padded<T>) {
+        for _ in 0..16 {
+            core::hint::spin_loop();
+            if !slot.is_locked() {
+                lane::move_on();
+                return;
+            }
+        }
+    }
+
     impl<T> Cell<T> {
         /// No version: odd, so nothing is kept of it.
         const NONE: u64 = u64::MAX;
@@ -109,7 +123,9 @@ mod imp {
         #[inline]
         pub(super) fn with<R>(&self, read: impl FnOnce(&T) -> R) -> R {
             let other = lane::mine().checked_sub(1).and_then(|other| self.others.get(other));
-            let Some(mut slot) = other.unwrap_or(&self.slot).try_lock() else {
+            let mine = other.unwrap_or(&self.slot);
+            let Some(mut slot) = mine.try_lock() else {
+                part(mine);
                 return read(&self.value.load());
             };
             // SeqCst: who knows of a change finds it.
