@@ -1,6 +1,6 @@
 //! A set of backends that changes while it is used.
 //!
-//! Readers see one immutable [`Snapshot`] at a time and take no lock. A change copies the list of members, changes
+//! Readers see one immutable [`Snapshot`] at a time and wait for nobody. A change copies the list of members, changes
 //! the copy, and publishes it whole; if it fails, nothing has changed. Counters belong to a backend, not to a
 //! snapshot, so they go on through every change, and a request that began under an old snapshot ends on the counters
 //! that it began on.
@@ -298,7 +298,7 @@ impl<T, D> Pool<T, D> {
         self.version.load(Ordering::SeqCst) == snapshot.set.version()
     }
 
-    /// Runs `read` on the current snapshot, without a lock and without counting a reference.
+    /// Runs `read` on the current snapshot, without waiting and without counting a reference.
     #[inline]
     pub fn with<R>(&self, read: impl FnOnce(&Snapshot<T, D>) -> R) -> R {
         self.live.published.with(read)

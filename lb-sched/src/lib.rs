@@ -13,7 +13,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Balancer`] is shared by all threads. [`pick`](Balancer::pick) takes no lock, allocates nothing, and gives a
+//! A [`Balancer`] is shared by all threads. [`pick`](Balancer::pick) waits for nobody, allocates nothing, and gives a
 //! [`Lease`]: it derefs to what you keep with a backend and counts the request while it lives.
 //!
 //! | algorithm | names | chooses | cost of a choice |
