@@ -257,7 +257,7 @@ impl<T> Default for Pool<T> {
 
 impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Pool<T, D> {
     /// The same as [`deriving`](Self::deriving), where `ended` hears of every end of a request: with what is derived
-    /// and the set as they are then, the backend's position in that, if it is still there, and the [lane](crate::lane)
+    /// and the set as they are then, the backend's position in that, if it is still there, and the [lane]
     /// on which it counted. (It hears of no start: whoever starts a request knows.)
     pub fn watching(
         first: D,
