@@ -1,7 +1,7 @@
 //! What an algorithm may know of a request.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_core::clock::Timestamp;
 use lb_core::hash::xxh3;
@@ -94,6 +94,12 @@ impl<'a> Request<'a> {
         self.source
     }
 
+    /// The same where it lies: a copy would be built on the way to the algorithm.
+    #[inline]
+    pub(crate) const fn client_ref(&self) -> Option<&SocketAddr> {
+        self.source.as_ref()
+    }
+
     /// What the client connected to, if known.
     #[inline]
     pub const fn target(&self) -> Option<SocketAddr> {
@@ -134,17 +140,18 @@ impl<'a> Request<'a> {
     /// port). Evenly spread over 64 bits, and the same on every machine. `None` when nothing of that is known.
     #[inline]
     pub fn key_hash(&self) -> Option<u64> {
-        match (self.hash, self.key, self.source) {
+        match (self.hash, self.key, &self.source) {
             (Some(hash), _, _) => Some(mix(hash)),
             (None, Some(key), _) => Some(xxh3(key)),
-            (None, None, Some(source)) => Some(address_hash(source.ip())),
+            (None, None, Some(SocketAddr::V4(source))) => Some(mix(source.ip().to_bits().into())),
+            (None, None, Some(SocketAddr::V6(source))) => Some(address_hash(source.ip())),
             (None, None, None) => None,
         }
     }
 }
 
-#[inline]
-fn address_hash(address: IpAddr) -> u64 {
+#[inline(never)]
+fn address_hash(address: &Ipv6Addr) -> u64 {
     // An IPv4 client of a socket for both families is the same client.
     match address.to_canonical() {
         IpAddr::V4(v4) => mix(v4.to_bits().into()),

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use lb_core::Set;
 
@@ -48,7 +48,13 @@ impl SourceHash {
 
     /// The bucket of a client: 32-bit multiplicative hashing by 2³²/φ².
     #[inline]
-    fn bucket(&self, client: SocketAddr) -> usize {
+    fn bucket(&self, address: u32, port: u16) -> usize {
+        let port = if self.port { u32::from(port) } else { 0 };
+        (address.wrapping_add(port).wrapping_mul(0x61C8_8647) >> 24) as usize
+    }
+
+    #[inline(never)]
+    fn pick_ipv6(&self, set: &Set, request: &Request<'_>, client: &SocketAddrV6) -> Option<usize> {
         let address = match client.ip().to_canonical() {
             IpAddr::V4(v4) => v4.to_bits(),
             IpAddr::V6(v6) => {
@@ -56,8 +62,7 @@ impl SourceHash {
                 (bits >> 96) as u32 ^ (bits >> 64) as u32 ^ (bits >> 32) as u32 ^ bits as u32
             }
         };
-        let port = if self.port { u32::from(client.port()) } else { 0 };
-        (address.wrapping_add(port).wrapping_mul(0x61C8_8647) >> 24) as usize
+        self.pick_with_care(set, request, self.bucket(address, client.port()))
     }
 
     fn usable(&self, set: &Set, request: &Request<'_>, bucket: usize) -> Option<usize> {
@@ -101,7 +106,11 @@ impl Scheduler for SourceHash {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let bucket = request.client().map_or(0, |client| self.bucket(client));
+        let bucket = match request.client_ref() {
+            Some(SocketAddr::V4(client)) => self.bucket(client.ip().to_bits(), client.port()),
+            Some(SocketAddr::V6(client)) => return self.pick_ipv6(set, request, client),
+            None => 0,
+        };
         match self.buckets.get(bucket).map(|&position| position as usize) {
             Some(first) if request.admits_all(set) && set.weights().get(first).is_some_and(|w| *w > 0) => {
                 Some(first)
