@@ -94,10 +94,7 @@ impl<T> Lease<T> {
     /// The [lane] on which it counts.
     #[inline]
     pub fn lane(&self) -> usize {
-        match self.held.place {
-            Place::ActiveShared => lane::SHARED,
-            _ => self.held.reference.lane,
-        }
+        self.held.counted().0
     }
 
     /// Ends the request and says how it went.
@@ -110,18 +107,9 @@ impl<T> Lease<T> {
     /// directors that, like IPVS, remember closed connections for a while.
     pub fn close(mut self, outcome: Option<Outcome>) -> Lingering<T> {
         let held = &mut self.held;
-        let lane = match held.place {
-            Place::ActiveShared => {
-                held.reference.shared.close(outcome);
-                held.place = Place::InactiveShared;
-                lane::SHARED
-            }
-            _ => {
-                held.reference.counters.close(outcome);
-                held.place = Place::Inactive;
-                held.reference.lane
-            }
-        };
+        let (lane, counters) = held.counted();
+        counters.close(outcome);
+        held.place = if held.place == Place::ActiveShared { Place::InactiveShared } else { Place::Inactive };
         held.report(lane, outcome);
         Lingering { _held: self.held }
     }
@@ -149,28 +137,25 @@ impl<T: fmt::Debug> fmt::Debug for Lingering<T> {
 }
 
 impl<T> Held<T> {
+    /// On which lane it counts, and where.
+    #[inline]
+    fn counted(&self) -> (usize, &Counters) {
+        let Reference { counters, shared, lane, .. } = &*self.reference;
+        match self.place {
+            Place::ActiveShared | Place::InactiveShared => (lane::SHARED, shared),
+            Place::Active | Place::Inactive | Place::Nowhere => (*lane, counters),
+        }
+    }
+
     #[inline]
     fn end(&mut self, outcome: Option<Outcome>) {
-        let Reference { counters, shared, lane, .. } = &*self.reference;
-        let lane = match core::mem::replace(&mut self.place, Place::Nowhere) {
-            Place::Active => {
-                counters.end(outcome);
-                *lane
-            }
-            Place::ActiveShared => {
-                shared.end(outcome);
-                lane::SHARED
-            }
-            Place::Inactive => {
-                counters.expire();
-                *lane
-            }
-            Place::InactiveShared => {
-                shared.expire();
-                lane::SHARED
-            }
+        let (lane, counters) = self.counted();
+        match self.place {
+            Place::Active | Place::ActiveShared => counters.end(outcome),
+            Place::Inactive | Place::InactiveShared => counters.expire(),
             Place::Nowhere => return,
-        };
+        }
+        self.place = Place::Nowhere;
         self.report(lane, outcome);
     }
 

@@ -335,10 +335,16 @@ impl<T, D> Pool<T, D> {
         let alone = self.writer.lock();
         let old = self.snapshot();
         let mut edit = Edit::of(&old, self.watcher.clone());
-        let result = change(&mut edit)?;
+        // Payloads that are gone are dropped with the old state, or with the edit if it fails, and their destructors may
+        // change this very pool: so after the lock.
+        let result = match change(&mut edit) {
+            Ok(result) => result,
+            Err(error) => {
+                drop(alone);
+                return Err(error);
+            }
+        };
         let changed = edit.announced || !edit.is_as(&old);
-        // Payloads that are gone are dropped with the old state, and their destructors may change this very pool: so
-        // after the lock.
         let replaced = changed.then(|| {
             let next = edit.publishable(&old, self.derive);
             // First: who still sees the old number is seen by whoever reads the loads after publishing.
@@ -659,6 +665,31 @@ mod tests {
         pool.edit(|edit| edit.entry("a").map(|entry| entry.weight = Weight::ZERO)).unwrap();
         let snapshot = pool.snapshot();
         assert_eq!((snapshot.set()[0].weight, snapshot.set()[0].last_weight), (0, Weight::new(7)));
+    }
+
+    #[test]
+    fn a_payload_that_goes_may_change_its_pool() {
+        struct Remover(Arc<Pool<Option<Remover>>>);
+        impl Drop for Remover {
+            fn drop(&mut self) {
+                let removed = self.0.edit(|edit| edit.remove("other"));
+                assert!(removed.is_ok_and(|other| other.payload().is_none()));
+            }
+        }
+        let pool = Arc::new(Pool::new());
+        let remover = || Some(Remover(Arc::clone(&pool)));
+        for fails in [false, true] {
+            pool.update([Spec::new("other", None)]).unwrap();
+            let result = pool.edit(|edit| {
+                edit.insert(Spec::new("new", remover()))?;
+                if fails { edit.entry("nobody").map(|_| ()) } else { Ok(()) }
+            });
+            assert_eq!(result.is_err(), fails);
+            if !fails {
+                pool.edit(|edit| edit.remove("new").map(drop)).unwrap();
+            }
+            assert!(pool.snapshot().set().is_empty());
+        }
     }
 
     #[test]

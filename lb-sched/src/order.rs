@@ -35,10 +35,12 @@ impl Scheduler for Draw {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        match self.random.next_here() {
-            Some(random) if request.admits_all(set) => self.alias.position(self.alias.draw(random as u32)?),
-            _ => draw_admitted(&self.alias, &self.random, set, request),
+        if request.admits_all(set)
+            && let Some(random) = self.random.next_here()
+        {
+            return self.alias.position(self.alias.draw(random as u32)?);
         }
+        draw_admitted(&self.alias, &self.random, set, request)
     }
 }
 
