@@ -6,7 +6,7 @@ pub mod client;
 pub mod origin;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,8 @@ pub fn free() -> SocketAddr {
     loop {
         let number = std::process::id() as usize * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + (number % 22_000) as u16));
-        if TcpListener::bind(address).is_ok() {
+        // Not by binding it: a program that another test starts at that moment would hold it until its `exec`.
+        if TcpStream::connect(address).is_err() {
             return address;
         }
     }
