@@ -1,0 +1,311 @@
+use super::*;
+use crate::config::{AddressCheck, Owners};
+use crate::wire::{Discard, MAX_MESSAGE, Meta, TTL};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn config(priority: u8) -> Config {
+    Config { priority, ..Config::new(51, ["10.9.0.100/24".parse().unwrap()]) }
+}
+
+fn started(config: Config) -> VirtualRouter {
+    let mut router = VirtualRouter::new(config, Some(ip("10.9.0.5"))).unwrap();
+    router.handle_event(Timestamp::ZERO, Event::Startup);
+    router
+}
+
+/// An advert of the router that `config` describes at `source`, but with `priority`.
+fn advert(config: &Config, source: &str, priority: u8) -> (Meta, Vec<u8>) {
+    let source = ip(source);
+    let peer = VirtualRouter::new(config.clone(), Some(source)).unwrap();
+    let destination = config.family().multicast();
+    let transmit = Transmit { source, destination, priority, decided: Timestamp::ZERO };
+    let mut buffer = [0; MAX_MESSAGE];
+    let message = peer.encode(&transmit, &mut buffer).unwrap().to_vec();
+    (Meta::new(source, destination, TTL), message)
+}
+
+fn hear(router: &mut VirtualRouter, now: Timestamp, source: &str, priority: u8) -> Result<(), Discard> {
+    let (meta, message) = advert(&router.config().clone(), source, priority);
+    router.handle_packet(now, &meta, &message)
+}
+
+/// The actions as words; notifications are left out.
+fn actions(router: &mut VirtualRouter) -> String {
+    let mut out = Vec::new();
+    while let Some(action) = router.poll_action() {
+        match action {
+            Action::Transmit(transmit) => out.push(format!("advert {}", transmit.priority)),
+            Action::AddAddress(address) => out.push(format!("add {address}")),
+            Action::RemoveAddress(address) => out.push(format!("remove {address}")),
+            Action::GratuitousArp(address) => out.push(format!("arp {address}")),
+            Action::UnsolicitedNeighborAdvertisement(address) => out.push(format!("na {address}")),
+            Action::Notify(_) => {}
+        }
+    }
+    out.dedup();
+    out.join(", ")
+}
+
+fn notifications(router: &mut VirtualRouter) -> Vec<Notification> {
+    let mut out = Vec::new();
+    while let Some(action) = router.poll_action() {
+        if let Action::Notify(notification) = action {
+            out.push(notification);
+        }
+    }
+    out
+}
+
+fn expire(router: &mut VirtualRouter) -> Timestamp {
+    let now = router.poll_timeout().unwrap();
+    router.handle_timeout(now);
+    now
+}
+
+#[test]
+fn silence_makes_it_active_after_the_master_down_interval() {
+    let mut router = started(config(100));
+    assert_eq!((router.state(), actions(&mut router)), (State::Backup, String::new()));
+    assert_eq!(expire(&mut router).as_micros(), 3_609_375);
+    assert_eq!(router.state(), State::Active);
+    assert_eq!(actions(&mut router), "advert 100, add 10.9.0.100/24, arp 10.9.0.100");
+    assert_eq!(expire(&mut router).as_micros(), 4_609_375);
+    assert_eq!(actions(&mut router), "advert 100");
+}
+
+#[test]
+fn adverts_keep_their_grid_when_a_wake_is_a_little_late() {
+    let mut router = started(config(100));
+    let mut now = expire(&mut router);
+    for _ in 0..10 {
+        let deadline = now + SECOND;
+        assert_eq!(router.poll_timeout(), Some(deadline));
+        router.handle_timeout(deadline + Duration::from_micros(700));
+        now = deadline;
+    }
+}
+
+#[test]
+fn it_leaves_with_a_word_and_without_its_addresses() {
+    let mut router = started(config(100));
+    let now = expire(&mut router);
+    actions(&mut router);
+    router.handle_event(now, Event::Shutdown);
+    assert_eq!(actions(&mut router), "advert 0, remove 10.9.0.100/24");
+    assert_eq!((router.state(), router.poll_timeout()), (State::Initialize, None));
+}
+
+#[test]
+fn a_late_wake_says_nothing() {
+    type Way = fn(&mut VirtualRouter, Timestamp);
+    let ways: [Way; 3] = [
+        |router, now| router.handle_timeout(now),
+        |router, now| assert_eq!(hear(router, now, "10.9.0.6", 90), Ok(())),
+        |router, now| router.handle_event(now, Event::Shutdown),
+    ];
+    for way in ways {
+        let mut router = started(config(100));
+        let now = expire(&mut router);
+        assert!(actions(&mut router).starts_with("advert 100"));
+        way(&mut router, now + 3 * SECOND + Duration::from_micros(1));
+        assert_eq!(actions(&mut router), "remove 10.9.0.100/24");
+        assert_eq!(router.counters().late_wakes, 1);
+    }
+    let mut router = started(Config { late_wake: LateWake::Advertise, ..config(100) });
+    let now = expire(&mut router);
+    actions(&mut router);
+    router.handle_timeout(now + 10 * SECOND);
+    assert_eq!(actions(&mut router), "advert 100, arp 10.9.0.100");
+}
+
+#[test]
+fn the_greater_address_wins_among_equals() {
+    for (source, state) in
+        [("10.9.0.4", State::Active), ("10.9.0.6", State::Backup), ("10.9.0.200", State::Backup)]
+    {
+        let mut router = started(config(100));
+        let now = expire(&mut router);
+        notifications(&mut router);
+        hear(&mut router, now + SECOND / 2, source, 100).unwrap();
+        assert_eq!(router.state(), state, "{source}");
+        let conflict = Notification::Conflict { kind: Conflict::EqualPriority, address: ip(source) };
+        assert!(notifications(&mut router).contains(&conflict));
+    }
+}
+
+#[test]
+fn two_owners_are_reported_and_one_stays() {
+    let mut router = started(config(255));
+    assert_eq!(router.state(), State::Active);
+    actions(&mut router);
+    hear(&mut router, Timestamp::ZERO + SECOND, "10.9.0.6", 255).unwrap();
+    let conflict = Notification::Conflict { kind: Conflict::TwoOwners, address: ip("10.9.0.6") };
+    assert!(notifications(&mut router).contains(&conflict));
+    assert_eq!(router.state(), State::Backup);
+
+    let mut letter = started(Config { owners: Owners::Ignore, ..config(255) });
+    assert_eq!(hear(&mut letter, Timestamp::ZERO, "10.9.0.6", 255), Err(Discard::Owner));
+    assert_eq!(letter.state(), State::Active);
+}
+
+#[test]
+fn what_fails_is_a_fault_and_is_tried_again() {
+    let mut router = started(config(100));
+    let now = expire(&mut router);
+    let Some(advert @ Action::Transmit(_)) = router.poll_action() else { panic!() };
+    router.handle_failure(now, &advert);
+    assert_eq!((router.state(), router.faults()), (State::Initialize, Faults::TRANSMIT));
+    assert_eq!(actions(&mut router), "");
+    assert_eq!(expire(&mut router), now + SECOND);
+    assert_eq!(router.state(), State::Backup);
+    let now = expire(&mut router);
+    while let Some(action) = router.poll_action() {
+        if matches!(action, Action::AddAddress(_)) {
+            router.handle_failure(now, &action);
+            break;
+        }
+    }
+    assert_eq!((router.state(), router.faults()), (State::Initialize, Faults::ADDRESS));
+    assert_eq!(actions(&mut router), "advert 0");
+    assert_eq!(expire(&mut router), now + 2 * SECOND);
+    assert_eq!(router.state(), State::Backup);
+}
+
+#[test]
+fn faults_hold_it_and_each_must_go() {
+    let mut router = started(config(100));
+    let now = expire(&mut router);
+    actions(&mut router);
+    router.handle_event(now, Event::Fault(Faults::TRACK));
+    assert_eq!(actions(&mut router), "advert 0, remove 10.9.0.100/24");
+    router.handle_event(now, Event::Fault(Faults::LINK));
+    router.handle_event(now, Event::Source(None));
+    assert_eq!(hear(&mut router, now, "10.9.0.6", 90), Err(Discard::Initialize));
+    router.handle_event(now, Event::Cleared(Faults::TRACK | Faults::LINK));
+    assert_eq!(
+        (router.state(), router.faults(), router.poll_timeout()),
+        (State::Initialize, Faults::SOURCE, None)
+    );
+    router.handle_event(now, Event::Source(Some(ip("fe80::1"))));
+    assert_eq!(router.state(), State::Initialize, "an address of the other family is none");
+    router.handle_event(now, Event::Source(Some(ip("10.9.0.7"))));
+    assert_eq!(router.state(), State::Backup);
+}
+
+#[test]
+fn version_3_learns_the_active_interval_and_version_2_refuses_another() {
+    let slow = Config { interval: Interval::from_seconds(2).unwrap(), ..config(200) };
+    let mut router = started(config(100));
+    let (meta, message) = advert(&slow, "10.9.0.6", 200);
+    router.handle_packet(Timestamp::ZERO, &meta, &message).unwrap();
+    assert_eq!(router.interval(), slow.interval);
+    assert_eq!(router.poll_timeout().unwrap().as_micros(), 6_000_000 + 2 * 609_375);
+    assert_eq!(hear(&mut router, Timestamp::ZERO, "10.9.0.6", 0), Ok(()));
+    assert_eq!(router.poll_timeout().unwrap().as_micros(), 2 * 609_375, "the skew time of what was learned");
+
+    let mut router = started(Config { version: Version::V2, ..config(100) });
+    let (meta, message) = advert(&Config { version: Version::V2, ..slow }, "10.9.0.6", 200);
+    assert_eq!(router.handle_packet(Timestamp::ZERO, &meta, &message), Err(Discard::Interval));
+    assert_eq!(router.counters().discards.of(Discard::Interval), 1);
+}
+
+#[test]
+fn a_preempt_delay_is_waited_for() {
+    let mut router = started(Config { preempt_delay: 10 * SECOND, ..config(100) });
+    let mut now = Timestamp::ZERO;
+    while router.state() == State::Backup {
+        now = now + SECOND / 10;
+        if now.as_micros().is_multiple_of(1_000_000) {
+            hear(&mut router, now, "10.9.0.6", 90).unwrap();
+        }
+        router.handle_timeout(now);
+    }
+    // Ten seconds, then the wait that the last respected advert began.
+    assert_eq!(now.as_micros(), 12_700_000);
+}
+
+#[test]
+fn another_list_of_addresses_is_dropped_only_when_asked() {
+    let other = Config::new(51, ["10.9.0.101/24".parse().unwrap()]);
+    let (meta, message) = advert(&other, "10.9.0.6", 200);
+    for (check, expected) in [
+        (AddressCheck::Ignore, Ok(())),
+        (AddressCheck::Report, Ok(())),
+        (AddressCheck::Drop, Err(Discard::AddressList)),
+    ] {
+        let mut router = started(Config { address_check: check, ..config(100) });
+        assert_eq!(router.handle_packet(Timestamp::ZERO, &meta, &message), expected);
+        let said = notifications(&mut router).iter().any(|notification| {
+            matches!(notification, Notification::Conflict { kind: Conflict::AddressList, .. })
+        });
+        assert_eq!(said, check != AddressCheck::Ignore);
+    }
+}
+
+#[test]
+fn unicast_adverts_go_to_each_peer_with_a_checksum_of_its_own() {
+    let peers = vec![ip("10.9.0.6"), ip("10.8.0.7")];
+    let mut router = started(Config { unicast_peers: peers.clone(), accepted_ttl: 200..=255, ..config(100) });
+    expire(&mut router);
+    for peer in &peers {
+        let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
+        assert_eq!(transmit.destination, *peer);
+        let mut buffer = [0; MAX_MESSAGE];
+        let message = router.encode(&transmit, &mut buffer).unwrap();
+        Advert::decode(&Meta::new(transmit.source, *peer, 200), message, ChecksumMode::PseudoHeader).unwrap();
+    }
+    let (meta, message) = advert(&config(200), "10.9.0.99", 200);
+    assert_eq!(router.handle_packet(Timestamp::ZERO, &meta, &message), Err(Discard::UnknownPeer));
+}
+
+#[test]
+fn a_new_configuration_changes_no_state() {
+    let mut router = started(config(100));
+    let now = expire(&mut router);
+    actions(&mut router);
+    let mut next = config(120);
+    next.addresses.push("10.9.0.101/24".parse().unwrap());
+    router.reconfigure(now, next.clone()).unwrap();
+    assert_eq!(router.state(), State::Active);
+    assert_eq!(
+        actions(&mut router),
+        "add 10.9.0.101/24, arp 10.9.0.100, arp 10.9.0.101, arp 10.9.0.100, arp 10.9.0.101, arp 10.9.0.100, arp 10.9.0.101, arp 10.9.0.100, arp 10.9.0.101, arp 10.9.0.100, arp 10.9.0.101"
+    );
+    next.vrid = 52;
+    assert_eq!(router.reconfigure(now, next), Err(ReconfigureError::OtherRouter));
+    expire(&mut router);
+    assert_eq!(actions(&mut router), "advert 120");
+}
+
+#[test]
+fn a_startup_delay_is_waited_for_and_ends() {
+    let mut router = started(Config { startup_delay: 5 * SECOND, ..config(100) });
+    assert_eq!(router.state(), State::Initialize);
+    router.handle_event(Timestamp::ZERO, Event::Fault(Faults::LINK));
+    router.handle_event(Timestamp::ZERO, Event::Cleared(Faults::LINK));
+    assert_eq!(router.state(), State::Initialize, "a fault that goes away does not shorten the delay");
+    router.handle_event(Timestamp::ZERO, Event::Fault(Faults::LINK));
+    assert_eq!(expire(&mut router).as_micros(), 5_000_000);
+    assert_eq!((router.state(), router.poll_timeout()), (State::Initialize, None));
+    router.handle_event(Timestamp::ZERO + 6 * SECOND, Event::Cleared(Faults::LINK));
+    assert_eq!(router.state(), State::Backup);
+}
+
+#[test]
+fn an_owners_priority_is_not_moved_and_others_are_clamped() {
+    for (configured, tracked, effective) in [(255, 3, 255), (100, 0, 1), (100, 255, 254), (100, 42, 42)] {
+        let mut router = started(config(configured));
+        router.handle_event(Timestamp::ZERO, Event::Priority(tracked));
+        assert_eq!(router.priority(), effective);
+    }
+}
+
+#[test]
+fn a_router_fits_in_a_kibibyte() {
+    assert!(size_of::<VirtualRouter>() <= 1024, "{} bytes", size_of::<VirtualRouter>());
+}
