@@ -35,6 +35,8 @@
 //! | [`VirtualRouter`] | the state machine: packets, events and the time go in, [`Action`]s come out |
 //! | [`config`] | [`Config`]: what a router is told, with keepalived's names and defaults |
 //! | [`event`] | [`State`], [`Event`], [`Action`], [`Notification`](event::Notification) |
+//! | [`group`] | [`SyncGroup`](group::SyncGroup): routers that are active together or not at all |
+//! | [`track`] | [`Tracker`](track::Tracker): what interfaces, scripts, processes and files do to the priority |
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
@@ -53,9 +55,11 @@ mod addresses;
 pub mod config;
 pub mod counters;
 pub mod event;
+pub mod group;
 mod router;
 mod time;
 pub mod timer;
+pub mod track;
 pub mod wire;
 
 pub use config::{Config, ConfigError, VirtualAddress};
