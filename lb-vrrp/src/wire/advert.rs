@@ -9,6 +9,9 @@ use super::{Discard, Family, Interval, Meta, Version};
 pub(super) const HEADER: usize = 8;
 const AUTH_DATA: usize = 8;
 const TYPE_ADVERTISEMENT: u8 = 1;
+/// A signature's length, type, and reserved bytes (draft-cassen-vrrp-auth-hmac).
+pub(super) const SIGNATURE: usize = 28;
+pub(super) const SIGNATURE_TYPE: u8 = 1;
 
 /// The authentication type and data of version 2 (RFC 2338 §5.3.6; RFC 3768 keeps the fields). It protects nothing: who
 /// can send an advert can read one.
@@ -124,13 +127,17 @@ pub struct Advert<'a> {
     pub auth: AuthField,
     /// What the checksum covers.
     pub coverage: Coverage,
-    /// What came after the message: Ethernet's padding, or an authentication trailer. Never sent by [`Advert::encode`].
+    /// What came after the message: zeros of Ethernet's padding, or a signature. Never sent by [`Advert::encode`].
     pub trailer: &'a [u8],
 }
 
 impl<'a> Advert<'a> {
     /// Reads an advert out of `payload`, the IP packet's payload, and checks all that needs no configuration but the
-    /// checksum's mode: version, type, length, checksum, count, interval. Allocates nothing.
+    /// checksum's mode: version, type, length, checksum, what follows the message, count, interval. Allocates nothing.
+    ///
+    /// After the message there may be zeros (Ethernet pads short packets) or a signature of the HMAC extension, and nothing
+    /// else: no checksum sees that a message ends too early (one bit of its address count, or of its version, is wrong) when
+    /// what it cuts off makes up for it, but what is cut off is then not zero.
     ///
     /// The TTL is not looked at: unicast peers may be hops away.
     ///
@@ -167,8 +174,11 @@ impl<'a> Advert<'a> {
             (Version::V3, Family::Ipv4, ChecksumMode::PseudoHeader) => Accepted::Only(Coverage::PseudoHeader),
             (Version::V3, Family::Ipv4, ChecksumMode::MessageOnly) => Accepted::Only(Coverage::Message),
         };
+        // A signature is summed too over IPv6, where the system's sockets sum all that is sent, and not over IPv4.
+        let signed = is_signature(trailer);
+        let summed = if signed && family == Family::Ipv6 { payload } else { message };
         let coverage =
-            checksum::verify(message, meta.source, meta.destination, accepted).map_err(|mismatch| {
+            checksum::verify(summed, meta.source, meta.destination, accepted).map_err(|mismatch| {
                 match mismatch {
                     // Only version 3 over IPv4 has a mode that could be set otherwise.
                     Mismatch::OtherCoverage if version == Version::V3 && family == Family::Ipv4 => {
@@ -177,6 +187,9 @@ impl<'a> Advert<'a> {
                     _ => Discard::Checksum,
                 }
             })?;
+        if !signed && trailer.iter().any(|&byte| byte != 0) {
+            return Err(Discard::Trailer);
+        }
         if count == 0 {
             return Err(Discard::NoAddresses);
         }
@@ -253,6 +266,11 @@ impl<'a> Advert<'a> {
         message[6..8].copy_from_slice(&sum.to_be_bytes());
         Ok(message)
     }
+}
+
+/// Whether what follows a message has a signature's length and first bytes.
+fn is_signature(trailer: &[u8]) -> bool {
+    trailer.len() == SIGNATURE && matches!(trailer, [SIGNATURE_TYPE, _, 0, 0, ..])
 }
 
 /// A buffer that an advert does not fit in.

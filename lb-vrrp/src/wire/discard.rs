@@ -31,6 +31,9 @@ pub enum Discard {
     /// The checksum would be right in the mode that this router does not accept.
     #[error("checksum is right only in the mode that is not accepted (see checksum mode)")]
     ChecksumMode,
+    /// After the message comes what is neither padding nor a signature.
+    #[error("bytes after the message that are neither padding nor a signature")]
+    Trailer,
     /// No addresses (`vrrpv3StatisticsAddressListErrors`).
     #[error("no addresses")]
     NoAddresses,
@@ -71,7 +74,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in the order in which they are tried.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::OwnPacket,
         Self::Ttl,
         Self::Version,
@@ -79,6 +82,7 @@ impl Discard {
         Self::Length,
         Self::Checksum,
         Self::ChecksumMode,
+        Self::Trailer,
         Self::NoAddresses,
         Self::Vrid,
         Self::Interval,
@@ -104,6 +108,7 @@ impl Discard {
             Self::Length => "length",
             Self::Checksum => "checksum",
             Self::ChecksumMode => "checksum-mode",
+            Self::Trailer => "trailer",
             Self::NoAddresses => "no-addresses",
             Self::Vrid => "vrid",
             Self::Interval => "interval",

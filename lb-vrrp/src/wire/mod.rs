@@ -9,8 +9,7 @@
 //! | 8– | addresses of 4 bytes, then 8 bytes of authentication data | addresses of 4 or 16 bytes |
 //!
 //! [`Advert::decode`] checks everything that needs no configuration, in the RFCs' order, and names what it refuses by a
-//! [`Discard`]. What follows the message (Ethernet's padding, an authentication trailer) is kept apart as
-//! [`Advert::trailer`].
+//! [`Discard`]. What follows the message (Ethernet's padding, or a signature) is kept apart as [`Advert::trailer`].
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
