@@ -4,7 +4,7 @@
 //! For version 3 over IPv4, RFC 5798 §5.2.8 was read as asking for a pseudo-header, RFC 9568 §5.2.8 says that there is
 //! none. keepalived 2.2 and FRR 8.4 send it and refuse adverts without it, hence [`ChecksumMode`].
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::PROTOCOL;
 
@@ -33,44 +33,48 @@ pub enum Coverage {
     Message,
 }
 
-/// The one's complement sum of `bytes`, padded with a zero byte if odd, added to `sum` and not yet folded.
+/// The one's complement sum of `bytes`, padded with zeros to a multiple of four, in this machine's byte order and not yet
+/// folded.
 ///
-/// The sum is kept in a 64-bit word of 32-bit pieces: one's complement sums do not care for the width (RFC 1071 §2(C)).
-fn add(bytes: &[u8], mut sum: u64) -> u64 {
-    let mut words = bytes.chunks_exact(4);
-    for word in &mut words {
-        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+/// One's complement sums care neither for the width of the pieces (RFC 1071 §2(C)) nor, until the end, for the order of
+/// their bytes (§2(B)): pieces of 32 bits in 64-bit sums need no carry, and as they are in memory they fill whole vectors.
+fn add(bytes: &[u8]) -> u64 {
+    const LANES: usize = 8;
+    let piece = |bytes: [u8; 4]| u64::from(u32::from_ne_bytes(bytes));
+    let (pieces, rest) = bytes.as_chunks::<4>();
+    let (blocks, pieces) = pieces.as_chunks::<LANES>();
+    let mut sums = [0; LANES];
+    for block in blocks {
+        for (sum, &bytes) in sums.iter_mut().zip(block) {
+            *sum += piece(bytes);
+        }
     }
-    let mut rest = [0; 4];
-    let tail = words.remainder();
-    rest[..tail.len()].copy_from_slice(tail);
-    sum + u64::from(u32::from_be_bytes(rest))
+    let mut last = [0; 4];
+    for (last, &byte) in last.iter_mut().zip(rest) {
+        *last = byte;
+    }
+    sums.iter().sum::<u64>() + pieces.iter().copied().map(piece).sum::<u64>() + piece(last)
 }
 
+/// The sum in 16 bits, in network byte order.
 fn fold(mut sum: u64) -> u16 {
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 16) + (sum & 0xffff);
     sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    sum = (sum >> 16) + (sum & 0xffff);
+    (sum as u16).to_be()
 }
 
 /// The sum of the pseudo-header: source, destination, upper-layer length, protocol 112.
 fn pseudo_header(source: IpAddr, destination: IpAddr, length: usize) -> u64 {
-    let addresses = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            u64::from(u32::from(source)) + u64::from(u32::from(destination))
-        }
-        (source, destination) => add_address(source) + add_address(destination),
+    let address = |address| match address {
+        IpAddr::V4(address) => add(&Ipv4Addr::octets(&address)),
+        IpAddr::V6(address) => add(&Ipv6Addr::octets(&address)),
     };
-    addresses + length as u64 + u64::from(PROTOCOL)
-}
-
-fn add_address(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(address) => u64::from(u32::from(address)),
-        IpAddr::V6(address) => add(&address.octets(), 0),
-    }
+    // Both are below 2³² and stand in its low half in network byte order.
+    let rest = length as u32 + u32::from(PROTOCOL);
+    address(source) + address(destination) + u64::from(rest.to_be())
 }
 
 /// The checksum that belongs into `message`, whose checksum field counts as zero whatever it holds.
@@ -78,10 +82,9 @@ fn add_address(address: IpAddr) -> u64 {
 /// `message` is at least eight bytes long; shorter ones give the sum of what is there.
 #[must_use]
 pub fn checksum(message: &[u8], source: IpAddr, destination: IpAddr, coverage: Coverage) -> u16 {
-    let mut sum = add(message, 0);
+    let mut sum = add(message);
     if let [_, _, _, _, _, _, high, low, ..] = *message {
-        // The field stands in the low half of its 32-bit word.
-        sum -= u64::from(u16::from_be_bytes([high, low]));
+        sum -= u64::from(u32::from_ne_bytes([0, 0, high, low]));
     }
     if coverage == Coverage::PseudoHeader {
         sum += pseudo_header(source, destination, message.len());
@@ -97,7 +100,7 @@ pub(super) fn verify(
     destination: IpAddr,
     accepted: Accepted,
 ) -> Result<Coverage, Mismatch> {
-    let message_sum = add(message, 0);
+    let message_sum = add(message);
     // A right checksum brings the sum to minus zero; plus zero would need a message of zeros, which has no version.
     let right = |coverage| match coverage {
         Coverage::Message => fold(message_sum) == 0xffff,
