@@ -1,6 +1,7 @@
 //! What the benchmarks and the comparison programs share: one row a figure, as a table or as JSON; the backends and
 //! the requests that all are measured with.
 
+pub mod adverts;
 pub mod fleet;
 pub mod requests;
 pub mod threads;

@@ -4,8 +4,8 @@
 //! the table. Instructions are not time (an atomic read-modify-write is one of them and takes 2 to 10 ns), but a
 //! lock, an allocation or a scan that creeps into a path shows at once.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+#[path = "support/callgrind.rs"]
+mod callgrind;
 
 /// The most instructions of one pick at 10, 100 and 1000 backends: measured with Rust 1.95 for baseline x86-64, and a
 /// quarter more for compilers to come. Constant, logarithmic and linear algorithms read off the line.
@@ -49,7 +49,7 @@ const BOUNDS: &[(&str, &str, [f64; 3])] = &[
 #[test]
 #[ignore = "needs valgrind"]
 fn a_pick_stays_within_its_instructions() {
-    let counts = count(&build());
+    let counts = callgrind::count("instructions");
     assert_eq!(counts.len(), BOUNDS.len() * lb_benches::fleet::SIZES.len(), "a bound without an algorithm");
     let mut over = Vec::new();
     for (subject, instructions) in counts {
@@ -78,62 +78,4 @@ fn bound(subject: &str) -> f64 {
         .and_then(|bound| bound.2.get(size?))
         .copied()
         .unwrap_or_else(|| panic!("{subject} has no bound; add what is measured now and a quarter"))
-}
-
-/// Builds the program that picks, optimised, and gives its path.
-fn build() -> PathBuf {
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--release", "-p", "lb-benches", "--bin", "instructions"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "cargo ends with {}", output.status);
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "instructions")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo says where the program is")
-}
-
-/// Instructions of one pick of every subject. Callgrind counts inside of the program's function `measured` alone, and
-/// writes `counts.1`, `counts.2`, … whenever it returns.
-fn count(program: &Path) -> Vec<(String, f64)> {
-    const MEASURED: &str = "instructions::measured";
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("instructions");
-    // Left by an earlier run, if there was one.
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).expect("create a folder for the counts");
-    let counts = folder.join("counts");
-    let output = Command::new("valgrind")
-        .args(["--quiet", "--tool=callgrind"])
-        .arg(format!("--callgrind-out-file={}", counts.display()))
-        .arg(format!("--toggle-collect={MEASURED}"))
-        .arg(format!("--dump-after={MEASURED}"))
-        .arg(program)
-        .output()
-        .expect("valgrind is missing: apt-get install valgrind");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let mut lines = text.lines();
-    let picks: f64 = lines
-        .next()
-        .and_then(|line| line.strip_prefix("picks ")?.parse().ok())
-        .expect("the program says how often it picks");
-    lines
-        .zip(1..)
-        .map(|(subject, number)| {
-            let file = counts.with_extension(number.to_string());
-            let dump = std::fs::read_to_string(&file)
-                .unwrap_or_else(|error| panic!("callgrind wrote no {}: {error}", file.display()));
-            let total: f64 = dump
-                .lines()
-                .find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
-                .expect("callgrind's totals");
-            assert!(total > picks, "{subject}: callgrind counts {total} instructions for {picks} picks");
-            (subject.to_owned(), total / picks)
-        })
-        .collect()
 }

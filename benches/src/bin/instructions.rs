@@ -13,7 +13,7 @@ use lb_sched::{Outcome, Request, Scheduler};
 const PICKS: u64 = 4096;
 
 fn main() {
-    println!("picks {PICKS}");
+    println!("rounds {PICKS}");
     every_algorithm(&Keys::new(), &mut Counted);
 }
 

@@ -1,0 +1,57 @@
+//! What an advert costs in instructions, which no noise of the machine changes: two runs give the same numbers.
+//!
+//! `cargo test -p lb-benches --test advert_instructions -- --ignored --nocapture` after `apt-get install valgrind` prints
+//! the table.
+
+#[path = "support/callgrind.rs"]
+mod callgrind;
+
+use lb_benches::adverts::COUNTS;
+
+/// The most instructions with 1, 2 and 80 addresses: measured with Rust 1.95 for baseline x86-64, and a quarter more for
+/// compilers to come.
+const BOUNDS: &[(&str, &str, [f64; 3])] = &[
+    ("decode", "v2", [290.0, 300.0, 475.0]),
+    ("handle_packet", "v2", [600.0, 610.0, 850.0]),
+    ("encode", "v2", [280.0, 280.0, 520.0]),
+    ("decode", "v3 IPv4", [305.0, 315.0, 495.0]),
+    ("handle_packet", "v3 IPv4", [610.0, 620.0, 865.0]),
+    ("encode", "v3 IPv4", [270.0, 275.0, 520.0]),
+    ("decode", "v3 IPv6", [330.0, 325.0, 1055.0]),
+    ("handle_packet", "v3 IPv6", [655.0, 645.0, 1600.0]),
+    ("encode", "v3 IPv6", [300.0, 295.0, 1200.0]),
+];
+
+#[test]
+#[ignore = "needs valgrind"]
+fn an_advert_stays_within_its_instructions() {
+    let counts = callgrind::count("advert_instructions");
+    assert_eq!(counts.len(), BOUNDS.len() * COUNTS.len(), "a bound without a subject");
+    let mut over = Vec::new();
+    for (subject, instructions) in counts {
+        let bound = bound(&subject);
+        let line = format!("{subject:<28} {instructions:>9.1} of at most {bound}");
+        println!("{line}");
+        if instructions > bound {
+            over.push(line);
+        }
+    }
+    assert!(
+        over.is_empty(),
+        "more instructions than allowed; make it shorter, or raise the bound and say why:\n{}",
+        over.join("\n")
+    );
+}
+
+/// The bound of `what|kind|addresses`.
+fn bound(subject: &str) -> f64 {
+    let parts: Vec<&str> = subject.split('|').collect();
+    let [what, kind, count] = parts[..] else { panic!("not a subject: {subject:?}") };
+    let at = COUNTS.iter().position(|known| known.to_string() == count);
+    BOUNDS
+        .iter()
+        .find(|bound| (bound.0, bound.1) == (what, kind))
+        .and_then(|bound| bound.2.get(at?))
+        .copied()
+        .unwrap_or_else(|| panic!("{subject} has no bound; add what is measured now and a quarter"))
+}
