@@ -69,6 +69,10 @@ pub struct Config {
     /// Version 2's authentication.
     #[cfg_attr(feature = "serde", serde(default))]
     pub auth: Auth,
+    /// Signed adverts, of either version. Default: none.
+    #[cfg(feature = "auth-hmac")]
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub hmac: Option<crate::hmac::Hmac>,
     /// What to do when an active router wakes so late that others must have taken over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub late_wake: LateWake,
@@ -124,6 +128,8 @@ impl Config {
             accepted_ttl: defaults::ttl(),
             checksum: ChecksumMode::default(),
             auth: Auth::default(),
+            #[cfg(feature = "auth-hmac")]
+            hmac: None,
             late_wake: LateWake::default(),
             owners: Owners::default(),
             losing_advert: LosingAdvert::default(),
@@ -204,6 +210,13 @@ impl Config {
         }
         if self.version == Version::V3 && self.auth != Auth::None {
             return Err(ConfigError::V3Auth);
+        }
+        #[cfg(feature = "auth-hmac")]
+        if let Some(hmac) = &self.hmac {
+            if self.auth != Auth::None {
+                return Err(ConfigError::TwoAuthentications);
+            }
+            hmac.validate()?;
         }
         Ok(())
     }
@@ -490,6 +503,14 @@ pub enum ConfigError {
     /// Version 3 with version 2's authentication.
     #[error("version 3 has no simple authentication: leave it out, or choose version 2")]
     V3Auth,
+    /// A password beside keys.
+    #[cfg(feature = "auth-hmac")]
+    #[error("adverts carry either a password or a signature: leave the password out")]
+    TwoAuthentications,
+    /// Keys that can't be.
+    #[cfg(feature = "auth-hmac")]
+    #[error(transparent)]
+    Hmac(#[from] crate::hmac::HmacError),
 }
 
 #[cfg(test)]

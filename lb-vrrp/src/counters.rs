@@ -28,6 +28,8 @@ pub struct Counters {
     pub addresses_restored: u32,
     /// Adverts of another active router that this one holds its own against.
     pub split_brain: u32,
+    /// Adverts without a signature that a router with keys took, because its mode lets it.
+    pub unsigned_received: u32,
     /// Late wakes after which this router stepped down.
     pub late_wakes: u32,
     /// Dropped adverts by reason.

@@ -73,6 +73,8 @@ bitflags::bitflags! {
         const ADDRESS = 1 << 5;
         /// An operator, or the program around the router, said so.
         const ADMIN = 1 << 6;
+        /// Adverts are to be signed, and the router has not been told the wall clock.
+        const CLOCK = 1 << 7;
     }
 }
 
@@ -107,6 +109,10 @@ pub enum Event {
     /// The interface's own address that adverts come from, and that decides between equal priorities. `None` is the fault
     /// [`Faults::SOURCE`].
     Source(Option<IpAddr>),
+    /// What the wall clock says now: the time since 1970. Routers that sign adverts need it before they start, and again
+    /// whenever the clock may have been set; often does no harm. Between, they go on from it by the time they are given.
+    #[cfg(feature = "auth-hmac")]
+    WallClock(core::time::Duration),
     /// Another program removed this virtual address. An active router puts it back.
     AddressLost(IpAddr),
     /// The sync group wants this router to be active, now.
@@ -145,6 +151,24 @@ pub struct Transmit {
     /// When the router decided to send it. A driver that was stopped since must ask
     /// [`VirtualRouter::is_stale`](crate::VirtualRouter::is_stale) before it sends.
     pub decided: Timestamp,
+    /// What its signature says of when it was made, if it is to be signed.
+    #[cfg(feature = "auth-hmac")]
+    pub sequence: crate::wire::auth::Sequence,
+}
+
+impl Transmit {
+    /// An advert that was decided then, and is not signed.
+    #[must_use]
+    pub const fn new(source: IpAddr, destination: IpAddr, priority: u8, decided: Timestamp) -> Self {
+        Self {
+            source,
+            destination,
+            priority,
+            decided,
+            #[cfg(feature = "auth-hmac")]
+            sequence: crate::wire::auth::Sequence::ZERO,
+        }
+    }
 }
 
 /// What happened, for logs, scripts, and tables.
@@ -232,13 +256,15 @@ pub enum Conflict {
     Interval,
     /// The adverts list other addresses than this router's.
     AddressList,
-    /// Version 2: another authentication than this router's.
+    /// Version 2: another authentication than this router's. With keys: a wrong signature, or none.
     Authentication,
+    /// A signature's time and this router's clock differ by more than half of what is allowed.
+    ClockSkew,
 }
 
 impl Conflict {
     /// How many kinds there are.
-    pub(crate) const COUNT: usize = Self::Authentication as usize + 1;
+    pub(crate) const COUNT: usize = Self::ClockSkew as usize + 1;
 }
 
 impl fmt::Display for Conflict {
@@ -256,6 +282,9 @@ impl fmt::Display for Conflict {
             }
             Self::AddressList => "a peer lists other addresses: give all routers the same",
             Self::Authentication => "a peer has another authentication: give all routers the same",
+            Self::ClockSkew => {
+                "a peer's signatures are of another time: synchronise the clocks (if they agree, someone sends old adverts again)"
+            }
         })
     }
 }

@@ -56,6 +56,8 @@ pub mod config;
 pub mod counters;
 pub mod event;
 pub mod group;
+#[cfg(feature = "auth-hmac")]
+pub mod hmac;
 mod router;
 mod time;
 pub mod timer;

@@ -15,10 +15,14 @@
 //! | Active | another advert | advertise at once (version 3), or nothing (version 2) |
 //! | Active | shutdown, fault | advertise priority 0, remove, Initialize |
 
+#[cfg(feature = "auth-hmac")]
+mod auth;
 mod packet;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "auth-hmac")]
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
 use core::time::Duration;
@@ -74,6 +78,8 @@ pub struct VirtualRouter {
     failed: Timestamp,
     retry: Duration,
     counters: Counters,
+    #[cfg(feature = "auth-hmac")]
+    guard: Box<auth::Guard>,
 }
 
 /// Deadlines.
@@ -102,12 +108,12 @@ impl VirtualRouter {
     pub fn new(config: Config, source: Option<IpAddr>) -> Result<Self, ConfigError> {
         config.validate()?;
         let source = source.filter(|&source| Family::of(source) == config.family());
-        Ok(Self {
+        let mut router = Self {
             priority: config.priority,
             source,
             started: false,
             state: State::Initialize,
-            faults: if source.is_none() { Faults::SOURCE } else { Faults::empty() },
+            faults: Faults::empty(),
             interval: config.interval,
             active: None,
             waiting: Reason::MasterDown,
@@ -120,8 +126,21 @@ impl VirtualRouter {
             failed: Timestamp::ZERO,
             retry: RETRY_MIN,
             counters: Counters::default(),
+            #[cfg(feature = "auth-hmac")]
+            guard: auth::Guard::new(&config),
             config,
-        })
+        };
+        router.faults = router.lacking();
+        Ok(router)
+    }
+
+    /// The faults that end when the router is told what it lacks.
+    fn lacking(&self) -> Faults {
+        let mut faults = Faults::empty();
+        faults.set(Faults::SOURCE, self.source.is_none());
+        #[cfg(feature = "auth-hmac")]
+        faults.set(Faults::CLOCK, self.lacks_clock());
+        faults
     }
 
     /// The state.
@@ -220,10 +239,17 @@ impl VirtualRouter {
         if priority == 0 {
             self.counters.priority_zero_sent = self.counters.priority_zero_sent.wrapping_add(1);
         }
-        Some(Transmit { source, destination, priority, decided })
+        Some(Transmit {
+            source,
+            destination,
+            priority,
+            decided,
+            #[cfg(feature = "auth-hmac")]
+            sequence: self.next_sequence(decided),
+        })
     }
 
-    /// Writes the advert that `transmit` stands for to the front of `buffer` and returns it.
+    /// Writes the advert that `transmit` stands for, signed if the router signs, to the front of `buffer` and returns it.
     /// [`MAX_MESSAGE`](wire::MAX_MESSAGE) bytes are always enough.
     ///
     /// # Errors
@@ -247,7 +273,11 @@ impl VirtualRouter {
             coverage,
             trailer: &[],
         };
-        advert.encode(transmit.source, transmit.destination, buffer).map(|message| &*message)
+        let length = advert.encode(transmit.source, transmit.destination, buffer)?.len();
+        #[cfg(feature = "auth-hmac")]
+        return self.sign(transmit, length, buffer);
+        #[cfg(not(feature = "auth-hmac"))]
+        Ok(&buffer[..length])
     }
 
     /// Whether `transmit` was decided so long ago that others must have taken over since, so that it must not be sent; call
@@ -329,6 +359,8 @@ impl VirtualRouter {
                     self.clear(now, Faults::SOURCE);
                 }
             }
+            #[cfg(feature = "auth-hmac")]
+            Event::WallClock(since_1970) => self.set_wall_clock(now, since_1970),
             Event::AddressLost(address) => {
                 if self.addresses.lost(address) {
                     self.counters.addresses_restored = self.counters.addresses_restored.wrapping_add(1);
@@ -395,6 +427,12 @@ impl VirtualRouter {
         }
         self.addresses.replace(&config.addresses, config.garp.repeat);
         let old = core::mem::replace(&mut self.config, config);
+        #[cfg(feature = "auth-hmac")]
+        {
+            self.guard.set_keys(self.config.hmac.as_ref());
+            self.raise(now, self.lacking() & Faults::CLOCK);
+            self.clear(now, Faults::CLOCK);
+        }
         if old.priority != self.config.priority {
             self.change_priority(self.config.priority);
         }
@@ -541,7 +579,7 @@ impl VirtualRouter {
     fn clear(&mut self, now: Timestamp, faults: Faults) {
         let before = self.faults;
         self.faults -= faults;
-        self.faults.set(Faults::SOURCE, self.source.is_none());
+        self.faults |= self.lacking();
         if self.faults != before {
             self.notify(Notification::Faults(self.faults));
             self.begin(now, Reason::Recovered);

@@ -74,6 +74,8 @@ impl VirtualRouter {
         if self.config.priority == OWNER && self.config.owners == Owners::Ignore {
             return Err(Discard::Owner);
         }
+        #[cfg(feature = "auth-hmac")]
+        self.check_signature(now, meta, payload, &advert)?;
         if self.config.version == Version::V2 {
             self.check_auth(advert.auth).inspect_err(|_| {
                 self.report(now, Conflict::Authentication, meta.source);

@@ -23,7 +23,7 @@ fn advert(config: &Config, source: &str, priority: u8) -> (Meta, Vec<u8>) {
     let source = ip(source);
     let peer = VirtualRouter::new(config.clone(), Some(source)).unwrap();
     let destination = config.family().multicast();
-    let transmit = Transmit { source, destination, priority, decided: Timestamp::ZERO };
+    let transmit = Transmit::new(source, destination, priority, Timestamp::ZERO);
     let mut buffer = [0; MAX_MESSAGE];
     let message = peer.encode(&transmit, &mut buffer).unwrap().to_vec();
     (Meta::new(source, destination, TTL), message)

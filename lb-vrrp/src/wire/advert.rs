@@ -9,8 +9,8 @@ use super::{Discard, Family, Interval, Meta, Version};
 pub(super) const HEADER: usize = 8;
 const AUTH_DATA: usize = 8;
 const TYPE_ADVERTISEMENT: u8 = 1;
-/// A signature's length, type, and reserved bytes (draft-cassen-vrrp-auth-hmac).
-pub(super) const SIGNATURE: usize = 28;
+/// A signature's length, and its first byte (draft-cassen-vrrp-auth-hmac).
+pub(crate) const SIGNATURE: usize = 28;
 pub(super) const SIGNATURE_TYPE: u8 = 1;
 
 /// The authentication type and data of version 2 (RFC 2338 §5.3.6; RFC 3768 keeps the fields). It protects nothing: who
@@ -228,7 +228,7 @@ impl<'a> Advert<'a> {
     }
 
     /// Writes the message, with its checksum for a packet from `source` to `destination`, to the front of `buffer` and
-    /// returns it. [`MAX_MESSAGE`] bytes are always enough. An interval that the version can't say is cut to what it can.
+    /// returns it. [`MAX_MESSAGE`](super::MAX_MESSAGE) bytes are always enough. An interval that the version can't say is cut to what it can.
     ///
     /// # Errors
     /// If the buffer is too short; it says how much it takes.
@@ -269,7 +269,7 @@ impl<'a> Advert<'a> {
 }
 
 /// Whether what follows a message has a signature's length and first bytes.
-fn is_signature(trailer: &[u8]) -> bool {
+pub(super) fn is_signature(trailer: &[u8]) -> bool {
     trailer.len() == SIGNATURE && matches!(trailer, [SIGNATURE_TYPE, _, 0, 0, ..])
 }
 

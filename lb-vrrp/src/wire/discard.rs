@@ -55,8 +55,11 @@ pub enum Discard {
     /// The password or the signature is wrong (`vrrpStatsAuthFailures`).
     #[error("authentication failed")]
     AuthFailure,
-    /// A signed advert that is too old, or was seen before.
-    #[error("signature was used before, or is too old")]
+    /// Not signed, and this router takes only what is.
+    #[error("not signed")]
+    Unsigned,
+    /// A signed advert that is too old or from the future, or was seen before.
+    #[error("signature was used before, or was not made just now (compare the routers' clocks)")]
     Replay,
     /// The addresses are not the router's, and it is to drop such adverts (`vrrpv3StatisticsAddressListErrors`).
     #[error("addresses are not this router's")]
@@ -74,7 +77,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, in the order in which they are tried.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::OwnPacket,
         Self::Ttl,
         Self::Version,
@@ -90,6 +93,7 @@ impl Discard {
         Self::AuthType,
         Self::AuthMismatch,
         Self::AuthFailure,
+        Self::Unsigned,
         Self::Replay,
         Self::AddressList,
         Self::UnknownPeer,
@@ -116,6 +120,7 @@ impl Discard {
             Self::AuthType => "auth-type",
             Self::AuthMismatch => "auth-mismatch",
             Self::AuthFailure => "auth-failure",
+            Self::Unsigned => "unsigned",
             Self::Replay => "replay",
             Self::AddressList => "address-list",
             Self::UnknownPeer => "unknown-peer",

@@ -15,7 +15,9 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
-mod advert;
+pub(crate) mod advert;
+#[cfg(feature = "auth-hmac")]
+pub mod auth;
 pub mod checksum;
 mod discard;
 mod interval;
@@ -33,8 +35,8 @@ pub const MULTICAST_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 pub const MULTICAST_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// The TTL or hop limit of every advert that is not routed.
 pub const TTL: u8 = 255;
-/// The longest message: version 3 with 255 IPv6 addresses.
-pub const MAX_MESSAGE: usize = advert::HEADER + 255 * 16;
+/// The longest message: version 3 with 255 IPv6 addresses, and a signature behind it.
+pub const MAX_MESSAGE: usize = advert::HEADER + 255 * 16 + advert::SIGNATURE;
 
 /// The protocol's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
