@@ -46,7 +46,7 @@ const RETRY_MAX: Duration = Duration::from_secs(32);
 /// out every [`Self::poll_action`] after each, in order. What can't be carried out is told by [`Self::handle_failure`].
 ///
 /// See the [crate's front page](crate) for an example.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VirtualRouter {
     config: Config,
     /// The effective priority.
@@ -77,7 +77,7 @@ pub struct VirtualRouter {
 }
 
 /// Deadlines.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Timers {
     /// Initialize: the startup delay. Backup: master-down. Active: the next advert.
     main: Option<Timestamp>,
