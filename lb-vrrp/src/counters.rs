@@ -28,7 +28,7 @@ pub struct Counters {
     pub addresses_restored: u32,
     /// Adverts of another active router that this one holds its own against.
     pub split_brain: u32,
-    /// Late wakes after which this router stepped down.
+    /// Late wakes after which this router, active, stepped down or, in Backup, listened anew.
     pub late_wakes: u32,
     /// Dropped adverts by reason.
     pub discards: Discards,

@@ -279,6 +279,10 @@ impl VirtualRouter {
                     self.timers.main = None;
                     self.begin(now, Reason::Operator);
                 }
+                State::Backup if self.slept_through(now, deadline) => {
+                    self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
+                    self.wait(now, self.master_down_interval(), Reason::MasterDown);
+                }
                 State::Backup => self.become_active(now, self.waiting),
                 State::Active => {
                     let interval = self.config.interval.duration();
@@ -520,6 +524,12 @@ impl VirtualRouter {
             self.become_backup(now, Reason::LateWake);
         }
         late
+    }
+
+    /// Whether a backup wakes so late after its wait was over that it can't know who has advertised meanwhile. It listens anew
+    /// then; what waits in its socket would have told it, but a machine that stood still has nothing there.
+    fn slept_through(&self, now: Timestamp, deadline: Timestamp) -> bool {
+        self.config.late_wake == LateWake::Listen && now.since(deadline) > 3 * self.interval.duration()
     }
 
     fn raise(&mut self, now: Timestamp, faults: Faults) {

@@ -124,6 +124,25 @@ fn a_late_wake_says_nothing() {
 }
 
 #[test]
+fn a_backup_that_slept_through_its_deadline_listens_before_it_takes_over() {
+    for (late_wake, lateness, state) in [
+        (LateWake::Listen, 3 * SECOND, State::Active),
+        (LateWake::Listen, 3 * SECOND + Duration::from_micros(1), State::Backup),
+        (LateWake::Advertise, 60 * SECOND, State::Active),
+    ] {
+        let mut router = started(Config { late_wake, ..config(100) });
+        let late = router.poll_timeout().unwrap() + lateness;
+        router.handle_timeout(late);
+        assert_eq!(router.state(), state, "{late_wake:?}, {lateness:?}");
+        if state == State::Backup {
+            assert_eq!((actions(&mut router), router.counters().late_wakes), (String::new(), 1));
+            assert_eq!(expire(&mut router), late + router.master_down_interval());
+            assert_eq!(router.state(), State::Active);
+        }
+    }
+}
+
+#[test]
 fn the_greater_address_wins_among_equals() {
     for (source, state) in
         [("10.9.0.4", State::Active), ("10.9.0.6", State::Backup), ("10.9.0.200", State::Backup)]
