@@ -64,6 +64,8 @@ pub struct VirtualRouter {
     timers: Timers,
     /// When the last advert was decided.
     advertised: Timestamp,
+    /// When the one before it was decided that was polled: the others' patience runs since then.
+    advertised_before: Timestamp,
     /// An advert that waits to be polled: its priority, when it was decided, and the next unicast peer.
     pending: Option<(u8, Timestamp, usize)>,
     addresses: Addresses,
@@ -113,6 +115,7 @@ impl VirtualRouter {
             waiting: Reason::MasterDown,
             timers: Timers::default(),
             advertised: Timestamp::ZERO,
+            advertised_before: Timestamp::ZERO,
             pending: None,
             addresses: Addresses::new(&config.addresses),
             notifications: VecDeque::new(),
@@ -250,11 +253,20 @@ impl VirtualRouter {
         advert.encode(transmit.source, transmit.destination, buffer).map(|message| &*message)
     }
 
-    /// Whether `transmit` was decided so long ago that others must have taken over since, so that it must not be sent; call
-    /// [`Self::handle_timeout`] instead. For drivers whose thread can be stopped between a decision and the send.
+    /// Whether `transmit` comes so late that others must have taken over since, so that it must not be sent: it was decided, or
+    /// the advert before it, more than three intervals ago. An active router steps down then without a word. For drivers,
+    /// whose thread can be stopped between a decision and the send.
     #[must_use]
-    pub fn is_stale(&self, now: Timestamp, transmit: &Transmit) -> bool {
-        self.config.late_wake == LateWake::Listen && now.since(transmit.decided) > self.patience()
+    pub fn withdraw_if_stale(&mut self, now: Timestamp, transmit: &Transmit) -> bool {
+        let since = transmit.decided.min(self.advertised_before);
+        let stale = self.config.late_wake == LateWake::Listen && now.since(since) > self.patience();
+        if stale {
+            self.pending = None;
+            if self.state == State::Active {
+                self.step_down_late(now);
+            }
+        }
+        stale
     }
 
     /// How long the other routers wait at least: three of this router's intervals.
@@ -470,6 +482,8 @@ impl VirtualRouter {
             calm: None,
         };
         self.counters.became_active = self.counters.became_active.wrapping_add(1);
+        // Nobody waits for a first advert.
+        self.advertised = now;
         self.advertise(now, self.priority);
         self.addresses.want(true, garp.repeat);
         self.notify(Notification::State { from, to: State::Active, reason });
@@ -509,6 +523,9 @@ impl VirtualRouter {
     }
 
     fn advertise(&mut self, now: Timestamp, priority: u8) {
+        if self.pending.is_none() {
+            self.advertised_before = self.advertised;
+        }
         self.advertised = now;
         self.pending = Some((priority, now, 0));
     }
@@ -519,11 +536,15 @@ impl VirtualRouter {
             && self.config.late_wake == LateWake::Listen
             && now.since(self.advertised) > self.patience();
         if late {
-            self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
-            self.pending = None;
-            self.become_backup(now, Reason::LateWake);
+            self.step_down_late(now);
         }
         late
+    }
+
+    fn step_down_late(&mut self, now: Timestamp) {
+        self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
+        self.pending = None;
+        self.become_backup(now, Reason::LateWake);
     }
 
     /// Whether a backup wakes so late after its wait was over that it can't know who has advertised meanwhile. It listens anew

@@ -124,6 +124,27 @@ fn a_late_wake_says_nothing() {
 }
 
 #[test]
+fn an_advert_is_stale_when_it_or_the_one_before_it_is_too_old() {
+    let instant = Duration::from_micros(1);
+    let mut router = started(config(100));
+    let first = expire(&mut router);
+    let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
+    assert!(!router.clone().withdraw_if_stale(first + 3 * SECOND, &transmit));
+    let mut late = router.clone();
+    assert!(late.withdraw_if_stale(first + 3 * SECOND + instant, &transmit));
+    assert_eq!((late.state(), actions(&mut late)), (State::Backup, String::new()), "it had no address yet");
+    actions(&mut router);
+    // Two short stops, one before the decision and one after it, are as bad as a long one.
+    let second = first + 2 * SECOND;
+    router.handle_timeout(second);
+    let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
+    assert_eq!(transmit.decided, second);
+    assert!(!router.withdraw_if_stale(first + 3 * SECOND, &transmit));
+    assert!(router.withdraw_if_stale(first + 3 * SECOND + instant, &transmit));
+    assert_eq!((router.state(), actions(&mut router)), (State::Backup, "remove 10.9.0.100/24".into()));
+}
+
+#[test]
 fn a_backup_that_slept_through_its_deadline_listens_before_it_takes_over() {
     for (late_wake, lateness, state) in [
         (LateWake::Listen, 3 * SECOND, State::Active),
