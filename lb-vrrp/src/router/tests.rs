@@ -270,6 +270,24 @@ fn a_preempt_delay_is_waited_for() {
 }
 
 #[test]
+fn a_preempt_delay_holds_also_for_an_active_router_of_longer_interval() {
+    let slow = Config { interval: Interval::from_seconds(4).unwrap(), ..config(90) };
+    let (meta, message) = advert(&slow, "10.9.0.6", 90);
+    let mut router = started(Config { preempt_delay: 10 * SECOND, ..config(100) });
+    for seconds in [1, 5, 9] {
+        let now = Timestamp::ZERO + seconds * SECOND;
+        router.handle_timeout(now);
+        router.handle_packet(now, &meta, &message).unwrap();
+        assert_eq!((router.state(), router.interval()), (State::Backup, slow.interval));
+    }
+    // The last advert that was let go on began a wait of three of its intervals and the skew time.
+    let now = Timestamp::ZERO + 13 * SECOND;
+    router.handle_packet(now, &meta, &message).unwrap();
+    assert_eq!(expire(&mut router).as_micros(), 9_000_000 + 12_000_000 + 4 * 609_375);
+    assert_eq!(router.state(), State::Active);
+}
+
+#[test]
 fn another_list_of_addresses_is_dropped_only_when_asked() {
     let other = Config::new(51, ["10.9.0.101/24".parse().unwrap()]);
     let (meta, message) = advert(&other, "10.9.0.6", 200);
