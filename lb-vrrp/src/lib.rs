@@ -40,6 +40,7 @@
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
+//! | `sim` (feature `sim`) | routers on a faulty link, repeatable from a seed |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -57,6 +58,8 @@ pub mod counters;
 pub mod event;
 pub mod group;
 mod router;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod time;
 pub mod timer;
 pub mod track;
