@@ -15,9 +15,14 @@
 //! | Active | another advert | advertise at once (version 3), or nothing (version 2) |
 //! | Active | shutdown, fault | advertise priority 0, remove, Initialize |
 
+#[cfg(feature = "sim")]
+mod essence;
 mod packet;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "sim")]
+pub use essence::Essence;
 
 use alloc::collections::VecDeque;
 use core::net::IpAddr;

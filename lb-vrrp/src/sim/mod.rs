@@ -60,6 +60,7 @@ pub use trace::{Entry, Trace, What};
 
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, State};
+pub use crate::router::Essence;
 use crate::router::VirtualRouter;
 use crate::time::Timestamp;
 use crate::wire::{Family, Interval, Meta, TTL};
