@@ -5,7 +5,7 @@
 //! is lost, at any moment until `delay` after it was sent, in any order with others. There are so many faults of each kind as
 //! [`Faults`] says, at any time.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
