@@ -40,6 +40,7 @@
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
+//! | [`conformance`] | each requirement of the RFCs, and the tests that show it |
 //! | `sim` (feature `sim`) | routers on a faulty link, repeatable from a seed |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
@@ -54,6 +55,8 @@ extern crate std;
 
 mod addresses;
 pub mod config;
+#[doc = include_str!("../docs/conformance.md")]
+pub mod conformance {}
 pub mod counters;
 pub mod event;
 pub mod group;
