@@ -40,6 +40,7 @@
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
+//! | [`operations`] | what wrong set-ups and broken networks do, and how it is said |
 //! | [`conformance`] | each requirement of the RFCs, and the tests that show it |
 //! | `sim` (feature `sim`) | routers on a faulty link, repeatable from a seed |
 //!
@@ -60,6 +61,8 @@ pub mod conformance {}
 pub mod counters;
 pub mod event;
 pub mod group;
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
 mod router;
 #[cfg(feature = "sim")]
 pub mod sim;
