@@ -26,6 +26,8 @@ pub struct Conditions {
     pub lateness: Duration,
     /// By how much a clock runs wrong at most, in parts in a million.
     pub drift_ppm: u32,
+    /// When the last router tries again what failed, by its own clock.
+    pub retry: Duration,
     /// The longest interval that anybody may have learned of late, from whomever.
     pub longest_interval: Option<Interval>,
 }
@@ -54,6 +56,7 @@ impl Conditions {
 /// |---|---|
 /// | packets in flight | the last advert of a router that is gone may start a wait anew |
 /// | startup delay | a router may just have been started |
+/// | retry | a router whose kernel refused something tries again |
 /// | master-down, of the longest interval that anybody may have learned | then someone is active, and the best if it preempts without delay |
 /// | preempt delay and master-down | if anybody has one: an active router of lower priority keeps the wait going until the delay is over |
 /// | interval, and a delay each time | of two active routers one hears the other's next advert |
@@ -70,7 +73,11 @@ pub fn settle_bound(members: &[Member<'_>], conditions: &Conditions) -> Duration
     });
     let resolve = conditions.stretch(interval.duration()) + conditions.lateness + 2 * conditions.delay;
     let wait = conditions.stretch(down) + conditions.lateness + conditions.delay;
-    let mut bound = conditions.in_flight + conditions.stretch(startup) + wait + resolve;
+    let mut bound = conditions.in_flight
+        + conditions.stretch(startup + conditions.retry)
+        + conditions.lateness
+        + wait
+        + resolve;
     if !preempt_delay.is_zero() {
         bound += conditions.stretch(preempt_delay) + wait + resolve;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::trace::What;
 use super::{Clock, Log, RouterId, Rule};
 use crate::config::{Config, LateWake};
-use crate::event::{Action, Event, Notification, State, Transmit};
+use crate::event::{Action, Event, Faults, Notification, State, Transmit};
 use crate::router::VirtualRouter;
 use crate::time::Timestamp;
 use crate::wire::{MAX_MESSAGE, Meta};
@@ -27,6 +27,13 @@ pub(super) enum Input {
 /// An advert on its way out.
 pub(super) type Outgoing = (Transmit, Arc<[u8]>);
 
+/// What a kernel refuses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refused {
+    pub(super) sends: bool,
+    pub(super) addresses: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Host {
     id: RouterId,
@@ -43,6 +50,8 @@ pub(super) struct Host {
     inbox: VecDeque<Input>,
     /// The virtual addresses on the interface.
     pub(super) interface: Vec<IpAddr>,
+    /// What its kernel refuses to do.
+    pub(super) refused: Refused,
     /// The router's next deadline, by its clock, and when the program will wake for it.
     pub(super) wake: Option<(Timestamp, Timestamp)>,
     /// The lowest effective priority since it was last told one.
@@ -70,6 +79,7 @@ impl Host {
             held: None,
             inbox: VecDeque::new(),
             interface: Vec::new(),
+            refused: Refused::default(),
             wake: None,
             last_sent: None,
             farewell: (0, 0),
@@ -108,6 +118,15 @@ impl Host {
     /// Whether it runs: started, not dead, not stopped.
     pub(super) fn is_alive(&self) -> bool {
         self.paused.is_none() && self.router.as_ref().is_some_and(VirtualRouter::is_started)
+    }
+
+    /// In how long, by its own clock, it tries again what failed.
+    pub(super) fn retry(&self, now: Timestamp) -> Option<Duration> {
+        let router = self
+            .router
+            .as_ref()
+            .filter(|router| router.faults().intersects(Faults::TRANSMIT | Faults::ADDRESS))?;
+        Some(router.poll_timeout()?.since(self.clock.local(now)))
     }
 
     pub(super) fn pause(&mut self, queues: bool, log: &mut Log) {
@@ -222,6 +241,14 @@ impl Host {
             Action::Transmit(transmit) if router.withdraw_if_stale(now, &transmit) => {
                 log.note(Some(self.id), || What::Stale(transmit));
             }
+            Action::Transmit(_) if self.refused.sends => {
+                log.note(Some(self.id), || What::Refused(action));
+                router.handle_failure(now, &action);
+            }
+            Action::AddAddress(_) | Action::RemoveAddress(_) if self.refused.addresses => {
+                log.note(Some(self.id), || What::Refused(action));
+                router.handle_failure(now, &action);
+            }
             Action::Transmit(transmit) => {
                 log.note(Some(self.id), || What::Sent(transmit));
                 let mut buffer = [0; MAX_MESSAGE];
@@ -305,7 +332,13 @@ impl Host {
         if active && !all {
             log.broken(self.id, Rule::ActiveWithoutAddress);
         }
-        if !active && !self.interface.is_empty() {
+        // What can't be removed yet is known to be there, and why.
+        let stuck = router.faults().contains(Faults::ADDRESS);
+        let known = self
+            .interface
+            .iter()
+            .all(|&address| router.present_addresses().any(|present| present.address == address));
+        if !(active || self.interface.is_empty() || stuck && known) {
             log.broken(self.id, Rule::AddressWithoutActive);
         }
         if router.state() != self.said {

@@ -82,7 +82,7 @@ pub enum Rule {
     /// An active router has all its addresses once its actions are done.
     #[error("active without all its addresses")]
     ActiveWithoutAddress,
-    /// Another has none of them, and adds none.
+    /// Another has none of them, unless removing one failed and is to be tried again, and adds none.
     #[error("an address is on a router that is not active")]
     AddressWithoutActive,
     /// Only an active router advertises.
@@ -349,6 +349,7 @@ impl Simulation {
             in_flight: last.map_or(Duration::ZERO, |last| last.since(self.log.now)),
             lateness: self.lateness,
             drift_ppm: self.hosts.iter().map(|host| host.clock.drift_ppm.unsigned_abs()).max().unwrap_or(0),
+            retry: self.hosts.iter().filter_map(|host| host.retry(self.log.now)).max().unwrap_or_default(),
             longest_interval: self.longest_interval(),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::host::Refused;
 use super::{Clock, Link, RouterId, Simulation, Trace, Violation, What};
 use crate::config::{Auth, Config, LateWake, LosingAdvert, OWNER};
 use crate::event::{Event, Faults};
@@ -43,6 +44,10 @@ pub enum Fault {
     Crash(RouterId),
     /// A machine, or the router on it, starts.
     Start(RouterId),
+    /// A router's kernel refuses to send, or no longer does.
+    RefuseSends(RouterId, bool),
+    /// A router's kernel refuses to add and remove addresses, or no longer does.
+    RefuseAddresses(RouterId, bool),
     /// A router is told something.
     Tell(RouterId, Event),
 }
@@ -67,31 +72,31 @@ impl Simulation {
             Fault::Resume(router) => self.resume(router),
             Fault::Crash(router) => self.crash(router),
             Fault::Start(router) => self.start(router),
+            Fault::RefuseSends(router, refuses) => self.hosts[router.0].refused.sends = refuses,
+            Fault::RefuseAddresses(router, refuses) => self.hosts[router.0].refused.addresses = refuses,
             Fault::Tell(router, event) => self.tell(router, event),
         }
     }
 
-    /// Ends the faults: the link loses nothing and takes at most `delay`, programs that were stopped go on, faults that
-    /// routers were told of are over, their priorities are the configured ones. Who is dead or shut down stays so, unless all
+    /// Ends the faults: the link loses nothing and takes at most `delay`, kernels refuse nothing, programs that were stopped go
+    /// on, faults that routers were told of are over, their priorities are the configured ones. Who is dead or shut down stays so, unless all
     /// are: then the first starts.
     pub fn heal(&mut self, delay: Duration) {
         self.link = Link::default();
         self.link.delay = Duration::ZERO..=delay;
         self.log.note(None, || What::Healed);
         for id in self.routers() {
-            self.pause_never(id);
+            let host = &mut self.hosts[id.0];
+            (host.interrupt, host.refused) = (None, Refused::default());
             self.resume(id);
-            self.tell(id, Event::Cleared(Faults::all()));
+            // What failed is tried again by itself.
+            self.tell(id, Event::Cleared(Faults::all() - Faults::TRANSMIT - Faults::ADDRESS));
             let priority = self.hosts[id.0].config.priority;
             self.tell(id, Event::Priority(priority));
         }
         if !self.routers().any(|id| self.is_alive(id)) && !self.hosts.is_empty() {
             self.start(RouterId(0));
         }
-    }
-
-    fn pause_never(&mut self, id: RouterId) {
-        self.hosts[id.0].interrupt = None;
     }
 }
 
@@ -423,7 +428,7 @@ impl Draw {
         let router = RouterId(self.0.usize(0..routers.len()));
         let other = RouterId(self.0.usize(0..routers.len()));
         let mut push = |at, fault| faults.push((at, fault));
-        match self.0.u32(0..10) {
+        match self.0.u32(0..11) {
             0 | 1 => {
                 let loss = self.0.f64() / 2.0;
                 let duplicates = self.0.f64() / 4.0;
@@ -456,6 +461,15 @@ impl Draw {
                 let faults = if self.0.bool() { Faults::LINK } else { Faults::TRACK };
                 push(at, Fault::Tell(router, Event::Fault(faults)));
                 push(until, Fault::Tell(router, Event::Cleared(faults)));
+            }
+            9 => {
+                if self.0.bool() {
+                    push(at, Fault::RefuseSends(router, true));
+                    push(until, Fault::RefuseSends(router, false));
+                } else {
+                    push(at, Fault::RefuseAddresses(router, true));
+                    push(until, Fault::RefuseAddresses(router, false));
+                }
             }
             _ => {
                 if self.0.bool() {

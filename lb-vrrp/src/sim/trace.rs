@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::RouterId;
-use crate::event::{Event, Notification, Transmit};
+use crate::event::{Action, Event, Notification, Transmit};
 use crate::time::Timestamp;
 use crate::wire::Discard;
 
@@ -30,6 +30,8 @@ pub enum What {
     Sent(Transmit),
     /// An advert that was too old to be sent was dropped.
     Stale(Transmit),
+    /// Its kernel did not carry out what it wanted.
+    Refused(Action),
     /// A copy was lost on its way to this router.
     Lost(RouterId),
     /// It heard an advert.
@@ -73,6 +75,7 @@ impl fmt::Display for What {
             Self::Told(event) => write!(f, "told {event:?}"),
             Self::Sent(transmit) => write!(f, "-> {} priority {}", transmit.destination, transmit.priority),
             Self::Stale(transmit) => write!(f, "dropped as stale: priority {}", transmit.priority),
+            Self::Refused(action) => write!(f, "refused: {action:?}"),
             Self::Lost(to) => write!(f, "lost on the way to {to}"),
             Self::Heard { source, priority, outcome } => {
                 write!(f, "<- {source}")?;
