@@ -260,10 +260,11 @@ impl VirtualRouter {
 
     /// Whether `transmit` comes so late that others must have taken over since, so that it must not be sent: it was decided, or
     /// the advert before it, more than three intervals ago. An active router steps down then without a word. For drivers,
-    /// whose thread can be stopped between a decision and the send.
+    /// whose thread can be stopped between a decision and the send; they can ask with the time of other decisions too.
     #[must_use]
     pub fn withdraw_if_stale(&mut self, now: Timestamp, transmit: &Transmit) -> bool {
-        let since = transmit.decided.min(self.advertised_before);
+        let latest = transmit.decided == self.advertised;
+        let since = if latest { self.advertised_before } else { transmit.decided };
         let stale = self.config.late_wake == LateWake::Listen && now.since(since) > self.patience();
         if stale {
             self.pending = None;

@@ -3,6 +3,7 @@ use crate::config::{AddressCheck, Owners};
 use crate::wire::{Discard, MAX_MESSAGE, Meta, TTL};
 
 const SECOND: Duration = Duration::from_secs(1);
+const INSTANT: Duration = Duration::from_micros(1);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -125,13 +126,12 @@ fn a_late_wake_says_nothing() {
 
 #[test]
 fn an_advert_is_stale_when_it_or_the_one_before_it_is_too_old() {
-    let instant = Duration::from_micros(1);
     let mut router = started(config(100));
     let first = expire(&mut router);
     let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
     assert!(!router.clone().withdraw_if_stale(first + 3 * SECOND, &transmit));
     let mut late = router.clone();
-    assert!(late.withdraw_if_stale(first + 3 * SECOND + instant, &transmit));
+    assert!(late.withdraw_if_stale(first + 3 * SECOND + INSTANT, &transmit));
     assert_eq!((late.state(), actions(&mut late)), (State::Backup, String::new()), "it had no address yet");
     actions(&mut router);
     // Two short stops, one before the decision and one after it, are as bad as a long one.
@@ -140,7 +140,10 @@ fn an_advert_is_stale_when_it_or_the_one_before_it_is_too_old() {
     let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
     assert_eq!(transmit.decided, second);
     assert!(!router.withdraw_if_stale(first + 3 * SECOND, &transmit));
-    assert!(router.withdraw_if_stale(first + 3 * SECOND + instant, &transmit));
+    // What is no advert (an announcement, say) has only its own age.
+    let announcement = Transmit { decided: second + INSTANT, ..transmit };
+    assert!(!router.withdraw_if_stale(second + 3 * SECOND, &announcement));
+    assert!(router.withdraw_if_stale(first + 3 * SECOND + INSTANT, &transmit));
     assert_eq!((router.state(), actions(&mut router)), (State::Backup, "remove 10.9.0.100/24".into()));
 }
 
