@@ -6,12 +6,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod common;
+
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_vrrp::event::{Faults, Transmit};
-use lb_vrrp::wire::{Interval, MAX_MESSAGE, Meta, TTL, Version};
+use lb_vrrp::event::Faults;
+use lb_vrrp::wire::{Interval, Meta, TTL, Version};
 use lb_vrrp::{Action, Config, Event, State, Timestamp, VirtualRouter};
 
 const OWN: &str = "10.9.0.5";
@@ -113,11 +115,8 @@ fn config(case: &Case, interval: u16) -> Config {
 
 fn hear(router: &mut VirtualRouter, now: Timestamp, case: &Case, source: &str, priority: u8, interval: u16) {
     let (source, destination) = (ip(source), ip("224.0.0.18"));
-    let sender = VirtualRouter::new(config(case, interval), Some(source)).unwrap();
-    let transmit = Transmit { source, destination, priority, decided: now };
-    let mut buffer = [0; MAX_MESSAGE];
-    let message = sender.encode(&transmit, &mut buffer).unwrap();
-    let _ = router.handle_packet(now, &Meta::new(source, destination, TTL), message);
+    let message = common::message(&config(case, interval), source, priority);
+    let _ = router.handle_packet(now, &Meta::new(source, destination, TTL), &message);
 }
 
 fn actions(router: &mut VirtualRouter) -> String {

@@ -7,13 +7,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod common;
+
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use lb_vrrp::event::Transmit;
 use lb_vrrp::sim::{Conditions, Essence, Member, handover_bound, settle_bound};
-use lb_vrrp::wire::{Interval, MAX_MESSAGE, Meta, TTL, Version};
+use lb_vrrp::wire::{Interval, Meta, TTL, Version};
 use lb_vrrp::{Action, Config, Event, State, Timestamp, VirtualRouter};
 use stateright::{Checker, Model, Property};
 
@@ -146,12 +148,7 @@ impl Link {
         let members: Vec<_> =
             configs.into_iter().enumerate().map(|(host, config)| (config, address(host))).collect();
         let messages = members.iter().map(|(config, source)| {
-            let router = VirtualRouter::new(config.clone(), Some(*source)).unwrap();
-            [config.priority, 0].map(|priority| {
-                let destination = config.family().multicast();
-                let transmit = Transmit { source: *source, destination, priority, decided: Timestamp::ZERO };
-                router.encode(&transmit, &mut [0; MAX_MESSAGE]).unwrap().to_vec()
-            })
+            [config.priority, 0].map(|priority| common::message(config, *source, priority))
         });
         Self { messages: messages.collect(), members, delay, faults, bound, handover }
     }

@@ -1,5 +1,7 @@
 //! Routers, adverts, and what becomes of them: what the tables of the RFCs' requirements have in common.
 
+#![allow(dead_code, reason = "not every test needs all")]
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -89,7 +91,6 @@ pub(crate) fn actions(router: &mut VirtualRouter) -> Vec<String> {
 }
 
 /// The adverts that `router` wants sent, and nothing else.
-#[allow(dead_code, reason = "not both tables need it")]
 pub(crate) fn transmits(router: &mut VirtualRouter) -> Vec<Transmit> {
     let mut transmits = Vec::new();
     while let Some(action) = router.poll_action() {
@@ -106,9 +107,18 @@ pub(crate) fn meta(config: &Config, source: IpAddr) -> Meta {
 
 /// The advert that a router of `config` at `source` would send, with `priority`.
 pub(crate) fn message(config: &Config, source: IpAddr, priority: u8) -> Vec<u8> {
-    let sender = VirtualRouter::new(config.clone(), Some(source)).unwrap();
-    let destination = config.family().multicast();
-    let transmit = Transmit { source, destination, priority, decided: START };
+    let mut config = config.clone();
+    config.priority = if priority == 0 { 1 } else { priority };
+    let mut sender = VirtualRouter::new(config, Some(source)).unwrap();
+    sender.handle_event(START, Event::Startup);
+    if let (State::Backup, Some(now)) = (sender.state(), sender.poll_timeout()) {
+        sender.handle_timeout(now);
+    }
+    if priority == 0 {
+        sender.handle_event(START, Event::Shutdown);
+    }
+    let Some(Action::Transmit(transmit)) = sender.poll_action() else { panic!("it advertises first") };
+    assert_eq!(transmit.priority, priority);
     let mut buffer = [0; MAX_MESSAGE];
     sender.encode(&transmit, &mut buffer).unwrap().to_vec()
 }
