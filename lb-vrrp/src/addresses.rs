@@ -13,7 +13,7 @@ use crate::event::Action;
 /// Addresses that are added before the first of them is announced. One request to the kernel carries them.
 const BATCH: usize = 8;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Item {
     address: VirtualAddress,
     /// On the interface, as far as is known.
@@ -24,7 +24,7 @@ struct Item {
     configured: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Addresses {
     items: Vec<Item>,
     /// The advertised addresses as adverts carry them.

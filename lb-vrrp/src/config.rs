@@ -357,12 +357,14 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// What an active router does that wakes later than three of its intervals after its last advert, when others must have
-/// taken over (a stopped process, a paused machine).
+/// What a router does that wakes too late to know of others (a stopped process, a paused machine): an active one later than
+/// three of its intervals after its last advert, when others must have taken over; one in Backup later than three intervals
+/// after its wait was over, when another may long be active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum LateWake {
-    /// Step down to Backup without a word and listen for a master-down interval. Nothing stale gets on the wire.
+    /// Step down to Backup without a word, or stay there, and listen for a master-down interval. Nothing stale gets on the
+    /// wire.
     #[default]
     Listen,
     /// Go on as if nothing had been, as the RFCs have it.

@@ -30,7 +30,7 @@ pub struct Counters {
     pub split_brain: u32,
     /// Adverts without a signature that a router with keys took, because its mode lets it.
     pub unsigned_received: u32,
-    /// Late wakes after which this router stepped down.
+    /// Late wakes after which this router, active, stepped down or, in Backup, listened anew.
     pub late_wakes: u32,
     /// Dropped adverts by reason.
     pub discards: Discards,

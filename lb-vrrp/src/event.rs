@@ -149,7 +149,7 @@ pub struct Transmit {
     /// The priority that it carries; 0 when the router leaves.
     pub priority: u8,
     /// When the router decided to send it. A driver that was stopped since must ask
-    /// [`VirtualRouter::is_stale`](crate::VirtualRouter::is_stale) before it sends.
+    /// [`VirtualRouter::withdraw_if_stale`](crate::VirtualRouter::withdraw_if_stale) before it sends.
     pub decided: Timestamp,
     /// What its signature says of when it was made, if it is to be signed.
     #[cfg(feature = "auth-hmac")]

@@ -40,6 +40,9 @@
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
+//! | [`operations`] | what wrong set-ups and broken networks do, and how it is said |
+//! | [`conformance`] | each requirement of the RFCs, and the tests that show it |
+//! | `sim` (feature `sim`) | routers on a faulty link, repeatable from a seed |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -53,12 +56,18 @@ extern crate std;
 
 mod addresses;
 pub mod config;
+#[doc = include_str!("../docs/conformance.md")]
+pub mod conformance {}
 pub mod counters;
 pub mod event;
 pub mod group;
 #[cfg(feature = "auth-hmac")]
 pub mod hmac;
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
 mod router;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod time;
 pub mod timer;
 pub mod track;

@@ -17,12 +17,17 @@
 
 #[cfg(feature = "auth-hmac")]
 mod auth;
+#[cfg(feature = "sim")]
+mod essence;
 mod packet;
 #[cfg(test)]
 mod tests;
 
 #[cfg(feature = "auth-hmac")]
 use alloc::boxed::Box;
+#[cfg(feature = "sim")]
+pub use essence::Essence;
+
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
 use core::time::Duration;
@@ -50,7 +55,7 @@ const RETRY_MAX: Duration = Duration::from_secs(32);
 /// out every [`Self::poll_action`] after each, in order. What can't be carried out is told by [`Self::handle_failure`].
 ///
 /// See the [crate's front page](crate) for an example.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VirtualRouter {
     config: Config,
     /// The effective priority.
@@ -68,6 +73,8 @@ pub struct VirtualRouter {
     timers: Timers,
     /// When the last advert was decided.
     advertised: Timestamp,
+    /// When the one before it was decided that was polled: the others' patience runs since then.
+    advertised_before: Timestamp,
     /// An advert that waits to be polled: its priority, when it was decided, and the next unicast peer.
     pending: Option<(u8, Timestamp, usize)>,
     addresses: Addresses,
@@ -83,7 +90,7 @@ pub struct VirtualRouter {
 }
 
 /// Deadlines.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Timers {
     /// Initialize: the startup delay. Backup: master-down. Active: the next advert.
     main: Option<Timestamp>,
@@ -119,6 +126,7 @@ impl VirtualRouter {
             waiting: Reason::MasterDown,
             timers: Timers::default(),
             advertised: Timestamp::ZERO,
+            advertised_before: Timestamp::ZERO,
             pending: None,
             addresses: Addresses::new(&config.addresses),
             notifications: VecDeque::new(),
@@ -280,11 +288,21 @@ impl VirtualRouter {
         Ok(&buffer[..length])
     }
 
-    /// Whether `transmit` was decided so long ago that others must have taken over since, so that it must not be sent; call
-    /// [`Self::handle_timeout`] instead. For drivers whose thread can be stopped between a decision and the send.
+    /// Whether `transmit` comes so late that others must have taken over since, so that it must not be sent: it was decided, or
+    /// the advert before it, more than three intervals ago. An active router steps down then without a word. For drivers,
+    /// whose thread can be stopped between a decision and the send; they can ask with the time of other decisions too.
     #[must_use]
-    pub fn is_stale(&self, now: Timestamp, transmit: &Transmit) -> bool {
-        self.config.late_wake == LateWake::Listen && now.since(transmit.decided) > self.patience()
+    pub fn withdraw_if_stale(&mut self, now: Timestamp, transmit: &Transmit) -> bool {
+        let latest = transmit.decided == self.advertised;
+        let since = if latest { self.advertised_before } else { transmit.decided };
+        let stale = self.config.late_wake == LateWake::Listen && now.since(since) > self.patience();
+        if stale {
+            self.pending = None;
+            if self.state == State::Active {
+                self.step_down_late(now);
+            }
+        }
+        stale
     }
 
     /// How long the other routers wait at least: three of this router's intervals.
@@ -308,6 +326,10 @@ impl VirtualRouter {
                 State::Initialize => {
                     self.timers.main = None;
                     self.begin(now, Reason::Operator);
+                }
+                State::Backup if self.slept_through(now, deadline) => {
+                    self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
+                    self.wait(now, self.master_down_interval(), Reason::MasterDown);
                 }
                 State::Backup => self.become_active(now, self.waiting),
                 State::Active => {
@@ -504,6 +526,8 @@ impl VirtualRouter {
             calm: None,
         };
         self.counters.became_active = self.counters.became_active.wrapping_add(1);
+        // Nobody waits for a first advert.
+        self.advertised = now;
         self.advertise(now, self.priority);
         self.addresses.want(true, garp.repeat);
         self.notify(Notification::State { from, to: State::Active, reason });
@@ -543,6 +567,9 @@ impl VirtualRouter {
     }
 
     fn advertise(&mut self, now: Timestamp, priority: u8) {
+        if self.pending.is_none() {
+            self.advertised_before = self.advertised;
+        }
         self.advertised = now;
         self.pending = Some((priority, now, 0));
     }
@@ -553,11 +580,21 @@ impl VirtualRouter {
             && self.config.late_wake == LateWake::Listen
             && now.since(self.advertised) > self.patience();
         if late {
-            self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
-            self.pending = None;
-            self.become_backup(now, Reason::LateWake);
+            self.step_down_late(now);
         }
         late
+    }
+
+    fn step_down_late(&mut self, now: Timestamp) {
+        self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
+        self.pending = None;
+        self.become_backup(now, Reason::LateWake);
+    }
+
+    /// Whether a backup wakes so late after its wait was over that it can't know who has advertised meanwhile. It listens anew
+    /// then; what waits in its socket would have told it, but a machine that stood still has nothing there.
+    fn slept_through(&self, now: Timestamp, deadline: Timestamp) -> bool {
+        self.config.late_wake == LateWake::Listen && now.since(deadline) > 3 * self.interval.duration()
     }
 
     fn raise(&mut self, now: Timestamp, faults: Faults) {

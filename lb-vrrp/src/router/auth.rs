@@ -20,7 +20,7 @@ use crate::wire::{Advert, BufferTooShort, Discard, Family, Meta};
 const SENDERS: usize = 32;
 
 /// What signing and judging need beside the configuration.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Guard {
     keys: Vec<(u8, SigningKey)>,
     /// A moment, and what the wall clock said then.

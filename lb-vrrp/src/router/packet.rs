@@ -31,7 +31,7 @@ impl VirtualRouter {
             self.counters.priority_zero_received = self.counters.priority_zero_received.wrapping_add(1);
         }
         if self.config.version == Version::V3
-            && self.follows(meta.source, advert.priority)
+            && self.follows(now, meta.source, advert.priority)
             && self.interval != advert.interval
         {
             self.interval = advert.interval;
@@ -125,13 +125,18 @@ impl VirtualRouter {
     }
 
     /// Whether the sender of an advert is, or is about to be, the active router that this one follows.
-    fn follows(&self, source: IpAddr, priority: u8) -> bool {
+    fn follows(&self, now: Timestamp, source: IpAddr, priority: u8) -> bool {
         priority != 0
             && match self.state {
                 State::Initialize => false,
-                State::Backup => !self.config.preempt || priority >= self.priority,
+                State::Backup => !self.config.preempt || priority >= self.priority || self.holds_back(now),
                 State::Active => self.yields_to(source, priority),
             }
+    }
+
+    /// In Backup: whether the preempt delay lets a router of lower priority be active for now.
+    fn holds_back(&self, now: Timestamp) -> bool {
+        !self.config.preempt_delay.is_zero() && self.timers.preempt.is_none_or(|from| from > now)
     }
 
     /// Whether an active router of `priority` at `source` is the better one.
@@ -150,12 +155,12 @@ impl VirtualRouter {
             self.notify(Notification::NewActive { address: source, priority });
         }
         if self.config.preempt && priority < self.priority {
-            let delay = self.config.preempt_delay;
-            if delay.is_zero() || *self.timers.preempt.get_or_insert(now + delay) <= now {
+            if !self.holds_back(now) {
                 // The wait goes on: when it is over, this router takes over.
                 self.waiting = Reason::Preempted;
                 return;
             }
+            self.timers.preempt.get_or_insert(now + self.config.preempt_delay);
         } else {
             self.timers.preempt = None;
         }

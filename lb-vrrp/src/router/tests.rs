@@ -3,6 +3,7 @@ use crate::config::{AddressCheck, Owners};
 use crate::wire::{Discard, MAX_MESSAGE, Meta, TTL};
 
 const SECOND: Duration = Duration::from_secs(1);
+const INSTANT: Duration = Duration::from_micros(1);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -124,6 +125,48 @@ fn a_late_wake_says_nothing() {
 }
 
 #[test]
+fn an_advert_is_stale_when_it_or_the_one_before_it_is_too_old() {
+    let mut router = started(config(100));
+    let first = expire(&mut router);
+    let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
+    assert!(!router.clone().withdraw_if_stale(first + 3 * SECOND, &transmit));
+    let mut late = router.clone();
+    assert!(late.withdraw_if_stale(first + 3 * SECOND + INSTANT, &transmit));
+    assert_eq!((late.state(), actions(&mut late)), (State::Backup, String::new()), "it had no address yet");
+    actions(&mut router);
+    // Two short stops, one before the decision and one after it, are as bad as a long one.
+    let second = first + 2 * SECOND;
+    router.handle_timeout(second);
+    let Some(Action::Transmit(transmit)) = router.poll_action() else { panic!() };
+    assert_eq!(transmit.decided, second);
+    assert!(!router.withdraw_if_stale(first + 3 * SECOND, &transmit));
+    // What is no advert (an announcement, say) has only its own age.
+    let announcement = Transmit { decided: second + INSTANT, ..transmit };
+    assert!(!router.withdraw_if_stale(second + 3 * SECOND, &announcement));
+    assert!(router.withdraw_if_stale(first + 3 * SECOND + INSTANT, &transmit));
+    assert_eq!((router.state(), actions(&mut router)), (State::Backup, "remove 10.9.0.100/24".into()));
+}
+
+#[test]
+fn a_backup_that_slept_through_its_deadline_listens_before_it_takes_over() {
+    for (late_wake, lateness, state) in [
+        (LateWake::Listen, 3 * SECOND, State::Active),
+        (LateWake::Listen, 3 * SECOND + Duration::from_micros(1), State::Backup),
+        (LateWake::Advertise, 60 * SECOND, State::Active),
+    ] {
+        let mut router = started(Config { late_wake, ..config(100) });
+        let late = router.poll_timeout().unwrap() + lateness;
+        router.handle_timeout(late);
+        assert_eq!(router.state(), state, "{late_wake:?}, {lateness:?}");
+        if state == State::Backup {
+            assert_eq!((actions(&mut router), router.counters().late_wakes), (String::new(), 1));
+            assert_eq!(expire(&mut router), late + router.master_down_interval());
+            assert_eq!(router.state(), State::Active);
+        }
+    }
+}
+
+#[test]
 fn the_greater_address_wins_among_equals() {
     for (source, state) in
         [("10.9.0.4", State::Active), ("10.9.0.6", State::Backup), ("10.9.0.200", State::Backup)]
@@ -227,6 +270,24 @@ fn a_preempt_delay_is_waited_for() {
     }
     // Ten seconds, then the wait that the last respected advert began.
     assert_eq!(now.as_micros(), 12_700_000);
+}
+
+#[test]
+fn a_preempt_delay_holds_also_for_an_active_router_of_longer_interval() {
+    let slow = Config { interval: Interval::from_seconds(4).unwrap(), ..config(90) };
+    let (meta, message) = advert(&slow, "10.9.0.6", 90);
+    let mut router = started(Config { preempt_delay: 10 * SECOND, ..config(100) });
+    for seconds in [1, 5, 9] {
+        let now = Timestamp::ZERO + seconds * SECOND;
+        router.handle_timeout(now);
+        router.handle_packet(now, &meta, &message).unwrap();
+        assert_eq!((router.state(), router.interval()), (State::Backup, slow.interval));
+    }
+    // The last advert that was let go on began a wait of three of its intervals and the skew time.
+    let now = Timestamp::ZERO + 13 * SECOND;
+    router.handle_packet(now, &meta, &message).unwrap();
+    assert_eq!(expire(&mut router).as_micros(), 9_000_000 + 12_000_000 + 4 * 609_375);
+    assert_eq!(router.state(), State::Active);
 }
 
 #[test]
