@@ -8,7 +8,7 @@
 
 /// Why a stream was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// RFC 9112 section 6.3: a sender must not send both.
     BothLengths,
     /// Two lengths that differ.
@@ -37,7 +37,8 @@ pub(crate) enum Refused {
 
 impl Refused {
     /// For logs.
-    pub(crate) fn reason(self) -> &'static str {
+    #[must_use]
+    pub fn reason(self) -> &'static str {
         match self {
             Self::BothLengths => "both Content-Length and Transfer-Encoding",
             Self::DifferingLengths => "differing Content-Length",
@@ -78,7 +79,7 @@ enum State {
 
 /// Follows one connection's requests.
 #[derive(Debug)]
-pub(crate) struct Scanner {
+pub struct Scanner {
     state: State,
     /// The start of a line whose end has not been read.
     carry: Vec<u8>,
@@ -99,12 +100,14 @@ struct Head {
 
 impl Scanner {
     /// A scanner at the start of a connection whose headers may have `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
         Self { state: State::Head, carry: Vec::new(), seen: 0, limit, head: Head::default() }
     }
 
     /// Why the stream was refused, if it was.
-    pub(crate) fn refused(&self) -> Option<Refused> {
+    #[must_use]
+    pub fn refused(&self) -> Option<Refused> {
         match self.state {
             State::Refused(why) => Some(why),
             _ => None,
@@ -112,12 +115,13 @@ impl Scanner {
     }
 
     /// Whether a request has begun whose header has not ended.
-    pub(crate) fn in_head(&self) -> bool {
+    #[must_use]
+    pub fn in_head(&self) -> bool {
         matches!(self.state, State::Head) && self.seen > 0
     }
 
     /// Checks what was just read; spoils it from where it leaves the grammar.
-    pub(crate) fn scan(&mut self, data: &mut [u8]) {
+    pub fn scan(&mut self, data: &mut [u8]) {
         let mut at = 0;
         while at < data.len() {
             if let State::Refused(why) = self.state {

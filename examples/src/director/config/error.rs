@@ -23,7 +23,7 @@ impl std::fmt::Display for Place {
 /// Why a configuration was refused. Nothing of a refused configuration takes effect.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub(crate) struct ConfigError(Box<Problem>);
+pub struct ConfigError(Box<Problem>);
 
 impl From<Problem> for ConfigError {
     fn from(problem: Problem) -> Self {
