@@ -115,7 +115,7 @@ fn line(line: &[u8]) -> Option<Named> {
         return Some(Named { addresses: None });
     }
     let (client, local): (IpAddr, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let (from, to): (u16, u16) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (from, to) = (port(words.next()?)?, port(words.next()?)?);
     let fits = match family {
         "TCP4" => client.is_ipv4() && local.is_ipv4(),
         "TCP6" => client.is_ipv6() && local.is_ipv6(),
@@ -123,6 +123,12 @@ fn line(line: &[u8]) -> Option<Named> {
     };
     let addresses = (SocketAddr::new(client, from), SocketAddr::new(local, to));
     (fits && words.next().is_none()).then_some(Named { addresses: Some(addresses) })
+}
+
+/// A port: no sign, and no leading zeros, which could be taken for octal.
+fn port(text: &str) -> Option<u16> {
+    let plain = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
+    text.parse().ok().filter(|_| plain)
 }
 
 fn parse_v2(data: &[u8]) -> io::Result<Option<(Named, usize)>> {
@@ -213,6 +219,9 @@ mod tests {
             b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 80 9\r\n",
             b"PROXY TCP4 192.0.2.7 192.0.2.1 40000\r\n",
             b"PROXY TCP4 192.0.2.7 192.0.2.1 70000 80\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 080\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 00 80\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 +40000 80\r\n",
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04abcd",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
