@@ -106,3 +106,36 @@ impl ConfigError {
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default()
 }
+
+/// What the file holds, as one line of a message: without control characters, and no longer than is needed to find it.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut line = String::new();
+    for (count, character) in text.chars().enumerate() {
+        match character {
+            _ if count == LONGEST => return line + "…",
+            control if control.is_control() => line.extend(control.escape_default()),
+            other => line.push(other),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn what_is_quoted_fits_into_a_line() {
+        let (most, more) = ("é".repeat(80), "é".repeat(81));
+        for (text, expected) in [
+            ("\"wcl\"", "\"wcl\""),
+            ("\"\"\"a\r\n\tb\"\"\"", "\"\"\"a\\r\\n\\tb\"\"\""),
+            ("\u{1b}[31m\u{9b}", "\\u{1b}[31m\\u{9b}"),
+            (&most, &most),
+            (&more, &format!("{most}…")),
+        ] {
+            assert_eq!(quoted(text), expected, "{text:?}");
+        }
+    }
+}
