@@ -7,11 +7,11 @@ use super::nearest::nearest;
 
 /// A place in a file, as editors open it: `director.toml:12`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     /// The file, as it was named on the command line.
-    pub(crate) file: String,
+    pub file: String,
     /// The line, from 1.
-    pub(crate) line: usize,
+    pub line: usize,
 }
 
 impl std::fmt::Display for Place {

@@ -19,9 +19,11 @@ use lb_core::health::probe::Probe;
 use lb_core::health::{self, OnDown, outlier};
 use lb_sched::Algorithm;
 
-pub use error::ConfigError;
+pub use error::{ConfigError, Place};
+pub(crate) use error::{Problem, hint, quoted};
 pub use load::{load, parse};
 pub use nearest::nearest;
+pub(crate) use reader::Document;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]

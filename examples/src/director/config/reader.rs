@@ -36,7 +36,13 @@ impl<'d> Document<'d> {
         Section::new(self, self.root.get_ref(), 0, "the top level".to_owned())
     }
 
-    fn place(&self, offset: usize) -> Place {
+    /// The top-level table as it was parsed, for readers that take any key.
+    pub(crate) fn table(&self) -> &DeTable<'d> {
+        self.root.get_ref()
+    }
+
+    /// The place of a byte of the text.
+    pub(crate) fn place(&self, offset: usize) -> Place {
         Place { file: self.file.to_owned(), line: line_of(self.text, offset) }
     }
 }
