@@ -40,14 +40,18 @@
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
+//! | `linux` (feature `linux`) | the Linux driver: raw sockets, netlink, virtual MACs, many routers in one thread |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // system calls alone are allowed it, in linux/sys.rs
+
+#[cfg(all(feature = "linux", not(target_os = "linux")))]
+compile_error!("the feature `linux` is the driver for Linux: leave it out on other systems");
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "linux"))]
 #[macro_use]
 extern crate std;
 
@@ -56,6 +60,9 @@ pub mod config;
 pub mod counters;
 pub mod event;
 pub mod group;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "linux")))]
+pub mod linux;
 mod router;
 mod time;
 pub mod timer;

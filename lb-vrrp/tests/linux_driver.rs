@@ -1,0 +1,1 @@
+//! The Linux driver in network namespaces.
