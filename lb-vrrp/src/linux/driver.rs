@@ -24,7 +24,7 @@ use super::journal::{Journal, Record};
 use super::links::Links;
 use super::netlink::{ADDRESS_PROTOCOL, Change, Monitor, NetEvent, Netlink};
 use super::sysctl::{self, Sysctls};
-use super::{DriverError, Instance, Settings, preflight, vmac};
+use super::{DriverError, Instance, Settings, TrackInterface, preflight, vmac};
 use crate::config::{OWNER, VirtualAddress};
 use crate::event::{Action, Notification};
 use crate::group::SyncGroup;
@@ -468,6 +468,29 @@ impl Driver {
     /// If there is no such instance.
     pub fn track_file(&mut self, id: InstanceId, weight: Weight) -> Result<TrackId, DriverError> {
         self.with_tracker(id, |tracker| tracker.add_file(weight))
+    }
+
+    /// Tracks an interface's link for an instance, beside those that it was added with.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn track_interface(&mut self, id: InstanceId, track: TrackInterface) -> Result<TrackId, DriverError> {
+        let slot = self.slots.get_mut(&id).ok_or(DriverError::UnknownInstance(id))?;
+        let tracked = slot.tracker.add(track.check);
+        slot.tracked.push((track.name, tracked));
+        self.refresh(id);
+        self.with_tracker(id, |_| tracked)
+    }
+
+    /// Tracks something no longer: an interface, a check, or a file.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn untrack(&mut self, id: InstanceId, tracked: TrackId) -> Result<(), DriverError> {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.tracked.retain(|(_, other)| *other != tracked);
+        }
+        self.with_tracker(id, |tracker| tracker.remove(tracked)).map(|_| ())
     }
 
     /// Says whether a check that is tracked went well.

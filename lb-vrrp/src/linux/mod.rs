@@ -33,4 +33,5 @@ mod vmac;
 
 pub use driver::{Driver, InstanceId, InterfaceCounters};
 pub use error::DriverError;
+pub use preflight::check_capabilities;
 pub use settings::{Instance, Settings, TrackInterface, Vmac};

@@ -9,8 +9,11 @@ use super::{DriverError, Settings, sys};
 const NEEDED: [(Capability, &str); 2] =
     [(Capability::CAP_NET_RAW, "CAP_NET_RAW"), (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN")];
 
-/// Names every capability that is missing, not just the first.
-pub(super) fn check_capabilities() -> Result<(), DriverError> {
+/// Whether the calling thread may do what every instance needs; [`Driver::new`](super::Driver::new) asks first of all.
+///
+/// # Errors
+/// [`DriverError::Capability`] names every capability that is missing, not just the first.
+pub fn check_capabilities() -> Result<(), DriverError> {
     let mut missing = Vec::new();
     for (capability, name) in NEEDED {
         let held =
