@@ -1,4 +1,4 @@
-//! The commands that look at files: `check`, `convert`, `decode`.
+//! The commands that only look: `check`, `status`, `convert`, `decode`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -7,6 +7,9 @@ use std::path::Path;
 use lb_examples::vrrpd::config::{self, Config, ConvertError, Disk, Problems, Target};
 use lb_examples::vrrpd::decode::{self, CaptureError, Shown};
 
+use crate::control::{self, ControlError};
+use crate::program::{self, ProgramError};
+
 /// Why one of them did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {
@@ -14,6 +17,10 @@ pub(crate) enum ToolError {
     Problems(#[from] Problems),
     #[error(transparent)]
     Convert(#[from] ConvertError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("{file}: can't be read: {source}")]
     Read { file: String, source: io::Error },
     #[error("{file}: {source}")]
@@ -25,6 +32,7 @@ pub(crate) enum ToolError {
 /// `vrrpd check FILE`.
 pub(crate) fn check(file: &Path) -> Result<(), ToolError> {
     let config = config::load(file)?;
+    program::check_all(&config)?;
     for warning in &config.warnings {
         eprintln!("vrrpd: warning: {warning}");
     }
@@ -84,6 +92,18 @@ fn summarize(config: &Config, file: &Path, out: &mut dyn Write) -> io::Result<()
         writeln!(out)?;
     }
     out.flush()
+}
+
+/// `vrrpd status`.
+pub(crate) fn status(socket: &Path, json: bool) -> Result<(), ToolError> {
+    let status = control::ask(socket)?;
+    let mut out = io::stdout().lock();
+    if json {
+        let text = serde_json::to_string_pretty(&status).map_err(io::Error::other)?;
+        quiet(writeln!(out, "{text}"))
+    } else {
+        quiet(write!(out, "{status}"))
+    }
 }
 
 /// `vrrpd convert FILE`.
