@@ -2,6 +2,7 @@
 //!
 //! Each test has a switch and hosts of its own, and each driver runs in a process of its own: this test binary, started anew
 //! as `child_process`.
+#![allow(clippy::unwrap_used)] // in what tests share, too
 
 mod lab;
 
@@ -42,6 +43,10 @@ fn child_process() {
             .find(|(k, _)| *k == key)
             .map(|(_, value)| value)
     };
+    if get("addresses").is_none() && get("each").is_none() {
+        println!("error no configuration");
+        std::process::exit(2);
+    }
     let number = |key: &str, default: u16| get(key).map_or(default, |value| value.parse().unwrap());
     let settings = Settings {
         run_directory: get("run").map(Into::into),
@@ -77,9 +82,6 @@ fn child_process() {
         let mut instance = Instance::new(config, get("interface").unwrap_or("eth0"));
         instance.vmac = get("vmac").map(|_| Vmac::default());
         driver.add(&format!("V{vrid}"), instance).unwrap();
-    }
-    if get("addresses").is_none() && get("each").is_none() {
-        panic!("no configuration");
     }
     println!("ready");
     while !STOP.load(Ordering::Relaxed) {

@@ -1,6 +1,7 @@
 //! Hosts on a switch, each a network namespace; what they run, and what is on the wire between them. All of it goes with the
 //! [`Lab`], also when a test panics.
 
+#![allow(clippy::unwrap_used)] // what fails here fails the test
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 
 use std::fs;
