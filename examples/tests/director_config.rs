@@ -154,6 +154,8 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_would_do() {
             "[[backend.server]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\n[[backend.server]]",
             "a name that no other server of the backend has",
         ),
+        ("\"wlc\"", "\"\"\"w\nlc\"\"\"", r#"FILE:8: algorithm = """w\nlc""" in backend app is not accepted"#),
+        ("algorithm =", r#""a\nb\u001b" ="#, r"FILE:8: unknown key `a\nb\u{1b}` in backend app"),
         ("[[backend]]", "[[backend]", "FILE:6: not TOML: "),
         ("[[frontend]]", "[frontend]", "frontend = "),
     ] {

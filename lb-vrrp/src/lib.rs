@@ -43,14 +43,18 @@
 //! | [`operations`] | what wrong set-ups and broken networks do, and how it is said |
 //! | [`conformance`] | each requirement of the RFCs, and the tests that show it |
 //! | `sim` (feature `sim`) | routers on a faulty link, repeatable from a seed |
+//! | `linux` (feature `linux`) | the Linux driver: raw sockets, netlink, virtual MACs, many routers in one thread |
 //!
 //! Without its default feature `std` the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // system calls alone are allowed it, in linux/sys.rs
+
+#[cfg(all(feature = "linux", not(target_os = "linux")))]
+compile_error!("the feature `linux` is the driver for Linux: leave it out on other systems");
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "linux"))]
 #[macro_use]
 extern crate std;
 
@@ -65,6 +69,9 @@ pub mod group;
 pub mod hmac;
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
+#[cfg(all(feature = "linux", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "linux")))]
+pub mod linux;
 mod router;
 #[cfg(feature = "sim")]
 pub mod sim;

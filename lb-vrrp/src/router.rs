@@ -288,13 +288,13 @@ impl VirtualRouter {
         Ok(&buffer[..length])
     }
 
-    /// Whether `transmit` comes so late that others must have taken over since, so that it must not be sent: it was decided, or
-    /// the advert before it, more than three intervals ago. An active router steps down then without a word. For drivers,
-    /// whose thread can be stopped between a decision and the send; they can ask with the time of other decisions too.
+    /// Whether what was decided at `decided` (an advert to send: [`Transmit::decided`]; the first announcement of an address)
+    /// comes so late that others must have taken over since, so that it must not be sent: that moment is more than three
+    /// intervals ago, or the advert before it is. An active router steps down then without a word. For drivers, whose thread can
+    /// be stopped between a decision and the send.
     #[must_use]
-    pub fn withdraw_if_stale(&mut self, now: Timestamp, transmit: &Transmit) -> bool {
-        let latest = transmit.decided == self.advertised;
-        let since = if latest { self.advertised_before } else { transmit.decided };
+    pub fn withdraw_if_stale(&mut self, now: Timestamp, decided: Timestamp) -> bool {
+        let since = if decided == self.advertised { self.advertised_before } else { decided };
         let stale = self.config.late_wake == LateWake::Listen && now.since(since) > self.patience();
         if stale {
             self.pending = None;

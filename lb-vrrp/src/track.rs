@@ -121,6 +121,8 @@ enum Tracked {
         weight: Weight,
         value: i32,
     },
+    /// It was removed; its number is not given again.
+    Gone,
 }
 
 impl Tracked {
@@ -139,6 +141,7 @@ impl Tracked {
                 let points = value.saturating_mul(weight.points());
                 (points > -254).then_some(points)
             }
+            Self::Gone => Some(0),
         }
     }
 }
@@ -166,6 +169,12 @@ impl Tracker {
     pub fn add_file(&mut self, weight: Weight) -> TrackId {
         self.tracked.push(Tracked::File { weight, value: 0 });
         TrackId(self.tracked.len() - 1)
+    }
+
+    /// Tracks it no longer: it neither weighs nor is a fault. Whether that changed what [`Self::events`] says.
+    pub fn remove(&mut self, id: TrackId) -> bool {
+        let Some(tracked) = self.tracked.get_mut(id.0) else { return false };
+        core::mem::replace(tracked, Tracked::Gone).points() != Some(0)
     }
 
     /// Takes note of a check's result. Whether that changed what [`Self::events`] says. The first result decides at once,
@@ -204,7 +213,7 @@ impl Tracker {
     pub fn is_up(&self, id: TrackId) -> Option<bool> {
         match self.tracked.get(id.0)? {
             Tracked::Check { up, .. } => Some(*up),
-            Tracked::File { .. } => None,
+            Tracked::File { .. } | Tracked::Gone => None,
         }
     }
 
@@ -263,6 +272,21 @@ mod tests {
             assert_eq!(got, expected, "weight {weight} reverse {reverse} up {up}");
             assert_eq!(tracker.priority(OWNER), OWNER);
         }
+    }
+
+    #[test]
+    fn what_is_removed_weighs_no_more() {
+        let mut tracker = Tracker::new();
+        let check = tracker.add(Check { weight: Weight::new(20).unwrap(), ..Check::default() });
+        let fault = tracker.add(Check::default());
+        tracker.report(fault, false);
+        assert_eq!((tracker.is_fault(), tracker.priority(100)), (true, 120));
+        assert!(tracker.remove(fault) && !tracker.remove(fault));
+        assert!(tracker.remove(check));
+        assert!(!tracker.report(fault, false));
+        assert_eq!((tracker.is_fault(), tracker.priority(100)), (false, 100));
+        let next = tracker.add(Check::default());
+        assert!(next != fault && next != check);
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! | who may get work | `care` |
 //! | what is to be seen | `counters`, `histogram`, `log`, `notices`, `report`, `status_server` |
 //! | the whole | `app`, `limits` |
+//!
+//! `config`, `proxy_protocol` and `scanner` belong to the library: [`lb_examples::director`].
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -20,7 +22,6 @@ mod body;
 mod care;
 mod choose;
 mod client;
-mod config;
 mod cookie;
 mod counters;
 mod demo;
@@ -34,12 +35,10 @@ mod log;
 mod notices;
 mod persistence;
 mod proxy;
-mod proxy_protocol;
 mod pump;
 mod queue;
 mod replay;
 mod report;
-mod scanner;
 mod site;
 mod status_server;
 mod tcp;
@@ -54,6 +53,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use lb_examples::director::{config, proxy_protocol, scanner};
 
 use crate::app::{AppError, Cures, Options};
 use crate::demo::DemoError;

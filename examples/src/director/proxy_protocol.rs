@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::config::ProxyVersion;
+use super::config::ProxyVersion;
 
 /// What version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -18,13 +18,14 @@ const LONGEST_V2: usize = 2_048;
 
 /// What a header said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub struct Named {
     /// The client and what it connected to; `None` when the proxy speaks for itself (`LOCAL`) or does not know.
-    pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// The header of a connection from `client`, which connected to `local`.
-pub(crate) fn header(version: ProxyVersion, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+#[must_use]
+pub fn header(version: ProxyVersion, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let (client, local) = same_family(client, local);
     match version {
         ProxyVersion::V1 => {
@@ -67,7 +68,7 @@ fn same_family(client: SocketAddr, local: SocketAddr) -> (SocketAddr, SocketAddr
 ///
 /// # Errors
 /// Those of the socket; `InvalidData` when it is no header of either version.
-pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Named, Bytes)> {
+pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Named, Bytes)> {
     let mut got = BytesMut::with_capacity(512);
     loop {
         if let Some((named, length)) = parse(&got)? {
@@ -81,7 +82,10 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Na
 }
 
 /// What the header says and how long it is; `None` while it is not whole.
-fn parse(data: &[u8]) -> io::Result<Option<(Named, usize)>> {
+///
+/// # Errors
+/// `InvalidData` when `data` is not the beginning of a header of either version.
+pub fn parse(data: &[u8]) -> io::Result<Option<(Named, usize)>> {
     let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
     let common = data.len().min(SIGNATURE.len());
     if data[..common] == SIGNATURE[..common] {
@@ -111,7 +115,7 @@ fn line(line: &[u8]) -> Option<Named> {
         return Some(Named { addresses: None });
     }
     let (client, local): (IpAddr, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let (from, to): (u16, u16) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (from, to) = (port(words.next()?)?, port(words.next()?)?);
     let fits = match family {
         "TCP4" => client.is_ipv4() && local.is_ipv4(),
         "TCP6" => client.is_ipv6() && local.is_ipv6(),
@@ -119,6 +123,12 @@ fn line(line: &[u8]) -> Option<Named> {
     };
     let addresses = (SocketAddr::new(client, from), SocketAddr::new(local, to));
     (fits && words.next().is_none()).then_some(Named { addresses: Some(addresses) })
+}
+
+/// A port: no sign, and no leading zeros, which could be taken for octal.
+fn port(text: &str) -> Option<u16> {
+    let plain = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
+    text.parse().ok().filter(|_| plain)
 }
 
 fn parse_v2(data: &[u8]) -> io::Result<Option<(Named, usize)>> {
@@ -209,6 +219,9 @@ mod tests {
             b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 80 9\r\n",
             b"PROXY TCP4 192.0.2.7 192.0.2.1 40000\r\n",
             b"PROXY TCP4 192.0.2.7 192.0.2.1 70000 80\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 080\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 00 80\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 +40000 80\r\n",
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04abcd",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",

@@ -238,7 +238,7 @@ impl Host {
         let Some(router) = &mut self.router else { return };
         match action {
             // A driver may have been stopped since it polled, and must ask.
-            Action::Transmit(transmit) if router.withdraw_if_stale(now, &transmit) => {
+            Action::Transmit(transmit) if router.withdraw_if_stale(now, transmit.decided) => {
                 log.note(Some(self.id), || What::Stale(transmit));
             }
             Action::Transmit(_) if self.refused.sends => {

@@ -7,11 +7,11 @@ use super::nearest::nearest;
 
 /// A place in a file, as editors open it: `director.toml:12`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     /// The file, as it was named on the command line.
-    pub(crate) file: String,
+    pub file: String,
     /// The line, from 1.
-    pub(crate) line: usize,
+    pub line: usize,
 }
 
 impl std::fmt::Display for Place {
@@ -23,7 +23,7 @@ impl std::fmt::Display for Place {
 /// Why a configuration was refused. Nothing of a refused configuration takes effect.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub(crate) struct ConfigError(Box<Problem>);
+pub struct ConfigError(Box<Problem>);
 
 impl From<Problem> for ConfigError {
     fn from(problem: Problem) -> Self {
@@ -105,4 +105,37 @@ impl ConfigError {
 /// `, did you mean `x`?` when one of `known` is near to `name`.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// What the file holds, as one line of a message: without control characters, and no longer than is needed to find it.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut line = String::new();
+    for (count, character) in text.chars().enumerate() {
+        match character {
+            _ if count == LONGEST => return line + "…",
+            control if control.is_control() => line.extend(control.escape_default()),
+            other => line.push(other),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn what_is_quoted_fits_into_a_line() {
+        let (most, more) = ("é".repeat(80), "é".repeat(81));
+        for (text, expected) in [
+            ("\"wcl\"", "\"wcl\""),
+            ("\"\"\"a\r\n\tb\"\"\"", "\"\"\"a\\r\\n\\tb\"\"\""),
+            ("\u{1b}[31m\u{9b}", "\\u{1b}[31m\\u{9b}"),
+            (&most, &most),
+            (&more, &format!("{most}…")),
+        ] {
+            assert_eq!(quoted(text), expected, "{text:?}");
+        }
+    }
 }

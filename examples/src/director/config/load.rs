@@ -14,7 +14,10 @@ const MILLI: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads and checks a file.
-pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
+///
+/// # Errors
+/// [`ConfigError`] names the place of the first thing that is wrong, or the file when it cannot be read.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::read(path, source))?;
     let mut config = parse(&path.display().to_string(), &text)?;
     config.file = Some(path.to_owned());
@@ -22,7 +25,10 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
 }
 
 /// Checks a text; `file` is what messages call it.
-pub(crate) fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+///
+/// # Errors
+/// [`ConfigError`] names the place of the first thing that is wrong.
+pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
     let document = Document::parse(file, text)?;
     let root = document.root();
     let timeouts = timeouts(root.section("timeouts")?, &Timeouts::default())?;

@@ -19,43 +19,45 @@ use lb_core::health::probe::Probe;
 use lb_core::health::{self, OnDown, outlier};
 use lb_sched::Algorithm;
 
-pub(crate) use error::ConfigError;
-pub(crate) use load::{load, parse};
-pub(crate) use nearest::nearest;
+pub use error::{ConfigError, Place};
+pub(crate) use error::{Problem, hint, quoted};
+pub use load::{load, parse};
+pub use nearest::nearest;
+pub(crate) use reader::Document;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// The file that it came from; SIGHUP reads it again.
-    pub(crate) file: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// What the status page calls this machine.
-    pub(crate) node: String,
+    pub node: String,
     /// Threads that serve traffic.
-    pub(crate) workers: usize,
+    pub workers: usize,
     /// How long requests in flight may go on after SIGTERM.
-    pub(crate) grace: Duration,
+    pub grace: Duration,
     /// The status page, if wanted.
-    pub(crate) status: Option<Status>,
+    pub status: Option<Status>,
     /// Where a line for every request goes, if anywhere.
-    pub(crate) access_log: AccessLog,
+    pub access_log: AccessLog,
     /// What clients connect to.
-    pub(crate) frontends: Vec<Frontend>,
+    pub frontends: Vec<Frontend>,
     /// Where their requests go.
-    pub(crate) backends: Vec<Backend>,
+    pub backends: Vec<Backend>,
 }
 
 /// The status page and its actions.
 #[derive(Clone, Debug)]
-pub(crate) struct Status {
+pub struct Status {
     /// Where it listens.
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// The bearer token of the admin actions; without one there are none.
-    pub(crate) token: Option<Arc<str>>,
+    pub token: Option<Arc<str>>,
 }
 
 /// Where the access log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AccessLog {
+pub enum AccessLog {
     /// Nowhere.
     Off,
     /// Standard output.
@@ -66,7 +68,7 @@ pub(crate) enum AccessLog {
 
 /// What is understood of the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Requests and responses.
     Http,
     /// Bytes of a connection.
@@ -75,93 +77,93 @@ pub(crate) enum Mode {
 
 /// Addresses that clients connect to.
 #[derive(Clone, Debug)]
-pub(crate) struct Frontend {
+pub struct Frontend {
     /// Unique name.
-    pub(crate) name: String,
+    pub name: String,
     /// Where it listens.
-    pub(crate) listen: Vec<SocketAddr>,
+    pub listen: Vec<SocketAddr>,
     /// What it understands.
-    pub(crate) mode: Mode,
+    pub mode: Mode,
     /// The backend that serves it.
-    pub(crate) backend: String,
+    pub backend: String,
     /// Most client connections at a time; more wait in the kernel's accept queue.
-    pub(crate) maxconn: usize,
+    pub maxconn: usize,
     /// Connections that the kernel keeps ready beyond `maxconn`.
-    pub(crate) backlog: i32,
+    pub backlog: i32,
     /// Every connection starts with a PROXY protocol header that names the real client.
-    pub(crate) accept_proxy: bool,
+    pub accept_proxy: bool,
     /// Append the client's address to `X-Forwarded-For`.
-    pub(crate) forwarded_for: bool,
+    pub forwarded_for: bool,
     /// Longest request header in bytes; more is answered 431.
-    pub(crate) max_header_bytes: usize,
+    pub max_header_bytes: usize,
     /// What a client may take its time for.
-    pub(crate) timeouts: ClientTimeouts,
+    pub timeouts: ClientTimeouts,
 }
 
 /// How long clients may stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClientTimeouts {
+pub struct ClientTimeouts {
     /// From the first byte of a request (or the connection) to the end of its header; then 408.
-    pub(crate) request_header: Duration,
+    pub request_header: Duration,
     /// Between two requests.
-    pub(crate) keep_alive: Duration,
+    pub keep_alive: Duration,
     /// No byte read from or written to the client.
-    pub(crate) client: Duration,
+    pub client: Duration,
 }
 
 /// A set of servers that share an algorithm and a queue.
 #[derive(Clone, Debug)]
-pub(crate) struct Backend {
+pub struct Backend {
     /// Unique name.
-    pub(crate) name: String,
+    pub name: String,
     /// What it understands; the same as its frontends'.
-    pub(crate) mode: Mode,
+    pub mode: Mode,
     /// How a server is chosen.
-    pub(crate) algorithm: Algorithm,
+    pub algorithm: Algorithm,
     /// Attempts after the first.
-    pub(crate) retries: u32,
+    pub retries: u32,
     /// Retry on another server rather than on the same one.
-    pub(crate) redispatch: bool,
+    pub redispatch: bool,
     /// How a client stays with its server.
-    pub(crate) persistence: Option<Persistence>,
+    pub persistence: Option<Persistence>,
     /// Most requests that wait for a server.
-    pub(crate) queue_length: usize,
+    pub queue_length: usize,
     /// How servers may stall.
-    pub(crate) timeouts: ServerTimeouts,
+    pub timeouts: ServerTimeouts,
     /// Unused connections kept open for each server and worker.
-    pub(crate) idle_connections: usize,
+    pub idle_connections: usize,
     /// How servers are checked.
-    pub(crate) check: Option<Check>,
+    pub check: Option<Check>,
     /// What happens to the connections of a server that its checks find down.
-    pub(crate) on_down: OnDown,
+    pub on_down: OnDown,
     /// A server that comes back reaches its weight in this time; zero turns it off.
-    pub(crate) slow_start: Duration,
+    pub slow_start: Duration,
     /// Takes a server out whose answers are bad.
-    pub(crate) outlier: Option<outlier::Config>,
+    pub outlier: Option<outlier::Config>,
     /// The PROXY protocol header that every connection to a server starts with.
-    pub(crate) send_proxy: Option<ProxyVersion>,
+    pub send_proxy: Option<ProxyVersion>,
     /// Its servers.
-    pub(crate) servers: Vec<Server>,
+    pub servers: Vec<Server>,
 }
 
 /// How long servers may stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ServerTimeouts {
+pub struct ServerTimeouts {
     /// To accept a connection.
-    pub(crate) connect: Duration,
+    pub connect: Duration,
     /// No byte read from or written to the server; then 504.
-    pub(crate) server: Duration,
+    pub server: Duration,
     /// To become free for a queued request; then 503.
-    pub(crate) queue: Duration,
+    pub queue: Duration,
     /// No byte either way in an upgraded connection.
-    pub(crate) tunnel: Duration,
+    pub tunnel: Duration,
     /// An unused connection is closed after this.
-    pub(crate) idle: Duration,
+    pub idle: Duration,
 }
 
 /// How a client stays with its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Persistence {
+pub enum Persistence {
     /// By its address, in a table.
     Source {
         /// Forgotten after this without a request.
@@ -175,31 +177,31 @@ pub(crate) enum Persistence {
 
 /// HAProxy's `cookie NAME insert indirect nocache`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cookie {
+pub struct Cookie {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Hide it from scripts.
-    pub(crate) http_only: bool,
+    pub http_only: bool,
     /// Send it over TLS only.
-    pub(crate) secure: bool,
+    pub secure: bool,
     /// Forbid shared caches to keep a response that sets it.
-    pub(crate) nocache: bool,
+    pub nocache: bool,
     /// Do not show the client's cookie to the server.
-    pub(crate) indirect: bool,
+    pub indirect: bool,
 }
 
 /// How servers are checked.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Check {
+pub struct Check {
     /// What is asked.
-    pub(crate) probe: Probe,
+    pub probe: Probe,
     /// When, and how many verdicts in a row change the state.
-    pub(crate) rules: health::Config,
+    pub rules: health::Config,
 }
 
 /// A version of HAProxy's PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProxyVersion {
+pub enum ProxyVersion {
     /// One line of text.
     V1,
     /// Binary.
@@ -208,7 +210,7 @@ pub(crate) enum ProxyVersion {
 
 /// When a server is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tier {
+pub enum Tier {
     /// Always.
     Main,
     /// When no main server is usable.
@@ -219,19 +221,19 @@ pub(crate) enum Tier {
 
 /// One server.
 #[derive(Clone, Debug)]
-pub(crate) struct Server {
+pub struct Server {
     /// Unique in its backend.
-    pub(crate) name: String,
+    pub name: String,
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// Share of the traffic; 0 takes no new work.
-    pub(crate) weight: u32,
+    pub weight: u32,
     /// Most requests at a time; 0 is unlimited.
-    pub(crate) maxconn: u32,
+    pub maxconn: u32,
     /// When it is used.
-    pub(crate) tier: Tier,
+    pub tier: Tier,
     /// Whether the backend's check applies to it.
-    pub(crate) check: bool,
+    pub check: bool,
     /// Where its checks go, when not to its address.
-    pub(crate) check_address: Option<SocketAddr>,
+    pub check_address: Option<SocketAddr>,
 }

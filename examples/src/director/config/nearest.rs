@@ -1,7 +1,7 @@
 //! The known name that a misspelt one most likely stands for.
 
 /// The nearest of `known` to `name` by edit distance with transpositions; `None` when all are too far to be meant.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&fold(name), &fold(candidate)), candidate))

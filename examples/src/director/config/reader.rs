@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place, Problem, hint};
+use super::error::{ConfigError, Place, Problem, hint, quoted};
 use super::units;
 
 type Value<'d> = Spanned<DeValue<'d>>;
@@ -26,7 +26,7 @@ impl<'d> Document<'d> {
     pub(crate) fn parse(file: &'d str, text: &'d str) -> Result<Self, ConfigError> {
         let root = DeTable::parse(text).map_err(|error| Problem::Syntax {
             place: Place { file: file.to_owned(), line: line_of(text, error.span().map_or(0, |s| s.start)) },
-            message: error.message().to_owned(),
+            message: quoted(error.message()),
         })?;
         Ok(Self { file, text, root })
     }
@@ -36,7 +36,13 @@ impl<'d> Document<'d> {
         Section::new(self, self.root.get_ref(), 0, "the top level".to_owned())
     }
 
-    fn place(&self, offset: usize) -> Place {
+    /// The top-level table as it was parsed, for readers that take any key.
+    pub(crate) fn table(&self) -> &DeTable<'d> {
+        self.root.get_ref()
+    }
+
+    /// The place of a byte of the text.
+    pub(crate) fn place(&self, offset: usize) -> Place {
         Place { file: self.file.to_owned(), line: line_of(self.text, offset) }
     }
 }
@@ -73,7 +79,7 @@ impl<'s> Section<'s> {
             if !known.contains(&name) {
                 return Err(Problem::UnknownKey {
                     place: self.document.place(key.span().start),
-                    key: name.to_owned(),
+                    key: quoted(name),
                     section: self.title.clone(),
                     hint: hint(name, known.iter().copied()),
                     accepted: known.join(", "),
@@ -104,7 +110,7 @@ impl<'s> Section<'s> {
     }
 
     fn refused_value(&self, key: &str, value: &Value<'_>, accepted: &str, known: &[&str]) -> ConfigError {
-        let written = self.document.text.get(value.span()).unwrap_or("").to_owned();
+        let written = quoted(self.document.text.get(value.span()).unwrap_or(""));
         let hint = value.get_ref().as_str().map(|name| hint(name, known.iter().copied())).unwrap_or_default();
         Problem::Value {
             place: self.document.place(value.span().start),

@@ -1,0 +1,171 @@
+//! From items to a [`Config`], or to all that is wrong with it.
+
+use std::path::Path;
+
+use super::global::{self, Settings};
+use super::item::Item;
+use super::known::{Fate, LVS, fate};
+use super::problem::{Findings, Problem};
+use super::words::{Line, is_name};
+use super::{Config, Global, instance, track};
+use crate::director::config::{Place, hint, quoted};
+use lb_vrrp::wire::Family;
+
+/// What may stand at the top level.
+const TOP: [&str; 7] = [
+    "global_defs",
+    "track_file",
+    "vrrp_instance",
+    "vrrp_script",
+    "vrrp_sync_group",
+    "vrrp_track_file",
+    "vrrp_track_process",
+];
+
+/// Builds what `items` say, as far as they make sense.
+pub(super) fn build(file: &Path, items: &[Item], findings: &mut Findings) -> Config {
+    let mut global = Global::default();
+    let mut settings = Settings::default();
+    let mut lvs = false;
+    for item in items {
+        let keyword = item.keyword();
+        if keyword == "global_defs" {
+            global::read(item, &mut global, &mut settings, findings);
+        } else if LVS.contains(&keyword) {
+            if !lvs {
+                let message = "the LVS parts (virtual_server …) are skipped: the director balances the load";
+                findings.warn(&item.place, keyword, message);
+            }
+            lvs = true;
+        } else if !TOP.contains(&keyword) {
+            unknown("", "the top level", item, &TOP, findings);
+        }
+    }
+    let mut config = Config {
+        global,
+        instances: Vec::new(),
+        groups: Vec::new(),
+        scripts: Vec::new(),
+        processes: Vec::new(),
+        files: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for item in items {
+        match item.keyword() {
+            "vrrp_script" => config.scripts.extend(track::script(item, findings)),
+            "vrrp_track_process" => config.processes.extend(track::process(item, findings)),
+            "track_file" | "vrrp_track_file" => config.files.extend(track::file(item, findings)),
+            _ => {}
+        }
+    }
+    for kind in [&["vrrp_script"][..], &["vrrp_track_process"], &["track_file", "vrrp_track_file"]] {
+        once(items, kind, findings);
+    }
+    // Instances refer to what is tracked, groups to instances.
+    for item in items.iter().filter(|item| item.keyword() == "vrrp_instance") {
+        let built = instance::instance(item, &settings, &config, findings);
+        config.instances.extend(built);
+    }
+    once(items, &["vrrp_instance"], findings);
+    for item in items.iter().filter(|item| item.keyword() == "vrrp_sync_group") {
+        instance::group(item, &mut config, findings);
+    }
+    once(items, &["vrrp_sync_group"], findings);
+    if !items.iter().any(|item| item.keyword() == "vrrp_instance") {
+        let place = Place { file: quoted(&file.display().to_string()), line: 1 };
+        findings.missing(&place, "the configuration", "vrrp_instance", "at least one instance");
+    }
+    together(&config, findings);
+    config
+}
+
+/// Every name is there once.
+fn once(items: &[Item], keywords: &[&str], findings: &mut Findings) {
+    let mut names: Vec<&str> = Vec::new();
+    for item in items.iter().filter(|item| keywords.contains(&item.keyword())) {
+        let Some(name) = item.arguments().first() else { continue };
+        if names.contains(&name.as_str()) {
+            let section = format!("{} {}", item.keyword(), quoted(name));
+            findings.conflict(&item.place, &section, "the name is taken: give each its own");
+        }
+        names.push(name);
+    }
+}
+
+/// Instances that can't be on one link.
+fn together(config: &Config, findings: &mut Findings) {
+    for (at, instance) in config.instances.iter().enumerate() {
+        let section = format!("vrrp_instance {}", instance.name);
+        for other in &config.instances[..at] {
+            if instance.interface != other.interface {
+                continue;
+            }
+            let (one, two) = (&instance.router, &other.router);
+            let apart = !one.unicast_peers.is_empty()
+                && !two.unicast_peers.is_empty()
+                && !one.unicast_peers.iter().any(|peer| two.unicast_peers.contains(peer));
+            if one.vrid == two.vrid && one.family() == two.family() && !apart {
+                let message = format!(
+                    "virtual_router_id {} is that of {} on the same interface: give each its own",
+                    one.vrid, other.name
+                );
+                findings.conflict(&instance.place, &section, message);
+            }
+            let shared = one.addresses.iter().find(|address| {
+                two.addresses.iter().any(|other| {
+                    other.address == address.address
+                        && Family::of(other.address) == Family::of(address.address)
+                })
+            });
+            if let Some(address) = shared {
+                let message =
+                    format!("{} floats with {} too: leave it with one of them", address.address, other.name);
+                findings.conflict(&instance.place, &section, message);
+            }
+        }
+    }
+}
+
+/// The name of a block, and what messages call the block.
+pub(super) fn named(item: &Item, findings: &mut Findings) -> Option<(String, String)> {
+    let name = match item.arguments() {
+        [name] if is_name(name) => name.clone(),
+        _ => {
+            Line { item, section: "the top level", findings }.refuse("a name without spaces", &[]);
+            return None;
+        }
+    };
+    let section = format!("{} {}", item.keyword(), quoted(&name));
+    if item.block.is_none() {
+        findings.conflict(&item.place, &section, "nothing is said of it: add a block in braces");
+        return None;
+    }
+    Some((name, section))
+}
+
+/// A keyword that nobody here acts on: left out, refused, or misspelt.
+pub(super) fn unknown(block: &str, section: &str, item: &Item, known: &[&str], findings: &mut Findings) {
+    let keyword = item.keyword();
+    match fate(block, keyword) {
+        Some(Fate::Needless) => {}
+        Some(Fate::LeftOut(instead)) => {
+            findings.warn(&item.place, section, format_args!("`{keyword}` is left out: {instead}"));
+        }
+        Some(Fate::Refused(cure)) => findings.add(Problem::Unsupported {
+            place: item.place.clone(),
+            keyword: keyword.to_owned(),
+            section: section.to_owned(),
+            cure,
+        }),
+        None => {
+            let near = hint(keyword, known.iter().copied());
+            let accepted = || format!("; accepted: {}", known.join(", "));
+            findings.add(Problem::Keyword {
+                place: item.place.clone(),
+                keyword: quoted(keyword),
+                section: section.to_owned(),
+                hint: if near.is_empty() { accepted() } else { near },
+            });
+        }
+    }
+}

@@ -1,0 +1,417 @@
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lb_vrrp::config::{AddressCheck, Auth, Garp, LosingAdvert};
+use lb_vrrp::track::{Check, Weight};
+use lb_vrrp::wire::Version;
+
+use super::*;
+
+/// The configuration of the thesis that this family of crates continues: two directors, one address.
+const THESIS: &str = "\
+! Configuration File for keepalived
+global_defs {
+   router_id director1
+}
+
+vrrp_instance HA1 {
+    state MASTER
+    interface eth0
+    virtual_router_id 11
+    priority 150
+    advert_int 1
+    authentication {
+        auth_type PASS
+        auth_pass abcd
+    }
+    virtual_ipaddress {
+        192.168.250.250
+    }
+    track_interface {
+        eth0
+    }
+}
+";
+
+/// The same in the other form.
+const THESIS_TOML: &str = r#"
+[global_defs]
+router_id = "director1"
+
+[vrrp_instance.HA1]
+state = "MASTER"
+interface = "eth0"
+virtual_router_id = 11
+priority = 150
+advert_int = 1
+authentication = { auth_type = "PASS", auth_pass = "abcd" }
+virtual_ipaddress = ["192.168.250.250"]
+track_interface = ["eth0"]
+"#;
+
+/// Files that are not on the disk.
+#[derive(Default)]
+struct Shelf(BTreeMap<PathBuf, &'static str>);
+
+impl Files for Shelf {
+    fn find(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        let pattern = glob::Pattern::new(pattern.to_str().unwrap())
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(self.0.keys().filter(|file| pattern.matches_path(file)).cloned().collect())
+    }
+
+    fn read(&self, file: &Path) -> io::Result<String> {
+        self.0.get(file).map(|text| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn read(file: &str, text: &str) -> Result<Config, Problems> {
+    parse(Path::new(file), text, &Shelf::default())
+}
+
+fn conf(text: &str) -> Config {
+    read("k.conf", text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// An instance with `lines` beside what every instance must have.
+fn instance(lines: &str) -> String {
+    format!(
+        "vrrp_instance V {{\ninterface eth0\nvirtual_router_id 5\nvirtual_ipaddress {{\n10.0.0.1/24\n}}\n{lines}\n}}\n"
+    )
+}
+
+fn one(lines: &str) -> Instance {
+    conf(&instance(lines)).instances.remove(0)
+}
+
+#[test]
+fn the_thesis_configuration_reads_in_both_forms() {
+    let config = conf(THESIS);
+    let instance = &config.instances[0];
+    let mut expected = lb_vrrp::Config::new(11, ["192.168.250.250".parse().unwrap()]);
+    expected.version = Version::V2;
+    expected.priority = 150;
+    expected.auth = Auth::simple_text("abcd");
+    expected.losing_advert = LosingAdvert::Answer;
+    expected.address_check = AddressCheck::Drop;
+    expected.require_link_local = false;
+    assert_eq!(instance.router, expected);
+    assert_eq!((instance.name.as_str(), instance.interface.as_str()), ("HA1", "eth0"));
+    assert_eq!(instance.tracks, [], "the own interface is tracked anyway");
+    assert_eq!(config.global.router_id.as_deref(), Some("director1"));
+    assert_eq!(
+        config.warnings,
+        [
+            "k.conf:12: vrrp_instance HA1: auth_pass is sent in the clear: it guards against mistakes and protects against nobody"
+        ]
+    );
+
+    let toml = read("v.toml", THESIS_TOML).unwrap();
+    assert_eq!(toml.instances[0].router, instance.router);
+    let converted = convert(Path::new("k.conf"), THESIS, &Shelf::default()).unwrap();
+    assert_eq!(read("v.toml", &converted).unwrap().instances[0].router, instance.router);
+    assert!(converted.contains("virtual_ipaddress = [\"192.168.250.250\"]"), "{converted}");
+}
+
+#[test]
+fn defaults_are_keepalived_s() {
+    let router = one("").router;
+    assert_eq!((router.version, router.priority, router.interval.centiseconds()), (Version::V2, 100, 100));
+    assert!(router.preempt && router.preempt_delay.is_zero() && router.unicast_peers.is_empty());
+    assert_eq!(router.garp, Garp::default());
+    let six = "vrrp_instance V {\ninterface eth0\nvirtual_router_id 5\nvirtual_ipaddress {\nfe80::5\n}\n}\n";
+    assert_eq!(conf(six).instances[0].router.version, Version::V3);
+}
+
+#[test]
+fn every_setting_lands_where_it_belongs() {
+    let seconds = Duration::from_secs;
+    let read = one("version 3\nadvert_int 0.1\nnopreempt");
+    assert_eq!((read.router.interval.centiseconds(), read.router.preempt), (10, false));
+    assert_eq!(one("preempt_delay 4.12").router.preempt_delay, Duration::from_millis(4_120));
+    assert_eq!(one("lower_prio_no_advert").router.losing_advert, LosingAdvert::Discard);
+    assert_eq!(one("skip_check_adv_addr yes").router.address_check, AddressCheck::Report);
+    assert!(one("strict_mode").router.require_link_local);
+    assert_eq!(
+        one("use_vmac vrrp.5\nvmac_xmit_base").vmac.unwrap(),
+        Vmac { name: Some("vrrp.5".into()), transmit_base: true }
+    );
+    assert_eq!(one("use_vmac").vmac, Some(Vmac::default()));
+
+    let unicast =
+        one("unicast_src_ip 10.0.0.2\nunicast_peer {\n10.0.0.3 min_ttl 254\n10.0.0.4 min_ttl 254\n}");
+    assert_eq!(unicast.source, Some([10, 0, 0, 2].into()));
+    assert_eq!(unicast.router.unicast_peers.len(), 2);
+    assert_eq!(unicast.router.accepted_ttl, 254..=255);
+    assert_eq!(
+        one("unicast_peer {\n10.0.0.3\n}").router.accepted_ttl,
+        0..=255,
+        "keepalived looks at no unicast TTL"
+    );
+
+    let excluded = one("virtual_ipaddress_excluded {\n10.0.0.9/32 dev eth0\nfe80::9\n}");
+    let listed: Vec<(String, bool)> =
+        excluded.router.addresses.iter().map(|address| (address.to_string(), address.advertised)).collect();
+    assert_eq!(
+        listed,
+        [("10.0.0.1/24".into(), true), ("10.0.0.9/32".into(), false), ("fe80::9/128".into(), false)]
+    );
+
+    let garp =
+        one("garp_master_delay 1\ngarp_master_repeat 2\ngarp_master_refresh 60\ngarp_lower_prio_repeat 3")
+            .router
+            .garp;
+    assert_eq!((garp.delay, garp.repeat, garp.refresh), (seconds(1), 2, seconds(60)));
+    assert_eq!((garp.lower_priority_delay, garp.lower_priority_repeat), (seconds(1), 3));
+
+    let global = conf(&format!(
+        "global_defs {{\nvrrp_version 3\nvrrp_garp_master_repeat 1\nvrrp_startup_delay 2.5\nscript_user lb ops\nenable_script_security\nvrrp_rt_priority 50\nvrrp_no_swap\nvrrp_mcast_group4 224.0.0.18\n}}\n{}",
+        instance("garp_master_delay 9")
+    ));
+    let router = &global.instances[0].router;
+    assert_eq!((router.version, router.garp.repeat, router.garp.delay), (Version::V3, 1, seconds(9)));
+    assert_eq!(router.startup_delay, Duration::from_millis(2_500));
+    assert_eq!(
+        global.global,
+        Global {
+            router_id: None,
+            script_user: Some(User { name: "lb".into(), group: Some("ops".into()) }),
+            script_security: true,
+            rt_priority: Some(50),
+            no_swap: true,
+        }
+    );
+    let brief =
+        conf(&format!("global_defs {{\nvrrp_min_garp\n}}\n{}", instance(""))).instances.remove(0).router.garp;
+    assert_eq!((brief.repeat, brief.delay), (1, Duration::ZERO));
+}
+
+#[test]
+fn tracks_weigh_as_they_are_told() {
+    let config = conf(&format!(
+        "vrrp_script chk {{\nscript \"/bin/chk 'a b' c\"\ninterval 2\ntimeout 1\nweight -20\nrise 2\nfall 3\nuser nobody\ninit_fail\n}}\n\
+         vrrp_track_process proxy {{\nprocess haproxy -f /etc/h.cfg\nparam_match initial\nquorum 2\ndelay 1.5\nfull_command\n}}\n\
+         track_file offset {{\nfile \"/run/offset\"\nweight 2 reverse\ninit_file 5 overwrite\n}}\n{}",
+        instance(
+            "track_script {\nchk\n}\ntrack_process {\nproxy weight 30\n}\ntrack_file {\noffset\n}\n\
+             track_interface {\neth0\neth1 weight -10 reverse\n}\n\
+             notify \"/bin/n x\" root\nnotify_master /bin/m\nnotify_backup /bin/b\nnotify_fault /bin/f\nnotify_stop /bin/s"
+        )
+    ));
+    let script = &config.scripts[0];
+    assert_eq!(script.command.words, ["/bin/chk", "a b", "c"]);
+    assert_eq!(script.command.user, Some(User { name: "nobody".into(), group: None }));
+    assert_eq!((script.interval, script.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
+    let weight = |points| Weight::new(points).unwrap();
+    let check = Check { weight: weight(-20), reverse: false, rise: 2, fall: 3, initially_down: true };
+    assert_eq!(script.check, check);
+    let process = &config.processes[0];
+    assert_eq!((process.parameters, process.quorum, process.words.len()), (Parameters::Initial, 2, 3));
+    assert_eq!(
+        (process.fork_delay, process.terminate_delay),
+        (Duration::from_millis(1_500), Duration::from_millis(1_500))
+    );
+    assert_eq!(config.files[0].initial, Some((5, true)));
+    let instance = &config.instances[0];
+    let tracked = |points, reverse| Check { weight: weight(points), reverse, ..Check::default() };
+    assert_eq!(
+        instance.tracks,
+        [
+            Track { target: Target::Script(0), check },
+            Track { target: Target::Process(0), check: tracked(30, false) },
+            Track { target: Target::File(0), check: tracked(2, true) },
+            Track { target: Target::Interface("eth1".into()), check: tracked(-10, true) },
+        ]
+    );
+    let words = |command: &Option<Command>| command.as_ref().unwrap().words.join(" ");
+    let hooks = &instance.hooks;
+    assert_eq!(
+        [&hooks.any, &hooks.master, &hooks.backup, &hooks.fault, &hooks.stop].map(words),
+        ["/bin/n x", "/bin/m", "/bin/b", "/bin/f", "/bin/s"]
+    );
+}
+
+#[test]
+fn groups_bind_their_members_and_share_what_they_track() {
+    let second = instance("").replace(" V ", " W ").replace("eth0", "eth1");
+    let text = format!(
+        "vrrp_sync_group G {{\ngroup {{\nV\nW\n}}\ntrack_interface {{\neth2\n}}\nnotify /bin/n\n}}\n{}{second}",
+        instance("track_interface {\neth3 weight 10\n}")
+    );
+    let config = conf(&text);
+    assert_eq!((config.groups[0].members.as_slice(), config.groups[0].name.as_str()), (&[0, 1][..], "G"));
+    let tracked: Vec<_> = config.instances.iter().map(|instance| instance.tracks.len()).collect();
+    assert_eq!(tracked, [2, 1]);
+    assert!(config.instances[0].tracks.iter().all(|track| track.check.weight == Weight::FAULT));
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    let kept = conf(&text.replace("notify /bin/n", "sync_group_tracking_weight"));
+    assert_eq!(kept.instances[0].tracks[0].check.weight.points(), 10);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line_and_its_cure() {
+    let table: &[(&str, &str)] = &[
+        (
+            "priority 300",
+            "k.conf:7: priority = 300 in vrrp_instance V is not accepted; accepted: a whole number, 1 to 255",
+        ),
+        (
+            "prioritty 30",
+            "k.conf:7: unknown keyword `prioritty` in vrrp_instance V, did you mean `priority`?",
+        ),
+        (
+            "advert_int 0.5",
+            "k.conf:7: vrrp_instance V: version 2 can't advertise every 50 cs: version 2 takes whole seconds",
+        ),
+        ("version 3\nadvert_int 41", "k.conf:8: vrrp_instance V: version 3 can't advertise every 41 s"),
+        (
+            "advert_int fast",
+            "k.conf:7: advert_int = fast in vrrp_instance V is not accepted; accepted: seconds",
+        ),
+        (
+            "state ACTIVATED",
+            "k.conf:7: state = ACTIVATED in vrrp_instance V is not accepted; accepted: MASTER or BACKUP",
+        ),
+        ("track_script {\nchk\n}", "k.conf:8: name = chk in track_script of vrrp_instance V is not accepted"),
+        (
+            "virtual_ipaddress {\n10.0.0.300\n}",
+            "k.conf:8: address = 10.0.0.300 in virtual_ipaddress of vrrp_instance V",
+        ),
+        ("virtual_ipaddress {\n10.0.0.2 dve eth0\n}", "did you mean `dev`?"),
+        (
+            "virtual_ipaddress {\n10.0.0.2 dev eth9\n}",
+            "k.conf:8: `dev eth9` in vrrp_instance V is not supported",
+        ),
+        ("virtual_ipaddress {\n10.0.0.1\n}", "10.0.0.1 is listed twice"),
+        ("virtual_ipaddress {\nfe80::1\n}", "fe80::1 is not IPv4 like the first address"),
+        (
+            "authentication {\nauth_type AH\nauth_pass a\n}",
+            "k.conf:8: `auth_type AH` in authentication of vrrp_instance V",
+        ),
+        (
+            "authentication {\nauth_type PASS\n}",
+            "k.conf:7: authentication of vrrp_instance V needs the key `auth_pass`",
+        ),
+        (
+            "mcast_dst_ip 224.0.0.99",
+            "k.conf:7: `mcast_dst_ip` in vrrp_instance V is not supported, and without it the address could go to another router",
+        ),
+        ("use_ipvlan", "`use_ipvlan` in vrrp_instance V is not supported"),
+        ("dont_track_primary", "`dont_track_primary` in vrrp_instance V is not supported"),
+        ("notify relative.sh", "a command with its whole path"),
+        ("notify \"/bin/a 'b\"", "a command, in quotes if it has arguments"),
+        ("unicast_peer {\nfe80::1\n}", "k.conf:7: vrrp_instance V: unicast peer fe80::1 is not IPv4"),
+        ("unicast_peer {\n}", "no peer is named"),
+        ("unicast_peer {\n10.0.0.2 min_tll 3\n}", "perhaps min_ttl and max_ttl with a number each"),
+        ("unicast_src_ip fe80::1", "the source fe80::1 is not IPv4"),
+        ("interface eth0/1", "an interface's name, 1 to 15 characters"),
+        ("nopreempt maybe", "nopreempt = maybe in vrrp_instance V is not accepted"),
+        ("{\n}\n{", "`{` has no keyword before it"),
+        ("~SEQ(A, 1, 3) ip", "sequences and lists (~SEQ, ~LST) are not supported"),
+        ("notify \"/bin/a", "a quoted string does not end"),
+        ("include nothing.conf", "nothing.conf can't be included: there is no such file"),
+    ];
+    for (lines, expected) in table {
+        let said = read("k.conf", &instance(lines)).expect_err(lines).to_string();
+        assert!(said.contains(expected), "{lines}\n{said}");
+    }
+    for (text, expected) in [
+        ("", "k.conf:1: the configuration needs the key `vrrp_instance`"),
+        ("}\n", "k.conf:1: `}` closes nothing"),
+        ("vrrp_instance V {\n", "k.conf:1: `{` is not closed"),
+        ("vrrp_instance {\n}\n", "a name without spaces"),
+        ("vrrp_instance V\n", "nothing is said of it"),
+        ("vrrp_instnce V {\n}\n", "did you mean `vrrp_instance`?"),
+        ("vrrp_script s {\n}\n", "vrrp_script s needs the key `script`"),
+        ("net_namespace red\n", "`net_namespace` in the top level is not supported"),
+        ("vrrp_instance V {\n}\n", "k.conf:1: vrrp_instance V needs the key `interface`"),
+        ("vrrp_sync_group G {\ngroup {\nX\n}\n}\n", "group = X in vrrp_sync_group G is not accepted"),
+        ("$A=${A}\nx ${A}\n", "a parameter stands for itself"),
+    ] {
+        let said = read("k.conf", text).expect_err(text).to_string();
+        assert!(said.contains(expected), "{text}\n{said}");
+    }
+    let twice = format!("{0}{0}", instance(""));
+    let said = read("k.conf", &twice).unwrap_err().to_string();
+    for expected in [
+        "k.conf:9: vrrp_instance V: the name is taken",
+        "virtual_router_id 5 is that of V",
+        "10.0.0.1 floats with V too",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let said = read("k.conf", &instance("priority 0\nnopreemt\nadvert_int x\nvirtual_router_id 256"))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[test]
+fn what_is_left_out_is_warned_of() {
+    for (lines, expected) in [
+        (
+            "smtp_alert",
+            "k.conf:7: vrrp_instance V: `smtp_alert` is left out: vrrpd sends no mail: use notify",
+        ),
+        ("virtual_routes {\n10.1.0.0/16 via 10.0.0.9\n}", "`virtual_routes` is left out"),
+        ("state MASTER\nnopreempt", "k.conf:8: vrrp_instance V: `nopreempt` is left out"),
+        ("version 3\nauthentication {\nauth_type PASS\nauth_pass a\n}", "authentication is left out"),
+        ("virtual_ipaddress {\n10.0.0.2 label eth0:1\n}", "`label` is left out"),
+        ("no_accept", "`no_accept` is left out"),
+    ] {
+        let warnings = conf(&instance(lines)).warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{lines}: {warnings:?}");
+    }
+    let lvs = "virtual_server 10.0.0.1 80 {\nreal_server 10.0.0.2 80 {\nweight 1\n}\n}\n".repeat(2);
+    let warnings = conf(&format!("{lvs}{}", instance(""))).warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("k.conf:1: virtual_server: the LVS parts"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn toml_says_where_it_is_wrong() {
+    let good = THESIS_TOML;
+    for (from, to, expected) in [
+        ("priority = 150", "priority = 300", "v.toml:9: priority = 300 in vrrp_instance HA1 is not accepted"),
+        (
+            "priority = 150",
+            "prioriti = 150",
+            "v.toml:9: unknown keyword `prioriti` in vrrp_instance HA1, did you mean `priority`?",
+        ),
+        ("priority = 150", "priority = 1979-05-27", "v.toml:9: priority = 1979-05-27 in HA1 is not accepted"),
+        ("priority = 150", "priority =", "v.toml:9: not TOML"),
+        (
+            "[\"192.168.250.250\"]",
+            "\"192.168.250.250\"",
+            "virtual_ipaddress = \"192.168.250.250\" in HA1 is not accepted; accepted: a list of strings",
+        ),
+        ("[\"192.168.250.250\"]", "[\"192.168.250.250\", 5]", "virtual_ipaddress = 5"),
+        ("[vrrp_instance.HA1]", "[[vrrp_instance]]", "a table with a name, [vrrp_instance.NAME]"),
+        ("[vrrp_instance.HA1]", "[vrp_instance.HA1]", "did you mean `vrrp_instance`?"),
+    ] {
+        let said = read("v.toml", &good.replace(from, to)).expect_err(to).to_string();
+        assert!(said.contains(expected), "{to}\n{said}");
+    }
+    let off =
+        read("v.toml", &good.replace("state = \"MASTER\"", "nopreempt = false\nuse_vmac = true")).unwrap();
+    assert!(off.instances[0].router.preempt && off.instances[0].vmac.is_some());
+}
+
+#[test]
+fn the_sample_is_valid_and_shows_every_block() {
+    let sample = include_str!("../../../vrrpd.toml");
+    let config = read("vrrpd.toml", sample).unwrap();
+    assert_eq!((config.instances.len(), config.groups.len()), (2, 1));
+    assert_eq!((config.scripts.len(), config.processes.len(), config.files.len()), (1, 1, 1));
+    assert_eq!(config.warnings, [""; 0]);
+}

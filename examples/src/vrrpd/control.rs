@@ -1,0 +1,191 @@
+//! The socket over which `vrrpd status` asks, and the lock that lets one daemon at a time have it.
+
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::status::Status;
+
+/// How long one who asks may take to read.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most that ask at a time.
+const GUESTS: usize = 64;
+
+/// Why the socket is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error(
+        "another vrrpd, process {process}, has the socket {path}: stop it, or choose another with --socket"
+    )]
+    Taken { process: String, path: String },
+    #[error("{path}: {source}; choose another socket with --socket")]
+    Socket { path: String, source: io::Error },
+    #[error("no vrrpd answers on {path}: {source}; start it, or name its socket with --socket")]
+    Nobody { path: String, source: io::Error },
+    #[error("{path} gave no status: {source}")]
+    Answer { path: String, source: serde_json::Error },
+}
+
+impl ControlError {
+    /// Whether it is a matter of rights.
+    pub(crate) fn is_permission(&self) -> bool {
+        matches!(self, Self::Socket { source, .. } if source.kind() == ErrorKind::PermissionDenied)
+    }
+}
+
+/// The right to be the one daemon on a socket. It ends with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    /// The lock.
+    _file: File,
+}
+
+impl Claim {
+    /// Claims `path`.
+    pub(crate) fn new(path: &Path) -> Result<Self, ControlError> {
+        let shown = path.display().to_string();
+        let failed = |source| ControlError::Socket { path: shown.clone(), source };
+        let lock = lock_file(path);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(lock)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut process = String::new();
+                let _ = file.read_to_string(&mut process);
+                return Err(ControlError::Taken { process: process.trim().into(), path: shown });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()))
+            .map_err(failed)?;
+        Ok(Self { path: path.to_owned(), _file: file })
+    }
+}
+
+/// The file whose lock is the claim: `SOCKET.lock`. It stays, for taking it away would let two have it.
+fn lock_file(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Answers everyone who connects with the status.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: UnixListener,
+    guests: Vec<Guest>,
+    claim: Claim,
+}
+
+#[derive(Debug)]
+struct Guest {
+    stream: UnixStream,
+    answer: Vec<u8>,
+    written: usize,
+    since: Instant,
+}
+
+impl Control {
+    /// Listens on the claimed socket.
+    pub(crate) fn new(claim: Claim) -> Result<Self, ControlError> {
+        let failed = |source| ControlError::Socket { path: claim.path.display().to_string(), source };
+        // What a killed one left.
+        match std::fs::remove_file(&claim.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&claim.path).map_err(failed)?;
+        std::fs::set_permissions(&claim.path, Permissions::from_mode(0o660)).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { listener, guests: Vec::new(), claim })
+    }
+
+    /// The socket on which they come.
+    pub(crate) fn door(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Those who have not read all.
+    pub(crate) fn guests(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.guests.iter().map(|guest| guest.stream.as_fd())
+    }
+
+    /// Lets in who waits and gives each as much as it takes.
+    pub(crate) fn serve(&mut self, now: Instant, status: &dyn Fn() -> Status) {
+        while self.guests.len() < GUESTS
+            && let Ok((stream, _)) = self.listener.accept()
+        {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(mut answer) = serde_json::to_vec(&status())
+            {
+                answer.push(b'\n');
+                self.guests.push(Guest { stream, answer, written: 0, since: now });
+            }
+        }
+        self.guests.retain_mut(|guest| guest.feed() && now.duration_since(guest.since) < PATIENCE);
+    }
+}
+
+impl Guest {
+    /// Whether there is more to come.
+    fn feed(&mut self) -> bool {
+        while self.written < self.answer.len() {
+            match self.stream.write(&self.answer[self.written..]) {
+                Ok(0) => return false,
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.claim.path);
+    }
+}
+
+/// Asks the daemon on `path`.
+pub(crate) fn ask(path: &Path) -> Result<Status, ControlError> {
+    let shown = path.display().to_string();
+    let nobody = |source| ControlError::Nobody { path: shown.clone(), source };
+    let mut stream = UnixStream::connect(path).map_err(nobody)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(nobody)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(nobody)?;
+    serde_json::from_slice(&answer).map_err(|source| ControlError::Answer { path: shown, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_has_the_socket() {
+        let path = std::env::temp_dir().join(format!("vrrpd-claim-{}.sock", std::process::id()));
+        let control = Control::new(Claim::new(&path).expect("the first")).expect("it listens");
+        let second = Claim::new(&path).expect_err("the second").to_string();
+        assert!(second.contains(&format!("process {}, has the socket", std::process::id())), "{second}");
+        drop(control);
+        assert!(!path.exists());
+        drop(Claim::new(&path).expect("the next"));
+        let nobody = ask(&path).expect_err("nobody is there").to_string();
+        assert!(nobody.contains("no vrrpd answers on"), "{nobody}");
+        std::fs::remove_file(lock_file(&path)).expect("the lock stays");
+    }
+}

@@ -1,0 +1,373 @@
+//! The daemon: one thread that waits for the driver, for signals, for those who ask, and for other programs.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_examples::vrrpd::config::{self, Config, Problems};
+use lb_vrrp::event::{Notification, Reason};
+use lb_vrrp::linux::{Driver, DriverError, Settings, check_capabilities};
+use lb_vrrp::{State, VirtualRouter};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::apply::{Live, Running, Tracked};
+use crate::checks::Finding;
+use crate::control::{Claim, Control, ControlError};
+use crate::hooks::Told;
+use crate::log;
+use crate::program::{self, ProgramError};
+use crate::signals::Signals;
+use crate::status::{
+    ActiveRouter, Adverts, GroupStatus, InstanceStatus, Priority, Status, TrackStatus, Transitions,
+};
+
+/// How long the last scripts may take when the program ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Why the daemon can't run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonError {
+    #[error(transparent)]
+    Problems(#[from] Problems),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("poll: {0}")]
+    Poll(#[from] nix::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(file: &Path, socket: &Path, run_directory: &Path) -> Result<(), DaemonError> {
+    let config = load(file)?;
+    // Who may not open raw sockets may not write to /run either, and the former says what to do.
+    let claim = Claim::new(socket).or_else(|error| {
+        if error.is_permission() {
+            check_capabilities()?;
+        }
+        Err(DaemonError::from(error))
+    })?;
+    let settings = Settings {
+        run_directory: Some(run_directory.to_owned()),
+        realtime_priority: config.global.rt_priority,
+        lock_memory: config.global.no_swap,
+    };
+    let signals = Signals::new().map_err(DaemonError::Signals)?;
+    let driver = Driver::new(settings)?;
+    let control = Control::new(claim)?;
+    let mut daemon = Daemon {
+        driver,
+        file: file.to_owned(),
+        since: SystemTime::now(),
+        reloads: 0,
+        running: Running::default(),
+        config,
+    };
+    daemon.running.apply(&mut daemon.driver, &daemon.config)?;
+    log::say(format_args!(
+        "process {} runs {} instances of {}",
+        std::process::id(),
+        daemon.config.instances.len(),
+        file.display()
+    ));
+    daemon.serve(signals, control)
+}
+
+/// Reads a configuration and whatever it needs of the system.
+fn load(file: &Path) -> Result<Config, DaemonError> {
+    let config = config::load(file)?;
+    program::check_all(&config)?;
+    for warning in &config.warnings {
+        log::say(format_args!("warning: {warning}"));
+    }
+    Ok(config)
+}
+
+struct Daemon {
+    driver: Driver,
+    file: PathBuf,
+    since: SystemTime,
+    reloads: u32,
+    config: Config,
+    running: Running,
+}
+
+impl Daemon {
+    fn serve(&mut self, mut signals: Signals, mut control: Control) -> Result<(), DaemonError> {
+        let mut wake = Some(Instant::now());
+        loop {
+            wait(&self.driver, &signals, &control, wake)?;
+            let asked = signals.take();
+            if asked.stop {
+                break;
+            }
+            if asked.reload {
+                self.reload();
+            }
+            self.driver.turn(Some(Duration::ZERO))?;
+            let now = Instant::now();
+            let checks = self.running.check(&mut self.driver, now);
+            self.notice();
+            let calls = self.running.call(now);
+            control.serve(now, &|| self.status());
+            // Who asks and does not read is let go in time.
+            let guests = control.guests().next().map(|_| now + Duration::from_secs(1));
+            wake = [checks, calls, guests].into_iter().flatten().min();
+        }
+        self.stop()
+    }
+
+    /// Takes the file over, whole or not at all.
+    fn reload(&mut self) {
+        let config = match load(&self.file) {
+            Ok(config) => config,
+            Err(error) => {
+                log::say("the configuration is not taken over, all goes on as before:");
+                error.to_string().lines().for_each(log::say);
+                return;
+            }
+        };
+        let (old, new) = (&self.config.global, &config.global);
+        if (old.rt_priority, old.no_swap) != (new.rt_priority, new.no_swap) {
+            log::say("vrrp_rt_priority and vrrp_no_swap hold from the next start on");
+        }
+        self.config = config;
+        self.reloads += 1;
+        match self.running.apply(&mut self.driver, &self.config) {
+            Ok(()) => log::say(format_args!("{} is taken over", self.file.display())),
+            Err(error) => log::say(format_args!("{} is taken over, but {error}", self.file.display())),
+        }
+    }
+
+    /// Logs what happened and tells the scripts.
+    fn notice(&mut self) {
+        while let Some((id, notification)) = self.driver.next_notification() {
+            let found = self.running.instances.iter_mut().find(|(_, live)| live.id == id);
+            let Some((name, live)) = found else { continue };
+            log::of(name, said(&notification));
+            if let Notification::State { to, reason, .. } = notification {
+                live.since = SystemTime::now();
+                let told = match (to, reason) {
+                    (State::Active, _) => Some(Told::Master),
+                    (State::Backup, _) => Some(Told::Backup),
+                    (State::Initialize, Reason::Fault(_)) => Some(Told::Fault),
+                    (State::Initialize, _) => None,
+                };
+                if let (Some(told), Some(router)) = (told, self.driver.router(id)) {
+                    tell(live, name, told, router.priority(), &self.config);
+                }
+            }
+        }
+        // What was at fault from the start has changed no state.
+        for (name, live) in &mut self.running.instances {
+            if let Some(router) = self.driver.router(live.id)
+                && router.state() == State::Initialize
+                && !router.faults().is_empty()
+                && live.told != Some(Told::Fault)
+            {
+                log::of(name, format_args!("fault: {}", router.faults()));
+                tell(live, name, Told::Fault, router.priority(), &self.config);
+            }
+        }
+        for (name, group) in &mut self.running.groups {
+            let members: Vec<&Live> =
+                group.members.iter().filter_map(|member| self.running.instances.get(member)).collect();
+            let together = |told: Told| members.iter().all(|live| live.told == Some(told));
+            let told = if members.iter().any(|live| live.told == Some(Told::Fault)) {
+                Some(Told::Fault)
+            } else {
+                [Told::Master, Told::Backup].into_iter().find(|&told| together(told))
+            };
+            if let Some(told) = told
+                && group.told != Some(told)
+            {
+                group.told = Some(told);
+                log::of(name, format_args!("the group is {}", told.name()));
+                let routers = members.iter().filter_map(|live| self.driver.router(live.id));
+                let priority = routers.map(VirtualRouter::priority).max().unwrap_or_default();
+                group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, told, priority);
+            }
+        }
+    }
+
+    /// Hands the addresses over, tells the scripts, and waits for them a little.
+    fn stop(&mut self) -> Result<(), DaemonError> {
+        let done = self.driver.shutdown();
+        for (name, live) in &mut self.running.instances {
+            let priority = live.definition.router.priority;
+            tell(live, name, Told::Stop, priority, &self.config);
+        }
+        for (name, group) in &mut self.running.groups {
+            group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, Told::Stop, 0);
+        }
+        let end = Instant::now() + FAREWELL;
+        while !self.running.is_quiet() && Instant::now() < end {
+            self.running.call(Instant::now());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        log::say("stopped");
+        Ok(done?)
+    }
+
+    fn status(&self) -> Status {
+        let host =
+            || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        Status {
+            process: std::process::id(),
+            config: self.file.display().to_string(),
+            router_id: self.config.global.router_id.clone().unwrap_or_else(host),
+            since: time(self.since),
+            reloads: self.reloads,
+            instances: self
+                .config
+                .instances
+                .iter()
+                .filter_map(|instance| self.running.instances.get(&instance.name))
+                .filter_map(|live| Some(self.instance(live, self.driver.router(live.id)?)))
+                .collect(),
+            groups: self
+                .running
+                .groups
+                .iter()
+                .map(|(name, group)| GroupStatus {
+                    group: name.clone(),
+                    state: group.told.map(|told| told.name().to_owned()),
+                    members: group.members.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn instance(&self, live: &Live, router: &VirtualRouter) -> InstanceStatus {
+        let (config, counters) = (router.config(), router.counters());
+        let active_router = match router.state() {
+            State::Active => router.source().map(|address| (address, router.priority())),
+            _ => router.active_router(),
+        };
+        let discards = counters.discards.iter().filter(|&(_, count)| count > 0);
+        InstanceStatus {
+            instance: live.definition.name.clone(),
+            state: router.state(),
+            since: time(live.since),
+            interface: live.definition.interface.clone(),
+            version: config.version.number(),
+            vrid: config.vrid,
+            priority: Priority { configured: config.priority, effective: router.priority() },
+            interval: f64::from(router.interval().centiseconds()) / 100.0,
+            addresses: config.addresses.iter().map(ToString::to_string).collect(),
+            source: router.source(),
+            active_router: active_router.map(|(address, priority)| ActiveRouter { address, priority }),
+            transitions: Transitions { to_active: counters.became_active, from_active: counters.left_active },
+            adverts: Adverts {
+                sent: counters.adverts_sent,
+                received: counters.adverts_received,
+                priority_zero_sent: counters.priority_zero_sent,
+                priority_zero_received: counters.priority_zero_received,
+                discarded: counters.discards.total(),
+            },
+            discards: discards.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            faults: router.faults().iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect(),
+            trouble: self.driver.trouble(live.id).map(str::to_owned),
+            tracks: live
+                .tracks
+                .iter()
+                .map(|(tracked, check, _)| self.track(tracked, check.weight.points()))
+                .collect(),
+        }
+    }
+
+    fn track(&self, tracked: &Tracked, weight: i32) -> TrackStatus {
+        let (kind, name, last) = match tracked {
+            Tracked::Interface(name) => ("interface", name, None),
+            Tracked::Script(name) => {
+                let last = self.running.scripts.get(name).and_then(|(_, check)| check.last);
+                ("script", name, last.map(Finding::Success))
+            }
+            Tracked::Process(name) => {
+                ("process", name, self.running.processes.get(name).and_then(|(_, look)| look.last))
+            }
+            Tracked::File(name) => {
+                ("file", name, self.running.files.get(name).and_then(|(_, look)| look.last))
+            }
+        };
+        let (up, number) = match last {
+            Some(Finding::Success(up)) => (Some(up), None),
+            Some(Finding::Number(number)) => (None, Some(number)),
+            None => (None, None),
+        };
+        TrackStatus { name: name.clone(), kind: kind.to_owned(), weight, up, number }
+    }
+}
+
+fn tell(live: &mut Live, name: &str, told: Told, priority: u8, config: &Config) {
+    live.told = Some(told);
+    live.caller.tell(&live.definition.hooks, &config.global, "INSTANCE", name, told, priority);
+}
+
+/// Waits until there is something to do.
+fn wait(
+    driver: &Driver,
+    signals: &Signals,
+    control: &Control,
+    wake: Option<Instant>,
+) -> Result<(), nix::Error> {
+    let readable = |source| PollFd::new(source, PollFlags::POLLIN);
+    let mut sources = vec![readable(driver.as_fd()), readable(control.door())];
+    sources.extend(signals.sources().map(readable));
+    sources.extend(control.guests().map(|guest| PollFd::new(guest, PollFlags::POLLOUT)));
+    let timeout = match wake {
+        None => PollTimeout::NONE,
+        Some(at) => {
+            // Rounded up, so that it is not too early when it wakes.
+            let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        }
+    };
+    match poll(&mut sources, timeout) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// What happened, in words.
+fn said(notification: &Notification) -> String {
+    match *notification {
+        Notification::State { from, to, reason } => format!("{from} -> {to}: {}", why(reason)),
+        Notification::Faults(faults) if faults.is_empty() => "no fault any more".to_owned(),
+        Notification::Faults(faults) => format!("fault: {faults}"),
+        Notification::Priority(priority) => format!("priority {priority}"),
+        Notification::NewActive { address, priority } => format!("{address} is active, priority {priority}"),
+        Notification::IntervalLearned(interval) => format!("the active router advertises every {interval}"),
+        Notification::Conflict { kind, address } => format!("{address}: {kind}"),
+        Notification::AddressRestored(address) => {
+            format!("{address} was removed by another program and is put back")
+        }
+        ref other => format!("{other:?}"),
+    }
+}
+
+fn why(reason: Reason) -> String {
+    match reason {
+        Reason::Operator => "started or stopped".to_owned(),
+        Reason::Owner => "it owns the addresses".to_owned(),
+        Reason::MasterDown => "no active router is heard".to_owned(),
+        Reason::MasterLeft => "the active router left".to_owned(),
+        Reason::Preempted => "the active router has a lower priority".to_owned(),
+        Reason::HigherPriority(address) => format!("{address} has a higher priority"),
+        Reason::GreaterAddress(address) => format!("{address} has the same priority and a greater address"),
+        Reason::LateWake => "it was held up so long that others must have taken over".to_owned(),
+        Reason::Fault(faults) => format!("fault: {faults}"),
+        Reason::Recovered => "no fault any more".to_owned(),
+        Reason::Group => "its group".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
