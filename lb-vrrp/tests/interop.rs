@@ -289,7 +289,8 @@ impl Play<'_> {
         let address = self.cell.address().address;
         let announced =
             |frame: &Frame| (frame.host == who && frame.announced() == Some(address)).then_some(());
-        ensure(self.wire.wait(advert.at, LATE, announced).is_some(), || {
+        // FRR announces an IPv6 address a moment before its advert.
+        ensure(self.wire.wait(advert.at - LATE, LATE, announced).is_some(), || {
             format!("{what}: {} does not announce the address", self.name(who))
         })?;
         self.has_address(who, true, what)?;

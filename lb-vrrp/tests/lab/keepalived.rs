@@ -15,7 +15,7 @@ const PARENT: &str = "keepalived.pid";
 const CHILD: &str = "vrrp.pid";
 
 pub(super) fn command(directory: &Path, host: &Host, instances: &[Instance]) -> Command {
-    for file in [PARENT, CHILD, "log"] {
+    for file in [PARENT, CHILD] {
         let _ = fs::remove_file(directory.join(file)); // there is none at first
     }
     configure(directory, instances);

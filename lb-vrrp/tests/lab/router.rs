@@ -74,7 +74,7 @@ impl Router {
     pub(crate) fn start(&mut self) {
         assert!(self.daemon.is_none(), "{} runs already", self.program.name());
         let directory = &self.directory;
-        let log = File::options().create(true).append(true).open(directory.join("log")).expect("a log");
+        let log = File::create(directory.join("log")).expect("a log");
         let mut command = match self.program {
             Program::Ours => ours::command(directory, &self.host, &self.instances),
             Program::Keepalived => keepalived::command(directory, &self.host, &self.instances),
