@@ -127,6 +127,9 @@ pub enum DriverError {
         /// The group that it is in.
         group: String,
     },
+    /// The driver has been shut down.
+    #[error("the driver has been shut down: make another one")]
+    Closed,
     /// Something of the system was not put back at the end.
     #[error("left behind: {}", .leftovers.join("; "))]
     Leftovers {

@@ -16,9 +16,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod arp;
 mod driver;
 mod error;
+mod frame;
+mod journal;
+mod links;
+mod ndp;
+mod netlink;
+mod preflight;
 mod settings;
+mod socket;
+mod sys;
+mod sysctl;
+mod vmac;
 
 pub use driver::{Driver, InstanceId, InterfaceCounters};
 pub use error::DriverError;
