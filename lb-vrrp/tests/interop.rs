@@ -104,33 +104,10 @@ fn every_cell_that_the_peer_supports_passes() {
     assert_eq!(failed, 0, "cells failed");
 }
 
-/// Alone in its namespace, our router becomes active and has the address, and at the end has it no more. In a process that
-/// [`Router`] has started, the router itself.
 #[test]
 #[ignore = "needs root"]
 fn a_router() {
-    if lab::run_if_asked() {
-        return;
-    }
-    let lan = Lan::new("alone", 1);
-    let wire = Wire::new(&lan);
-    let mut config = Config::new(1, ["192.0.2.100/24".parse().unwrap()]);
-    config.interval = Interval::from_centiseconds(10).unwrap();
-    let host = &lan.hosts()[0];
-    let mut router = Router::new(Program::Ours, host, vec![Instance::new(config, "eth0")]);
-    let begin = now();
-    router.start();
-    let advert = wire.wait(begin, START, Frame::advert);
-    assert_eq!(
-        advert.map(|advert| (advert.source, advert.priority)),
-        Some((host.v4(), 100)),
-        "{}",
-        router.log()
-    );
-    assert!(wait_until(START, || host.addresses().contains("192.0.2.100/24")), "{}", host.addresses());
-    router.terminate();
-    assert!(!host.addresses().contains("192.0.2.100/24"), "{}", host.addresses());
-    assert_eq!(wire.adverts(begin, 0).last().map(|advert| advert.priority), Some(0));
+    lab::a_router();
 }
 
 impl Cell {
@@ -140,12 +117,23 @@ impl Cell {
             return Outcome::Unsupported("version 2 has no IPv6 (RFC 3768 §1); ours and FRR refuse it");
         }
         if self.unicast && self.peer == Program::Frr {
+            self.frr_knows_no_peers();
             return Outcome::Unsupported("FRR 8.4 has no unicast: no command names a peer");
         }
         match self.play() {
             Ok(frames) => Outcome::Passed(frames),
             Err(reason) => Outcome::Failed(reason),
         }
+    }
+
+    fn frr_knows_no_peers(&self) {
+        let lan = Lan::new(&self.vrid.to_string(), 2);
+        let mut router = self.router(&lan, 1 - self.ours());
+        router.start();
+        let peer = self.own_address(&lan.hosts()[self.ours()]);
+        let answer =
+            router.vtysh(&format!("configure terminal\ninterface eth0\nvrrp {} peer {peer}", self.vrid));
+        assert!(answer.contains("Unknown command"), "{answer}");
     }
 
     fn address(&self) -> VirtualAddress {
@@ -180,6 +168,12 @@ impl Cell {
         Interval::from_centiseconds(centiseconds).expect("an interval")
     }
 
+    /// FRR 8.4 often loses the first advert and the announcement of a takeover over IPv6 ("Failed to find address to bind"): its
+    /// macvlan has just got its carrier back.
+    fn is_frr_ipv6(&self, who: usize) -> bool {
+        who != self.ours() && self.peer == Program::Frr && self.family == Family::Ipv6
+    }
+
     /// The host of ours: it is also the index of the router.
     fn ours(&self) -> usize {
         if self.ours_is_higher { HIGHER } else { LOWER }
@@ -190,6 +184,8 @@ impl Cell {
         config.interval = self.interval(which);
         if self.unicast {
             config.unicast_peers = vec![self.own_address(&lan.hosts()[1 - which])];
+            // keepalived's unicast over IPv6 has a hop limit of 64, unless it is told otherwise.
+            config.accepted_ttl = 64..=255;
         }
         let mut instance = Instance::new(config, "eth0");
         instance.vmac = self.vmac.then(Vmac::default);
@@ -286,13 +282,14 @@ impl Play<'_> {
             .wire
             .wait(since, patience, advert)
             .ok_or_else(|| format!("{what}: {} does not become active", self.name(who)))?;
-        let address = self.cell.address().address;
-        let announced =
-            |frame: &Frame| (frame.host == who && frame.announced() == Some(address)).then_some(());
-        // FRR announces an IPv6 address a moment before its advert.
-        ensure(self.wire.wait(advert.at - LATE, LATE, announced).is_some(), || {
-            format!("{what}: {} does not announce the address", self.name(who))
-        })?;
+        if !self.cell.is_frr_ipv6(who) {
+            let address = self.cell.address().address;
+            let announced =
+                |frame: &Frame| (frame.host == who && frame.announced() == Some(address)).then_some(());
+            ensure(self.wire.wait(advert.at, LATE, announced).is_some(), || {
+                format!("{what}: {} does not announce the address", self.name(who))
+            })?;
+        }
         self.has_address(who, true, what)?;
         Ok(advert)
     }
@@ -302,7 +299,10 @@ impl Play<'_> {
         let begin = since + LATE / 2;
         thread::sleep(self.cell.interval(LOWER).duration() + LATE);
         let adverts = self.wire.adverts(begin, who).len();
-        ensure(adverts == 0, || format!("{what}: {} still advertises, {adverts} times", self.name(who)))?;
+        ensure(adverts == 0, || {
+            let other = self.wire.adverts(begin, 1 - who);
+            format!("{what}: {} still advertises, {adverts} times; heard {:?}", self.name(who), other.first())
+        })?;
         self.has_address(who, false, what)
     }
 
@@ -327,7 +327,9 @@ impl Play<'_> {
         let before = now() - Duration::from_secs(30);
         let last = self.wire.adverts(before, HIGHER).last().ok_or("the higher one never advertised")?.at;
         let took = self.becomes_active(LOWER, last, what)?.at - last;
-        ensure((formula.saturating_sub(EARLY)..=formula + LATE).contains(&took), || {
+        let lost =
+            if self.cell.is_frr_ipv6(LOWER) { self.cell.interval(LOWER).duration() } else { Duration::ZERO };
+        ensure((formula.saturating_sub(EARLY)..=formula + lost + LATE).contains(&took), || {
             format!("{what}: {} took {took:.1?}, by the formula it is {formula:.1?}", self.name(LOWER))
         })
     }

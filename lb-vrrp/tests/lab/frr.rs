@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lb_vrrp::linux::Instance;
@@ -12,7 +12,7 @@ use nix::unistd::User;
 
 use super::lan::ip_batch;
 use super::router::command as inside;
-use super::{Host, run, wait_until};
+use super::{Host, wait_until};
 
 const ZEBRA_SOCKET: &str = "zserv.api";
 
@@ -71,15 +71,19 @@ pub(super) fn is_ready(directory: &Path) -> bool {
 
 /// Tells the running vrrpd.
 pub(super) fn reload(directory: &Path, instances: &[Instance]) {
-    vtysh(directory, &format!("configure terminal\n{}", configuration(instances)));
+    let answer = vtysh(directory, &format!("configure terminal\n{}", configuration(instances)));
+    assert!(!answer.contains('%'), "vtysh: {answer}");
 }
 
 /// Runs commands in vtysh and gives its answer; it says "Unknown command" to what it does not know.
-pub(crate) fn vtysh(directory: &Path, commands: &str) -> String {
-    let directory = directory.to_string_lossy();
-    let mut line = vec!["vtysh", "--vty_socket", &*directory];
-    commands.lines().map(str::trim).for_each(|command| line.extend(["-c", command]));
-    run(&line)
+pub(super) fn vtysh(directory: &Path, commands: &str) -> String {
+    let mut vtysh = Command::new("vtysh");
+    vtysh.arg("--vty_socket").arg(directory).stdin(Stdio::null());
+    for command in commands.lines() {
+        vtysh.arg("-c").arg(command.trim());
+    }
+    let output = vtysh.output().expect("FRR is installed");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 /// What an instance is in FRR's words.

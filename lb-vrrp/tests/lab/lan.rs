@@ -103,6 +103,7 @@ impl Drop for Lan {
     fn drop(&mut self) {
         self.hosts.iter().for_each(|host| remove(&host.namespace));
         remove(&self.switch);
+        let _ = std::fs::remove_dir(super::directory()); // the last one finds it empty
     }
 }
 

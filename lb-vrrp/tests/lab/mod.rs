@@ -11,12 +11,14 @@ mod frr;
 mod keepalived;
 mod lan;
 mod ours;
+mod probe;
 mod router;
 mod tshark;
 mod wire;
 
 pub(crate) use lan::{Host, Lan, inside};
-pub(crate) use ours::{ROUTER, run_if_asked};
+pub(crate) use ours::a_router;
+pub(crate) use probe::Probe;
 pub(crate) use router::{Program, Router};
 pub(crate) use tshark::{Verdict, judge};
 pub(crate) use wire::{Advert, Frame, Wire, now};

@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use lb_vrrp::Config;
 use lb_vrrp::linux::{Driver, Instance, Settings};
+use lb_vrrp::wire::Interval;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::SIGTERM;
 
-use super::Host;
 use super::router::command as inside;
+use super::{Frame, Host, Lan, Program, Router, Wire, now, wait_until};
 
 /// The environment variable that makes a program a router: the directory with its configuration.
 const VARIABLE: &str = "LB_VRRP_LAB_ROUTER";
 /// The test that is a router when that variable is set. A test program that uses the laboratory has one of this name.
-pub(crate) const ROUTER: &str = "a_router";
+const ROUTER: &str = "a_router";
 
 const INSTANCES: &str = "instances.json";
 const READY: &str = "ready";
@@ -49,16 +51,36 @@ fn configure(directory: &Path, instances: &[Instance]) {
     fs::write(directory.join(INSTANCES), text).expect("its directory is there");
 }
 
-/// Is a router until SIGTERM, or until its parent ends, if this process was started to be one. Whether it was.
-///
-/// # Panics
-/// If the router can't go on.
-pub(crate) fn run_if_asked() -> bool {
-    let Some(directory) = std::env::var_os(VARIABLE).map(PathBuf::from) else { return false };
-    if let Err(error) = route(&directory) {
-        panic!("{error}");
+/// The body of the test [`ROUTER`]: in a process that a [`Router`] has started, the router itself, until SIGTERM or until its
+/// parent ends. Otherwise it starts one, which alone on its network becomes active and has the address, and says farewell and
+/// has it no more when it is told to end.
+pub(crate) fn a_router() {
+    if let Some(directory) = std::env::var_os(VARIABLE).map(PathBuf::from) {
+        if let Err(error) = route(&directory) {
+            panic!("{error}");
+        }
+        return;
     }
-    true
+    let lan = Lan::new("alone", 1);
+    let wire = Wire::new(&lan);
+    let mut config = Config::new(1, ["192.0.2.100/24".parse().expect("an address")]);
+    config.interval = Interval::from_centiseconds(10).expect("an interval");
+    let host = &lan.hosts()[0];
+    let has_address = || host.addresses().contains("192.0.2.100/24");
+    let mut router = Router::new(Program::Ours, host, vec![Instance::new(config, "eth0")]);
+    let begin = now();
+    router.start();
+    let advert = wire.wait(begin, Duration::from_secs(5), Frame::advert);
+    assert_eq!(
+        advert.map(|advert| (advert.source, advert.priority)),
+        Some((host.v4(), 100)),
+        "{}",
+        router.log()
+    );
+    assert!(wait_until(Duration::from_secs(5), has_address), "{}", host.addresses());
+    router.terminate();
+    assert!(!has_address(), "{}", host.addresses());
+    assert_eq!(wire.adverts(begin, 0).last().map(|advert| advert.priority), Some(0));
 }
 
 fn instances(directory: &Path) -> Result<Vec<Instance>, Box<dyn Error>> {

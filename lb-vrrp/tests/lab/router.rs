@@ -148,6 +148,11 @@ impl Router {
         }
     }
 
+    /// FRR: what its shell answers to commands, one a line.
+    pub(crate) fn vtysh(&self, commands: &str) -> String {
+        frr::vtysh(&self.directory, commands)
+    }
+
     /// The processor time of everything in its namespace, children that ended included, in seconds.
     pub(crate) fn cpu(&self) -> f64 {
         let pids = run(&["ip", "netns", "pids", &self.host.namespace]);
@@ -169,6 +174,7 @@ impl Drop for Router {
             signal(&zebra, Signal::SIGKILL);
             let _ = zebra.wait(); // it was killed
         }
+        let _ = std::fs::remove_dir_all(&self.directory); // at the worst, the next test program does it
     }
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct Verdict {
 /// Has tshark judge the adverts among `frames`. Its preferences are those of its first start: version 3's checksum has a
 /// pseudo-header.
 pub(crate) fn judge<'a>(name: &str, frames: impl IntoIterator<Item = &'a Frame>) -> Vec<Verdict> {
-    let path = make_directory("captures").join(format!("{name}.pcap"));
+    let directory = make_directory(&format!("{name}-capture"));
+    let path = directory.join("pcap");
     let adverts = frames.into_iter().filter(|frame| frame.advert().is_some());
     write(&path, adverts).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let path = path.to_string_lossy();
@@ -39,8 +40,10 @@ pub(crate) fn judge<'a>(name: &str, frames: impl IntoIterator<Item = &'a Frame>)
         "_ws.expert.message",
     ];
     fields.iter().for_each(|field| command.extend(["-e", field]));
-    run(&command)
-        .lines()
+    let text = run(&command);
+    let _ = std::fs::remove_dir_all(directory); // at the worst, the next test program does it
+    let _ = std::fs::remove_dir(super::directory()); // unless something else is in it
+    text.lines()
         .map(|line| {
             let mut fields = line.split(';').map(str::trim);
             let mut next = || fields.next().unwrap_or_default().to_owned();
