@@ -62,7 +62,8 @@ fn ping(mut socket: &Socket, period: Duration, answers: &Mutex<Vec<Duration>>, s
         next += period;
         loop {
             let left = next.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            // Less than a microsecond would be no timeout at all.
+            if left < Duration::from_micros(50) {
                 break;
             }
             socket.set_read_timeout(Some(left)).expect("a socket has a timeout");
