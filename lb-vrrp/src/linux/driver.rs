@@ -3,7 +3,8 @@
 //! A turn of the driver does four things, in this order: it reads every packet that is queued (so that a router that was
 //! held up hears before it decides), takes note of what netlink says, fires the timers that are due and sends the adverts that
 //! they bring, and then does a bounded piece of the rest: a few addresses by one netlink request, their announcements by one
-//! `sendmmsg`. So an advert waits for at most one such piece, however many addresses are to come.
+//! `sendmmsg`. So an advert waits for at most one such piece, however many addresses are to come; a piece that would take
+//! too long goes to a thread of its own.
 
 mod act;
 mod bind;
@@ -24,6 +25,7 @@ use super::journal::{Journal, Record};
 use super::links::Links;
 use super::netlink::{ADDRESS_PROTOCOL, Change, Monitor, NetEvent, Netlink};
 use super::sysctl::{self, Sysctls};
+use super::worker::Worker;
 use super::{DriverError, Instance, Settings, preflight, vmac};
 use crate::config::{OWNER, VirtualAddress};
 use crate::event::{Action, Notification};
@@ -31,7 +33,7 @@ use crate::group::SyncGroup;
 use crate::track::{Check, TrackId, Tracker, Weight};
 use crate::wire::{Family, MAX_MESSAGE};
 use crate::{Config, Event, Timestamp, VirtualRouter};
-use act::{Pace, Unsent};
+use act::{Moving, Pace, Unsent};
 use bind::{Binding, Ports};
 
 /// An instance of a [`Driver`]. A number is never given twice.
@@ -80,6 +82,8 @@ struct Slot {
     unsent: VecDeque<Unsent>,
     /// Actions that were polled before their time.
     ahead: VecDeque<Action>,
+    /// Changes that the worker has not done yet, and what follows them.
+    moving: Option<Moving>,
     /// An owner's addresses that were on the interface before: they are not the driver's to remove.
     foreign: HashSet<IpAddr>,
 }
@@ -100,7 +104,8 @@ struct Group {
 
 /// Drives virtual routers. It lives in the network namespace of the thread that makes it, and must stay on a thread of it.
 ///
-/// It starts no thread and waits nowhere but in [`Self::turn`]. To put it into an event loop of one's own, wait until its
+/// The thread that calls it does all the work and waits nowhere but in [`Self::turn`]; only where an interface has so many
+/// addresses that the kernel takes long to add one, a second thread carries them there. To put it into an event loop of one's own, wait until its
 /// descriptor ([`AsFd`]) is readable, then call `turn(Some(Duration::ZERO))`.
 #[derive(Debug)]
 pub struct Driver {
@@ -130,7 +135,10 @@ pub struct Driver {
     fresh: VecDeque<InstanceId>,
     /// Instances with addresses to move or to announce.
     work: VecDeque<InstanceId>,
+    /// What an address takes, and what a frame takes.
     pace: Pace,
+    frame_pace: Pace,
+    worker: Option<Worker>,
     notifications: VecDeque<(InstanceId, Notification)>,
     received: Box<[u8]>,
     message: Box<[u8]>,
@@ -141,6 +149,7 @@ pub struct Driver {
 /// The epoll's data of what is no port.
 const TIMER: u64 = u64::MAX;
 const MONITOR: u64 = u64::MAX - 1;
+const WORKER: u64 = u64::MAX - 2;
 /// The longest packet that is read whole.
 const PACKET: usize = 65_536;
 
@@ -202,7 +211,9 @@ impl Driver {
             deadlines: BTreeSet::new(),
             fresh: VecDeque::new(),
             work: VecDeque::new(),
-            pace: Pace::default(),
+            pace: Pace::new(Duration::from_micros(20)),
+            frame_pace: Pace::new(Duration::from_micros(4)),
+            worker: None,
             notifications: VecDeque::new(),
             received: vec![0; PACKET].into(),
             message: vec![0; MAX_MESSAGE + 64].into(),
@@ -248,6 +259,7 @@ impl Driver {
                 working: false,
                 unsent: VecDeque::new(),
                 ahead: VecDeque::new(),
+                moving: None,
                 foreign: HashSet::new(),
             },
         );

@@ -30,6 +30,7 @@ mod socket;
 mod sys;
 mod sysctl;
 mod vmac;
+mod worker;
 
 pub use driver::{Driver, InstanceId, InterfaceCounters};
 pub use error::DriverError;

@@ -66,6 +66,14 @@ pub(super) fn set_round_robin(priority: u8) -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &parameters) }).map(drop)
 }
 
+/// Takes the calling thread from any realtime class to the usual one.
+pub(super) fn set_normal() -> io::Result<()> {
+    // SAFETY: a sched_param of zeros is a valid one, and the only one of SCHED_OTHER.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `parameters` lives during the call, which only reads it; 0 is the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &parameters) }).map(drop)
+}
+
 fn check(result: libc::c_int) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Driver, InstanceId, now};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+
+use super::bind::Binding;
+use super::{Driver, InstanceId, WORKER, now};
 use crate::event::{Action, State, Transmit};
 use crate::linux::netlink::Change;
+use crate::linux::worker::{self, Done, Worker};
 use crate::linux::{arp, frame, ndp, vmac};
 use crate::wire::Family;
 use crate::{Timestamp, VirtualAddress};
@@ -24,75 +28,78 @@ pub(super) struct Unsent {
 /// An advert that finds no room is tried so often, so far apart, before it is a failure.
 const TRIES: u8 = 5;
 const PAUSE: Duration = Duration::from_millis(1);
-/// A netlink request or a frame that finds no room is tried so often at once.
+/// A frame that finds no room is tried so often at once.
 const TRIES_AT_ONCE: usize = 3;
-/// How long one request for addresses may take: what an advert that falls due meanwhile has to wait.
-const REQUEST: Duration = Duration::from_micros(300);
+/// How long a request for addresses, or a lot of frames, may take on this thread: what an advert that falls due meanwhile
+/// has to wait.
+const LOT: Duration = Duration::from_micros(300);
 /// How long a turn works before it looks at the sockets again.
 const STINT: Duration = Duration::from_micros(500);
-/// How long work steps back for adverts that are about to fall due. Where they come without a pause, work must go on too.
-const PATIENCE: Duration = Duration::from_millis(2);
 /// The most changes of one request, and frames of one call.
 const CHANGES: usize = 64;
 const FRAMES: usize = 64;
+/// Requests that the worker has at a time: one in hand, and the next.
+const REQUESTS: usize = 2;
 
-/// How much work may be done at a time. The kernel looks through all addresses of an interface to add one, so that the
-/// thousandth takes longer than the first: the size of a request follows what the last ones took.
+/// How long a thing takes, learned from the last times.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// What one change takes, smoothed.
-    cost: Duration,
-    /// Since when work has stepped back.
-    since: Option<Timestamp>,
-    /// Whether it does now.
-    held: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { cost: Duration::from_micros(20), since: None, held: false }
-    }
-}
+pub(super) struct Pace(Duration);
 
 impl Pace {
-    /// How many changes one request may make.
-    fn limit(&self) -> usize {
-        let fit = REQUEST.as_nanos() / self.cost.as_nanos().max(1);
-        usize::try_from(fit).unwrap_or(CHANGES).clamp(1, CHANGES)
+    pub(super) const fn new(guess: Duration) -> Self {
+        Self(guess)
     }
 
-    fn learn(&mut self, changes: usize, took: Duration) {
-        let each = took / u32::try_from(changes.max(1)).unwrap_or(u32::MAX);
-        self.cost = (self.cost * 3 + each) / 4;
+    /// How long `count` of them will take.
+    fn estimate(&self, count: usize) -> Duration {
+        self.0 * u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// How many changes may be made now, if the next advert is due at `deadline`; 0: it goes first.
-    fn allowance(&mut self, now: Timestamp, deadline: Option<Timestamp>) -> usize {
-        let limit = self.limit();
-        let room = deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
-        let estimate = self.cost * u32::try_from(limit).unwrap_or(u32::MAX);
-        self.held = false;
-        if room > estimate {
-            self.since = None;
-            return limit;
-        }
-        let fit = usize::try_from(room.as_nanos() / self.cost.as_nanos().max(1)).unwrap_or(limit);
-        if fit > 0 {
-            return fit.min(limit);
-        }
-        if now.since(*self.since.get_or_insert(now)) < PATIENCE {
-            self.held = true;
-            return 0;
-        }
-        self.since = None;
-        1
+    /// How many of them fit into `duration`; at least one.
+    fn fit(&self, duration: Duration) -> usize {
+        usize::try_from(duration.as_nanos() / self.0.as_nanos().max(1)).unwrap_or(usize::MAX).max(1)
     }
+
+    fn learn(&mut self, count: usize, took: Duration) {
+        let each = took / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        self.0 = (self.0 * 3 + each) / 4;
+    }
+}
+
+/// Changes of an instance that the worker has, and the announcements that wait for them.
+#[derive(Debug)]
+pub(super) struct Moving {
+    plan: Plan,
+    announcements: Vec<Action>,
+    decided: Timestamp,
+}
+
+impl Moving {
+    pub(super) fn has(&self, action: &Action) -> bool {
+        self.plan.actions.contains(action)
+    }
+}
+
+/// Changes, and what they are for.
+#[derive(Debug)]
+struct Plan {
+    changes: Vec<Change>,
+    /// The action that each change is for; those that bring a VMAC up are for none.
+    causes: Vec<Option<usize>>,
+    actions: Vec<Action>,
+    /// The interface that the addresses are on.
+    index: u32,
 }
 
 impl Driver {
     /// Whether there is work, and it may be done.
     pub(super) fn has_work(&self) -> bool {
-        !self.work.is_empty() && !self.pace.held
+        !self.work.is_empty() && !self.is_worker_busy()
+    }
+
+    /// Whether the worker has all that it should have.
+    fn is_worker_busy(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.pending >= REQUESTS)
     }
 
     /// Sends the adverts of every router that was told something; what else they want is put off.
@@ -173,28 +180,23 @@ impl Driver {
         }
     }
 
-    /// Does a bounded piece of the work, as far as no advert waits for it.
+    /// Does a bounded piece of the work.
     pub(super) fn do_work(&mut self) {
         let begin = now();
-        loop {
+        let mut pieces = 0;
+        while self.has_work() {
             let now = now();
-            let Some(&id) = self.work.front() else {
-                self.pace.held = false;
-                return;
-            };
-            if now.since(begin) > STINT {
+            let due = self.deadlines.first().is_some_and(|&(deadline, _)| deadline <= now);
+            // What is due comes first, but where something always is, work must go on too.
+            if pieces > 0 && (due || now.since(begin) > STINT) {
                 return;
             }
-            let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
-            let allowance = self.pace.allowance(now, deadline);
-            if allowance == 0 {
-                return;
-            }
-            self.work.pop_front();
+            pieces += 1;
+            let Some(id) = self.work.pop_front() else { return };
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.working = false;
-            match self.work_on(id, allowance) {
-                Progress::Done => {}
+            match self.work_on(id, false) {
+                Progress::Done | Progress::Waiting => {}
                 // The first announcement shall follow its address soon; then the others have their turn.
                 Progress::Changed => {
                     if let Some(slot) = self.slots.get_mut(&id) {
@@ -210,19 +212,31 @@ impl Driver {
 
     /// Does everything that an instance still has to do, whatever waits.
     pub(super) fn finish(&mut self, id: InstanceId) {
-        while self.work_on(id, CHANGES) != Progress::Done {
+        loop {
+            match self.work_on(id, true) {
+                Progress::Done => return,
+                Progress::Waiting => match self.worker.as_mut().and_then(Worker::wait) {
+                    Some(done) => self.done(done),
+                    None => return,
+                },
+                Progress::Changed | Progress::Announced => {}
+            }
             self.send_fresh();
         }
     }
 
-    /// One piece of an instance's work: up to `allowance` changes of addresses, then announcements.
-    fn work_on(&mut self, id: InstanceId, allowance: usize) -> Progress {
-        let begin = now();
-        let (mut changes, mut announcements) = (Vec::new(), Vec::new());
+    /// One piece of an instance's work: changes of addresses, then announcements. `here`: none of it by the worker.
+    fn work_on(&mut self, id: InstanceId, here: bool) -> Progress {
+        let decided = now();
+        let (mut actions, mut announcements) = (Vec::new(), Vec::new());
+        let frames = self.frame_pace.fit(LOT).min(FRAMES);
         let mut done = false;
-        while changes.len() < allowance && announcements.len() < FRAMES {
+        while actions.len() < CHANGES && announcements.len() < frames {
             let Some(slot) = self.slots.get_mut(&id) else { return Progress::Done };
-            if !slot.unsent.is_empty() {
+            if slot.moving.is_some() {
+                return Progress::Waiting;
+            }
+            if !slot.unsent.is_empty() && !here {
                 // An advert goes before all this; when it is gone, the instance is put to work again.
                 done = true;
                 break;
@@ -236,7 +250,7 @@ impl Driver {
                 Some(Action::Notify(notification)) => self.notifications.push_back((id, notification)),
                 Some(action @ (Action::AddAddress(_) | Action::RemoveAddress(_))) => {
                     if announcements.is_empty() {
-                        changes.push(action);
+                        actions.push(action);
                     } else {
                         slot.ahead.push_front(action);
                         break;
@@ -247,8 +261,22 @@ impl Driver {
                 }
             }
         }
-        self.change(id, &changes, &mut announcements);
-        self.announce(id, begin, &announcements);
+        if let Some(plan) = self.plan(id, actions, &mut announcements) {
+            let room = self.deadlines.first().map_or(LOT, |&(deadline, _)| deadline.since(now()).min(LOT));
+            let estimate = self.pace.estimate(plan.changes.len());
+            let plan = if here || estimate <= room {
+                Some(plan)
+            } else {
+                self.hand_over(id, plan, &mut announcements)
+            };
+            let Some(plan) = plan else { return Progress::Waiting };
+            let begin = now();
+            let mut results = Vec::new();
+            worker::apply(&mut self.netlink, &plan.changes, &mut results);
+            self.pace.learn(results.len(), now().since(begin));
+            self.conclude(id, &plan, results, &mut announcements);
+        }
+        self.announce(id, decided, &announcements);
         self.touched(id);
         match done {
             true => {
@@ -260,35 +288,38 @@ impl Driver {
         }
     }
 
-    /// Adds and removes addresses by one request. An address that could not be added is not announced.
-    fn change(&mut self, id: InstanceId, actions: &[Action], announcements: &mut Vec<Action>) {
+    /// What the kernel is to be asked for `actions`; `None` for nothing.
+    fn plan(
+        &mut self,
+        id: InstanceId,
+        actions: Vec<Action>,
+        announcements: &mut Vec<Action>,
+    ) -> Option<Plan> {
         if actions.is_empty() {
-            return;
+            return None;
         }
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        let Some(binding) = &mut slot.binding else {
+        let slot = self.slots.get_mut(&id)?;
+        let Some(binding) = &slot.binding else {
             // The interface is gone, and its addresses with it.
             let now = now();
             let adds = actions.iter().filter(|action| matches!(action, Action::AddAddress(_)));
             adds.for_each(|add| slot.router.handle_failure(now, add));
             announcements.clear();
-            return;
+            return None;
         };
         let (index, parent, virtuals) = (binding.address_index(), binding.index, &self.virtuals);
         let floats = |address| virtuals.contains_key(&(parent, address));
         let mut changes = Vec::with_capacity(actions.len() + 2);
-        // Which action each change is for; those that bring the VMAC up are for none.
-        let mut causes: Vec<Option<usize>> = Vec::with_capacity(actions.len() + 2);
+        let mut causes = Vec::with_capacity(actions.len() + 2);
         for (at, action) in actions.iter().enumerate() {
             match *action {
                 Action::AddAddress(VirtualAddress { address, prefix_len, .. }) => {
-                    if let Some(vmac) =
-                        binding.vmac().filter(|vmac| !vmac.up && causes.iter().all(Option::is_some))
-                    {
+                    if let Some(vmac) = binding.vmac().filter(|vmac| !vmac.up && !causes.contains(&None)) {
                         let link_local = self.links.source(parent, Family::Ipv6, floats);
                         let link_local = link_local.filter(|_| slot.router.config().family() == Family::Ipv6);
+                        let before = changes.len();
                         changes.extend(vmac::bring_up(vmac, link_local));
-                        causes.resize(changes.len(), None);
+                        causes.resize(causes.len() + changes.len() - before, None);
                     }
                     // A second way to a network that the parent reaches would compete with the first.
                     let routed = binding.vmac().is_none() || !self.links.reaches(parent, address, floats);
@@ -304,30 +335,66 @@ impl Driver {
                 _ => {}
             }
         }
-        let begin = now();
-        let mut results = Vec::new();
-        self.netlink.apply(&changes, &mut results);
-        for (change, result) in changes.iter().zip(&mut results) {
-            let mut again = Vec::new();
-            for _ in 0..TRIES_AT_ONCE {
-                if !matches!(result, Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)) {
-                    break;
-                }
-                self.netlink.apply(std::slice::from_ref(change), &mut again);
-                *result = again[0];
-            }
+        (!changes.is_empty()).then_some(Plan { changes, causes, actions, index })
+    }
+
+    /// Gives a plan to the worker, and `announcements` to be made when it is done. It comes back if there is no worker.
+    fn hand_over(&mut self, id: InstanceId, mut plan: Plan, announcements: &mut Vec<Action>) -> Option<Plan> {
+        if self.worker.is_none() {
+            let worker = Worker::start().ok().filter(|worker| {
+                self.epoll.add(worker, EpollEvent::new(EpollFlags::EPOLLIN, WORKER)).is_ok()
+            });
+            self.worker = worker;
         }
+        let (Some(worker), Some(slot)) = (&mut self.worker, self.slots.get_mut(&id)) else {
+            return Some(plan);
+        };
+        if let Err(changes) = worker.hand_over(id, plan.changes.clone()) {
+            plan.changes = changes;
+            return Some(plan);
+        }
+        let announcements = std::mem::take(announcements);
+        slot.moving = Some(Moving { plan, announcements, decided: now() });
+        None
+    }
+
+    /// Takes what the worker has done.
+    pub(super) fn collect(&mut self) {
+        while let Some(done) = self.worker.as_mut().and_then(Worker::poll) {
+            self.done(done);
+        }
+    }
+
+    fn done(&mut self, Done { id, results, took }: Done) {
+        self.pace.learn(results.len(), took);
+        let Some(moving) = self.slots.get_mut(&id).and_then(|slot| slot.moving.take()) else { return };
+        let Moving { plan, mut announcements, decided } = moving;
+        self.conclude(id, &plan, results, &mut announcements);
+        self.announce(id, decided, &announcements);
+        self.touched(id);
+        self.put_to_work(id);
+    }
+
+    /// Tells the router what failed. An address that could not be added is not announced.
+    fn conclude(
+        &mut self,
+        id: InstanceId,
+        plan: &Plan,
+        results: Vec<Result<bool, Errno>>,
+        announcements: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
         let end = now();
-        self.pace.learn(changes.len(), end.since(begin));
-        for ((change, cause), result) in changes.iter().zip(causes).zip(results) {
-            match (change, cause.map(|at| &actions[at]), result) {
-                (Change::SetUp { up, .. }, None, Ok(_)) => {
-                    if let Some(vmac) = binding.vmac_mut() {
+        for ((change, cause), result) in plan.changes.iter().zip(&plan.causes).zip(results) {
+            match (change, cause.map(|at| &plan.actions[at]), result) {
+                (Change::SetUp { index, up }, None, Ok(_)) => {
+                    let vmac = slot.binding.as_mut().and_then(Binding::vmac_mut);
+                    if let Some(vmac) = vmac.filter(|vmac| vmac.index == *index) {
                         vmac.up = *up;
                     }
                 }
                 (Change::RemoveAddress { address, .. }, _, Ok(true)) => {
-                    *self.expected.entry((index, *address)).or_default() += 1;
+                    *self.expected.entry((plan.index, *address)).or_default() += 1;
                 }
                 (_, Some(action), Err(_)) => {
                     slot.router.handle_failure(end, action);
@@ -370,6 +437,7 @@ impl Driver {
         }
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let frames: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &bytes[start..end]).collect();
+        let begin = now();
         let (mut sent, mut tries) = (0, 0);
         while sent < frames.len() && tries <= TRIES_AT_ONCE {
             match self.ports.send_frames(binding.index, &frames[sent..]) {
@@ -379,6 +447,7 @@ impl Driver {
             }
         }
         let now = now();
+        self.frame_pace.learn(sent, now.since(begin));
         actions[sent..].iter().for_each(|action| slot.router.handle_failure(now, action));
     }
 
@@ -406,6 +475,8 @@ enum Progress {
     Changed,
     /// Announcements were sent, and more is to come.
     Announced,
+    /// The worker has to do its part before anything else.
+    Waiting,
 }
 
 fn announced(action: &Action) -> Option<IpAddr> {
@@ -429,34 +500,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_shrink_as_addresses_grow_dear() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.limit(), 15);
+    fn the_pace_follows_what_things_take() {
+        let mut pace = Pace::new(Duration::from_micros(20));
+        assert_eq!((pace.fit(LOT), pace.estimate(8)), (15, Duration::from_micros(160)));
         for _ in 0..32 {
             pace.learn(8, Duration::from_micros(8 * 100));
         }
-        assert_eq!(pace.limit(), 3);
-        for _ in 0..64 {
-            pace.learn(64, Duration::from_micros(64));
-        }
-        assert_eq!(pace.limit(), CHANGES);
+        assert_eq!(pace.fit(LOT), 3);
         for _ in 0..32 {
             pace.learn(1, Duration::from_millis(5));
         }
-        assert_eq!(pace.limit(), 1, "work goes on, however dear");
-    }
-
-    #[test]
-    fn work_steps_back_for_a_deadline_but_not_for_ever() {
-        let mut pace = Pace::default();
-        let start = Timestamp::from_micros(1_000_000);
-        let soon = |micros| Some(start + Duration::from_micros(micros));
-        assert_eq!(pace.allowance(start, None), 15);
-        assert_eq!(pace.allowance(start, soon(10_000)), 15);
-        assert_eq!(pace.allowance(start, soon(100)), 5, "what fits before it");
-        assert_eq!(pace.allowance(start, soon(10)), 0);
-        assert!(pace.held);
-        assert_eq!(pace.allowance(start + PATIENCE, soon(2_000)), 1);
-        assert!(!pace.held);
+        assert_eq!(pace.fit(LOT), 1, "one at least, however dear");
+        for _ in 0..64 {
+            pace.learn(64, Duration::ZERO);
+        }
+        assert_eq!(pace.fit(Duration::ZERO), 1);
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
-use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, now};
+use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, now};
 use crate::linux::links::Links;
 use crate::linux::netlink::{Heard, NetEvent};
 use crate::{Event, Timestamp};
@@ -60,7 +60,7 @@ impl Driver {
     fn hear(&mut self, timeout: EpollTimeout) -> Result<(), DriverError> {
         let mut events = std::mem::take(&mut self.events);
         // Room for all, so that one wait tells of every socket that has something.
-        events.resize(self.ports.count() + 2, EpollEvent::empty());
+        events.resize(self.ports.count() + 3, EpollEvent::empty());
         let mut waited = self.epoll.wait(&mut events, timeout);
         while waited == Err(Errno::EINTR) {
             // Stopped and continued, for instance: look again before anything is decided, but do not wait.
@@ -76,6 +76,7 @@ impl Driver {
                     self.armed = None;
                 }
                 MONITOR => changes = true,
+                WORKER => self.collect(),
                 port => self.receive(port),
             }
         }
@@ -182,8 +183,11 @@ impl Driver {
             let Some(binding) = &slot.binding else { continue };
             let index = binding.address_index();
             let missing = slot.router.present_addresses().filter(|present| {
-                let polled = slot.ahead.contains(&crate::Action::AddAddress(*present));
-                !polled && self.links.address(index, present.address, present.prefix_len).is_none()
+                // Polled, but not carried out.
+                let add = crate::Action::AddAddress(*present);
+                let waits =
+                    slot.ahead.contains(&add) || slot.moving.as_ref().is_some_and(|moving| moving.has(&add));
+                !waits && self.links.address(index, present.address, present.prefix_len).is_none()
             });
             lost.extend(missing.map(|missing| (id, missing.address)));
         }
