@@ -17,7 +17,7 @@ mod tshark;
 mod wire;
 
 pub(crate) use lan::{Host, Lan, inside};
-pub(crate) use ours::a_router;
+pub(crate) use ours::{a_router, is_router};
 pub(crate) use probe::Probe;
 pub(crate) use router::{Program, Router};
 pub(crate) use tshark::{Verdict, judge};

@@ -51,6 +51,11 @@ fn configure(directory: &Path, instances: &[Instance]) {
     fs::write(directory.join(INSTANCES), text).expect("its directory is there");
 }
 
+/// Whether this process was started to be a router.
+pub(crate) fn is_router() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
 /// The body of the test [`ROUTER`]: in a process that a [`Router`] has started, the router itself, until SIGTERM or until its
 /// parent ends. Otherwise it starts one, which alone on its network becomes active and has the address, and says farewell and
 /// has it no more when it is told to end.

@@ -17,7 +17,7 @@ use super::{Host, inside, now};
 pub(crate) struct Probe {
     answers: Arc<Mutex<Vec<Duration>>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Probe {
@@ -28,11 +28,17 @@ impl Probe {
         });
         socket.connect(&SocketAddrV4::new(target, 0).into()).expect("a route");
         let (answers, stop) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
-        let thread = {
-            let (answers, stop) = (Arc::clone(&answers), Arc::clone(&stop));
-            thread::spawn(move || ping(&socket, period, &answers, &stop))
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket has a timeout");
+        let socket = Arc::new(socket);
+        let sender = {
+            let (socket, stop) = (Arc::clone(&socket), Arc::clone(&stop));
+            thread::spawn(move || ask(&socket, period, &stop))
         };
-        Self { answers, stop, thread: Some(thread) }
+        let receiver = {
+            let (answers, stop) = (Arc::clone(&answers), Arc::clone(&stop));
+            thread::spawn(move || listen(&socket, &answers, &stop))
+        };
+        Self { answers, stop, threads: vec![sender, receiver] }
     }
 
     /// When answers came, from `since` on.
@@ -45,32 +51,30 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join(); // its panic was printed
         }
     }
 }
 
-fn ping(mut socket: &Socket, period: Duration, answers: &Mutex<Vec<Duration>>, stop: &AtomicBool) {
+fn ask(socket: &Socket, period: Duration, stop: &AtomicBool) {
     let mut next = Instant::now();
     let mut sequence = 0_u16;
-    let mut buffer = [0; 256];
     while !stop.load(Ordering::Relaxed) {
         // What no router answers is lost, as the client would see it.
         let _ = socket.send(&echo_request(sequence));
         sequence = sequence.wrapping_add(1);
         next += period;
-        loop {
-            let left = next.saturating_duration_since(Instant::now());
-            // Less than a microsecond would be no timeout at all.
-            if left < Duration::from_micros(50) {
-                break;
-            }
-            socket.set_read_timeout(Some(left)).expect("a socket has a timeout");
-            // The first byte of the message, behind the header of IP: 0 is an answer.
-            if socket.read(&mut buffer).is_ok_and(|len| len > 20) && buffer[20] == 0 {
-                answers.lock().unwrap_or_else(PoisonError::into_inner).push(now());
-            }
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn listen(mut socket: &Socket, answers: &Mutex<Vec<Duration>>, stop: &AtomicBool) {
+    let mut buffer = [0; 256];
+    while !stop.load(Ordering::Relaxed) {
+        // The first byte of the message, behind the header of IP: 0 is an answer.
+        if socket.read(&mut buffer).is_ok_and(|len| len > 20) && buffer[20] == 0 {
+            answers.lock().unwrap_or_else(PoisonError::into_inner).push(now());
         }
     }
 }
