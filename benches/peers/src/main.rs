@@ -5,6 +5,7 @@ mod measure;
 mod pick;
 mod publish;
 mod row;
+mod vrrp;
 
 use clap::{Args, Parser, Subcommand};
 use measure::Plan;
@@ -30,6 +31,8 @@ enum What {
     Pick,
     /// The director beside Debian's HAProxy and nginx: HTTP with keep-alive and small responses.
     Director(director::Settings),
+    /// A failover beside Debian's keepalived, in network namespaces, as root: how late, how soon announced, how steady.
+    Vrrp(vrrp::Settings),
     /// Reading the published snapshot: a pool beside arc-swap, crossbeam-epoch and a lock.
     Publish,
 }
@@ -59,6 +62,10 @@ impl Common {
 }
 
 fn main() -> ExitCode {
+    if vrrp::is_router() {
+        vrrp::be_router();
+        return ExitCode::SUCCESS;
+    }
     let Cli { what, common } = Cli::parse();
     match run(what, &common) {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,6 +79,7 @@ fn main() -> ExitCode {
 fn run(what: What, common: &Common) -> Result<(), Box<dyn std::error::Error>> {
     let rows = match what {
         What::Pick => pick::run(common.plan()),
+        What::Vrrp(settings) => vrrp::run(&settings, common.rounds(100)),
         What::Publish => publish::run(common.plan()),
         What::Director(settings) => director::run(&settings, common.rounds(5), common.quick)?,
     };

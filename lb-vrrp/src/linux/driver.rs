@@ -24,6 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::journal::{Journal, Record};
 use super::links::Links;
 use super::netlink::{ADDRESS_PROTOCOL, Change, Monitor, NetEvent, Netlink};
+use super::pace::Pace;
 use super::sysctl::{self, Sysctls};
 use super::worker::Worker;
 use super::{DriverError, Instance, Settings, TrackInterface, preflight, vmac};
@@ -33,7 +34,7 @@ use crate::group::SyncGroup;
 use crate::track::{Check, TrackId, Tracker, Weight};
 use crate::wire::{Family, MAX_MESSAGE};
 use crate::{Config, Event, Timestamp, VirtualRouter};
-use act::{Moving, Pace, Unsent};
+use act::{Moving, Unsent};
 use bind::{Binding, Ports};
 
 /// An instance of a [`Driver`]. A number is never given twice.

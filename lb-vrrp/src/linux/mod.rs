@@ -24,6 +24,7 @@ mod journal;
 mod links;
 mod ndp;
 mod netlink;
+mod pace;
 mod preflight;
 mod settings;
 mod socket;

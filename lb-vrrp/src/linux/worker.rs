@@ -3,6 +3,10 @@
 //! The kernel looks through all addresses of an interface to add one, so that with thousands of them a single one takes
 //! milliseconds, and no advert could be sent meanwhile. So what would take long goes to this thread, which does nothing else
 //! and starts when it is first needed. Few addresses never need it.
+//!
+//! A kernel without preemption (most servers') does not interrupt what it does for one thread for the sake of another on the
+//! same processor. So this thread keeps off the processor that the driver is on, and asks for no more at a time than has to
+//! be.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,10 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::Pid;
 
 use super::driver::InstanceId;
 use super::netlink::{Change, Netlink};
+use super::pace::{LOT, Pace};
 use super::sys;
 
 /// A request that finds no room in the kernel is tried so often at once.
@@ -28,6 +35,8 @@ const STACK: usize = 256 * 1024;
 struct Job {
     id: InstanceId,
     changes: Vec<Change>,
+    /// The processor that the driver is on.
+    processor: Option<usize>,
 }
 
 /// What came of a job: one result for each change.
@@ -60,10 +69,21 @@ impl Worker {
         thread::Builder::new().name("vrrp-addresses".into()).stack_size(STACK).spawn(move || {
             // Refused only where no realtime priority could have been inherited.
             let _ = sys::set_normal();
-            for Job { id, changes } in queue {
+            let mut place = Place::default();
+            let mut pace = Pace::new(LOT);
+            for Job { id, changes, processor } in queue {
+                place.keep_off(processor);
                 let begin = Instant::now();
-                let mut outcome = Vec::new();
-                apply(&mut netlink, &changes, &mut outcome);
+                let (mut outcome, mut part) = (Vec::new(), Vec::new());
+                let mut rest = &changes[..];
+                while !rest.is_empty() {
+                    let (lot, others) = rest.split_at(pace.fit(LOT).min(rest.len()));
+                    let begin = Instant::now();
+                    apply(&mut netlink, lot, &mut part);
+                    pace.learn(lot.len(), begin.elapsed());
+                    outcome.append(&mut part);
+                    rest = others;
+                }
                 if results.send(Done { id, results: outcome, took: begin.elapsed() }).is_err() {
                     return;
                 }
@@ -76,7 +96,8 @@ impl Worker {
 
     /// Hands changes over. They come back if the thread is gone.
     pub(super) fn hand_over(&mut self, id: InstanceId, changes: Vec<Change>) -> Result<(), Vec<Change>> {
-        self.jobs.send(Job { id, changes }).map_err(|unsent| unsent.0.changes)?;
+        let processor = sched_getcpu().ok();
+        self.jobs.send(Job { id, changes, processor }).map_err(|unsent| unsent.0.changes)?;
         self.pending += 1;
         Ok(())
     }
@@ -104,6 +125,31 @@ impl Worker {
 impl AsFd for Worker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
+    }
+}
+
+/// Where the thread runs: on any processor that it may, but for one.
+#[derive(Debug, Default)]
+struct Place {
+    /// What it may run on, as it was found at first.
+    allowed: Option<CpuSet>,
+    avoided: Option<usize>,
+}
+
+impl Place {
+    /// Keeps off `processor`, if there is another. What fails leaves things as they are: slower, not wrong.
+    fn keep_off(&mut self, processor: Option<usize>) {
+        let this = Pid::from_raw(0);
+        let (Some(processor), true) = (processor, processor != self.avoided) else { return };
+        if self.allowed.is_none() {
+            self.allowed = sched_getaffinity(this).ok();
+        }
+        let Some(mut others) = self.allowed else { return };
+        let left = others.unset(processor).is_ok()
+            && (0..CpuSet::count()).any(|processor| others.is_set(processor).unwrap_or(false));
+        if left && sched_setaffinity(this, &others).is_ok() {
+            self.avoided = Some(processor);
+        }
     }
 }
 

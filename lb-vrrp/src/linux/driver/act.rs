@@ -12,6 +12,7 @@ use super::bind::Binding;
 use super::{Driver, InstanceId, WORKER, now};
 use crate::event::{Action, State, Transmit};
 use crate::linux::netlink::Change;
+use crate::linux::pace::LOT;
 use crate::linux::worker::{self, Done, Worker};
 use crate::linux::{arp, frame, ndp, vmac};
 use crate::wire::Family;
@@ -30,9 +31,6 @@ const TRIES: u8 = 5;
 const PAUSE: Duration = Duration::from_millis(1);
 /// A frame that finds no room is tried so often at once.
 const TRIES_AT_ONCE: usize = 3;
-/// How long a request for addresses, or a lot of frames, may take on this thread: what an advert that falls due meanwhile
-/// has to wait.
-const LOT: Duration = Duration::from_micros(300);
 /// How long a turn works before it looks at the sockets again.
 const STINT: Duration = Duration::from_micros(500);
 /// The most changes of one request, and frames of one call.
@@ -40,31 +38,6 @@ const CHANGES: usize = 64;
 const FRAMES: usize = 64;
 /// Requests that the worker has at a time: one in hand, and the next.
 const REQUESTS: usize = 2;
-
-/// How long a thing takes, learned from the last times.
-#[derive(Debug)]
-pub(super) struct Pace(Duration);
-
-impl Pace {
-    pub(super) const fn new(guess: Duration) -> Self {
-        Self(guess)
-    }
-
-    /// How long `count` of them will take.
-    fn estimate(&self, count: usize) -> Duration {
-        self.0 * u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// How many of them fit into `duration`; at least one.
-    fn fit(&self, duration: Duration) -> usize {
-        usize::try_from(duration.as_nanos() / self.0.as_nanos().max(1)).unwrap_or(usize::MAX).max(1)
-    }
-
-    fn learn(&mut self, count: usize, took: Duration) {
-        let each = took / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-        self.0 = (self.0 * 3 + each) / 4;
-    }
-}
 
 /// Changes of an instance that the worker has, and the announcements that wait for them.
 #[derive(Debug)]
@@ -490,27 +463,4 @@ fn is_transient(error: &io::Error) -> bool {
         error.raw_os_error().map(Errno::from_raw),
         Some(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pace_follows_what_things_take() {
-        let mut pace = Pace::new(Duration::from_micros(20));
-        assert_eq!((pace.fit(LOT), pace.estimate(8)), (15, Duration::from_micros(160)));
-        for _ in 0..32 {
-            pace.learn(8, Duration::from_micros(8 * 100));
-        }
-        assert_eq!(pace.fit(LOT), 3);
-        for _ in 0..32 {
-            pace.learn(1, Duration::from_millis(5));
-        }
-        assert_eq!(pace.fit(LOT), 1, "one at least, however dear");
-        for _ in 0..64 {
-            pace.learn(64, Duration::ZERO);
-        }
-        assert_eq!(pace.fit(Duration::ZERO), 1);
-    }
 }

@@ -1,0 +1,126 @@
+//! One router is 255 virtual ones with 80 addresses each, and is killed; the other takes all over at once.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use lb_vrrp::linux::Instance;
+use lb_vrrp::timer::master_down_interval;
+use lb_vrrp::wire::{Interval, Version};
+use lb_vrrp::{Config, VirtualAddress};
+
+use super::peers::{Frame, Lan, Program, Router, Wire, now, wait_until};
+use super::{OURS, PEER, PROGRAMS, rows};
+use crate::measure::median;
+use crate::row::Row;
+
+const ADDRESSES: u8 = 80;
+/// Long enough for 20 400 addresses to come up.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// From the kill on: the takeover itself, and the second lot of announcements 5 s later.
+const WATCHED: Duration = Duration::from_secs(15);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What one mass takeover gave.
+#[derive(Default)]
+struct Takeover {
+    /// Milliseconds, one a virtual router.
+    overheads: Vec<f64>,
+    /// Milliseconds from its first advert to its first announcement, one a virtual router.
+    announcements: Vec<f64>,
+    /// Milliseconds by which the time between two adverts of one is not the interval.
+    jitters: Vec<f64>,
+    /// Seconds of processor time.
+    cpu: f64,
+}
+
+pub(super) fn run(rounds: u64, peer: &str) -> Vec<Row> {
+    let mut takeovers: [Vec<Takeover>; 2] = [const { Vec::new() }; 2];
+    for _ in 0..rounds {
+        for (program, takeovers) in PROGRAMS.into_iter().zip(&mut takeovers) {
+            takeovers.push(take_over(program));
+        }
+    }
+    let all = |pick: fn(&Takeover) -> &Vec<f64>| {
+        takeovers.each_ref().map(|takeovers| takeovers.iter().flat_map(pick).copied().collect::<Vec<f64>>())
+    };
+    let mut list = Vec::new();
+    let size = "mass takeover 255 x 80";
+    list.extend(rows(&format!("{size}: overhead"), "ms", &all(|one| &one.overheads), peer));
+    list.extend(rows(&format!("{size}: first announcement"), "ms", &all(|one| &one.announcements), peer));
+    list.extend(rows(&format!("{size}: advert jitter"), "ms", &all(|one| &one.jitters), peer));
+    let cpu = |which: usize| median(takeovers[which].iter().map(|one| one.cpu).collect());
+    list.push(Row::new(&format!("{size}: processor time"), rounds, "s", cpu(OURS), cpu(PEER), peer));
+    list
+}
+
+fn instances() -> Vec<Instance> {
+    (1..=255)
+        .map(|vrid| {
+            let address = |host| VirtualAddress::new([10, vrid, 0, host].into(), 32);
+            let mut config = Config::new(vrid, (1..=ADDRESSES).map(address));
+            config.preempt = false;
+            Instance::new(config, "eth0")
+        })
+        .collect()
+}
+
+fn take_over(program: Program) -> Takeover {
+    let lan = Lan::new(&format!("{}-mass", program.name()), 2);
+    let wire = Wire::new(&lan);
+    let mut routers = [0, 1].map(|host| Router::new(program, &lan.hosts()[host], instances()));
+    routers[0].start();
+    // All are active and have said so for the second time: the machine is quiet again.
+    let announced = |frame: &Frame| frame.announced().filter(|_| frame.host == 0);
+    let up = wait_until(PATIENCE, || {
+        thread::sleep(Duration::from_secs(3));
+        let active = by_vrid(&wire, Duration::ZERO, 0).len() == 255;
+        active && wire.wait(now() - Duration::from_secs(3), Duration::ZERO, announced).is_none()
+    });
+    assert!(up, "{} does not get all addresses up: {}", program.name(), routers[0].log());
+    routers[1].start();
+    thread::sleep(Duration::from_secs(4));
+
+    let before = routers[1].cpu();
+    let begin = now() - 2 * INTERVAL;
+    routers[0].kill();
+    thread::sleep(WATCHED);
+    let cpu = routers[1].cpu() - before;
+
+    let mut takeover = Takeover { cpu, ..Takeover::default() };
+    let last = by_vrid(&wire, begin, 0);
+    let new = by_vrid(&wire, begin, 1);
+    assert_eq!(new.len(), 255, "{}: not all were taken over: {}", program.name(), routers[1].log());
+    let interval = Interval::from_centiseconds(100).expect("an interval");
+    let formula = millis(master_down_interval(Version::V3, 100, interval));
+    let mut announced = BTreeMap::new();
+    for (vrid, at) in wire.collect(begin, |frame| match frame.announced()? {
+        std::net::IpAddr::V4(address) if frame.host == 1 => Some((address.octets()[1], frame.at)),
+        _ => None,
+    }) {
+        announced.entry(vrid).or_insert(at);
+    }
+    for (vrid, adverts) in &new {
+        let first = millis(adverts[0]);
+        let last = last[vrid].last().copied().map(millis).expect("it was active");
+        takeover.overheads.push(first - last - formula);
+        takeover.announcements.push(announced.get(vrid).map_or(millis(WATCHED), |&at| millis(at) - first));
+        takeover.jitters.extend(
+            adverts.windows(2).map(|pair| (millis(pair[1]) - millis(pair[0]) - millis(INTERVAL)).abs()),
+        );
+    }
+    takeover
+}
+
+/// When each virtual router of a host advertised.
+fn by_vrid(wire: &Wire, since: Duration, host: usize) -> BTreeMap<u8, Vec<Duration>> {
+    let mut adverts: BTreeMap<u8, Vec<Duration>> = BTreeMap::new();
+    for advert in wire.adverts(since, host) {
+        adverts.entry(advert.vrid).or_default().push(advert.at);
+    }
+    adverts
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e6
+}
