@@ -102,6 +102,31 @@ fn what_two_programs_could_read_differently_is_refused() {
     assert!(director.stderr().contains("director: refused 127.0.0.1:"), "{}", director.stderr());
 }
 
+#[test]
+fn targets_and_hosts_are_of_their_form_and_no_password_is_logged() {
+    let origin = Origin::start("s1");
+    let director = Director::start(&strict(&origin));
+    for (target, host) in [
+        ("a:80", "a"),
+        ("u:secret@a:80", "a"),
+        ("http://u:secret@a/x", "a"),
+        ("ftp://a/x", "a"),
+        ("*", "a"),
+        ("/", "a b/@c"),
+        ("/", "a, b"),
+        ("/", "u:p@a"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = raw(director.http, request.as_bytes());
+        assert_eq!(parse(&answer).status, 400, "{target} {host}: {:?}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(origin.requests(), 0, "no server has seen any of it");
+    let all = raw(director.http, b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(parse(&all).status, 200);
+    let log = eventually("the log", || Some(log(&director)).filter(|log| log.lines().count() == 9));
+    assert!(log.contains("\"GET http://a/x HTTP/1.1\"") && !log.contains("secret"), "{log}");
+}
+
 fn get_ok(director: &Director) -> u16 {
     get(director.http, "/").status
 }

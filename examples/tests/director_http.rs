@@ -135,6 +135,8 @@ fn old_clients_and_old_servers_are_served() {
     assert_eq!(connection.response("GET").body, "s1");
     connection.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(connection.response("GET").body, "s1");
+    let seen = parse(&raw(director.http, b"GET /echo HTTP/1.0\r\n\r\n")).body;
+    assert!(seen.contains(&format!("host: {}\r\n", director.http)), "{seen}");
     let absolute =
         raw(director.http, b"GET http://other/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let seen = parse(&absolute).body;

@@ -39,8 +39,8 @@ impl Failure {
     /// The status that says so.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::Improper(Improper::Host) | Self::BadBody | Self::ClientGone => StatusCode::BAD_REQUEST,
             Self::Improper(Improper::Connect) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Improper(_) | Self::BadBody | Self::ClientGone => StatusCode::BAD_REQUEST,
             Self::NoServer | Self::QueueFull | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect | Self::ConnectTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
@@ -52,7 +52,12 @@ impl Failure {
     /// The same in words.
     pub(crate) fn sentence(self) -> &'static str {
         match self {
-            Self::Improper(Improper::Host) => "A request needs exactly one Host header.\n",
+            Self::Improper(Improper::Host) => {
+                "A request needs exactly one Host header, a name or an address.\n"
+            }
+            Self::Improper(Improper::Target) => {
+                "A request's target is a path, or an http address without a user's name.\n"
+            }
             Self::Improper(Improper::Connect) => "CONNECT is not served: this is not a forward proxy.\n",
             Self::BadBody => "The request's body is malformed.\n",
             Self::NoServer => "No server is available to answer this request.\n",

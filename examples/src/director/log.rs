@@ -79,10 +79,19 @@ impl std::fmt::Display for Asked {
             Self::Malformed => f.write_str("<BADREQ>"),
             Self::Request(method, target, version) => {
                 write!(f, "{method} ")?;
-                escape(&target.to_string(), f)?;
+                escape(&without_user(target), f)?;
                 write!(f, " {version:?}")
             }
         }
+    }
+}
+
+/// A target as it came, but for a user's name and password in it: those are nobody's to read.
+fn without_user(target: &Uri) -> String {
+    let text = target.to_string();
+    match target.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
+        Some((user, _)) => text.replacen(&format!("{user}@"), "", 1),
+        None => text,
     }
 }
 
@@ -416,6 +425,18 @@ mod tests {
             }
         }
         assert_eq!(Escaped("a\"b\n#c d").to_string(), "a#22b#0A#23c#20d");
+    }
+
+    #[test]
+    fn nobodys_password_is_logged() {
+        for (target, expected) in [
+            ("http://u:p@a:80/x@y?z", "GET http://a:80/x@y?z HTTP/1.1"),
+            ("u:p@a:80", "GET a:80 HTTP/1.1"),
+            ("http://a/u:p@b", "GET http://a/u:p@b HTTP/1.1"),
+        ] {
+            let asked = Asked::Request(Method::GET, target.parse().unwrap(), Version::HTTP_11);
+            assert_eq!(asked.to_string(), expected);
+        }
     }
 
     #[test]

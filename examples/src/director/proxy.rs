@@ -66,7 +66,7 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
     client.watch.set_server_timeout(farm.config.timeouts.server);
     let upgrade = headers::upgrade(request.headers());
     let mut session = Session::find(farm, &client, request.headers_mut());
-    headers::towards_server(&mut request);
+    headers::towards_server(&mut request, client.local);
     if frontend.config.forwarded_for {
         headers::forwarded_for(request.headers_mut(), &client.address_value);
     }
