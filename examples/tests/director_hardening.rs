@@ -8,17 +8,12 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use director::client::{Connection, get, parse, raw};
-use director::{Director, Origin, connect, eventually, read_to_end, send, simple};
+use director::{Director, Origin, connect, eventually, log, logged, read_to_end, send, simple};
 
 /// Short timeouts, and a log to look into.
 fn strict(origin: &Origin) -> String {
     let timeouts = "[timeouts]\nrequest-header = \"300ms\"\nkeep-alive = \"500ms\"\nclient = \"700ms\"\n";
-    simple(&[origin], "")
-        .replace("[director]\n", &format!("{timeouts}[director]\naccess-log = \"@folder/log\"\n"))
-}
-
-fn log(director: &Director) -> String {
-    std::fs::read_to_string(director.folder().join("log")).unwrap_or_default()
+    format!("{timeouts}{}", logged(&simple(&[origin], "")))
 }
 
 #[test]

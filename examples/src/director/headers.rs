@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -105,6 +105,29 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub(crate) fn ask_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
+}
+
+/// What is wrong with a server's answer, if anything: two programs could read its framing differently, or it changes to
+/// a protocol that was not `asked` for.
+pub(crate) fn improper<B>(response: &Response<B>, asked: Option<&HeaderValue>) -> Option<&'static str> {
+    let headers = response.headers();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let agreed = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
+        let asked = asked.zip(agreed).is_some_and(|(asked, agreed)| has_token(asked, agreed.trim()));
+        return (!asked).then_some("changed to a protocol that was not asked for");
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !chunked || codings.next().is_some() {
+            return Some("answered with a Transfer-Encoding other than chunked");
+        }
+        return length.map(|_| "answered with both Content-Length and Transfer-Encoding");
+    }
+    let number = length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
+    (!number || lengths.next().is_some()).then_some("answered with a Content-Length that is no number")
 }
 
 /// Makes a request fit for a server: origin form, this hop's version, no hop-by-hop fields. Where HTTP/1.0 names no
@@ -265,6 +288,33 @@ mod tests {
             let mut request = request(target, &[("host", "a")]);
             *request.method_mut() = method.parse().unwrap();
             assert_eq!(check(&request), expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_one_length_at_most_and_the_protocol_that_was_asked_for() {
+        let asked = HeaderValue::from_static("echo, foo/1");
+        for (status, fields, good) in [
+            (200, &[][..], true),
+            (200, &[("content-length", "2")], true),
+            (200, &[("transfer-encoding", "Chunked")], true),
+            (200, &[("content-length", "2"), ("transfer-encoding", "chunked")], false),
+            (200, &[("content-length", "2"), ("content-length", "2")], false),
+            (200, &[("content-length", "2, 2")], false),
+            (200, &[("content-length", "+2")], false),
+            (200, &[("transfer-encoding", "gzip, chunked")], false),
+            (200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+            (101, &[("upgrade", "Foo/1")], true),
+            (101, &[("upgrade", "foo/2")], false),
+            (101, &[], false),
+        ] {
+            let mut response = Response::builder().status(status);
+            for (name, value) in fields {
+                response = response.header(*name, *value);
+            }
+            let response = response.body(()).unwrap();
+            assert_eq!(improper(&response, Some(&asked)).is_none(), good, "{status} {fields:?}");
+            assert_eq!(improper(&response, None).is_none(), good && status == 200, "{status} {fields:?}");
         }
     }
 

@@ -145,7 +145,7 @@ pub(crate) struct Line<'l> {
     pub(crate) client: &'l Client,
     /// Where it came in.
     pub(crate) frontend: &'l Frontend,
-    /// Who answered, if anybody, and the requests that it works on now.
+    /// Who answered, or was the last that did not, and the requests that it works on now.
     pub(crate) server: Option<(&'l Server, u32)>,
     /// From the request's header to the end.
     pub(crate) total: Duration,
@@ -331,8 +331,10 @@ impl Log {
         let (server, active) = line.server.map_or(("<NOSRV>", 0), |(server, active)| (&server.name, active));
         // What did not happen took -1 ms.
         let time = |time: Option<Duration>, none: i64| time.map_or(none, millis);
-        let none = if line.server.is_some() { 0 } else { -1 };
         let [who, when] = line.termination.map(char::from);
+        let none = if line.server.is_some() { 0 } else { -1 };
+        // None where there was a connection already, or where none could be made.
+        let no_connect = if when == 'C' { -1 } else { none };
         let mut clock = self.clock.borrow_mut();
         let mut buffer = self.buffer.borrow_mut();
         // Writing to a Vec cannot fail.
@@ -344,7 +346,7 @@ impl Log {
             frontend.config.name,
             farm.config.name,
             time(record.queued, none),
-            time(record.connect, none),
+            time(record.connect, no_connect),
             time(record.response, -1),
             millis(line.total),
             line.status,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 
 use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody};
@@ -70,9 +70,8 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
     if frontend.config.forwarded_for {
         headers::forwarded_for(request.headers_mut(), &client.address_value);
     }
-    let upgrading = upgrade.is_some();
-    if let Some(protocol) = upgrade {
-        headers::ask_upgrade(request.headers_mut(), protocol);
+    if let Some(protocol) = &upgrade {
+        headers::ask_upgrade(request.headers_mut(), protocol.clone());
     }
     let (request, replay) = replay::prepare(request, &client, farm.config.retries).await?;
     let mut next = Some(request);
@@ -86,28 +85,25 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
         let Some(request) = next.take().or_else(|| replay.as_ref().map(Replay::again)) else {
             return Err(Failure::Broken);
         };
-        let failed = match attempt(exchange, request, replay.as_ref(), upgrading).await {
-            // A change of protocol that nobody asked for is no answer.
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrading => {
-                Failed::new(Failure::Broken)
-            }
-            Ok(mut response) => {
-                exchange.answered(response.status().as_u16());
-                let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
-                    .then(|| exchange.upstream.take())
-                    .flatten();
-                towards_client(&mut response, upgraded.is_some());
-                session.settle(farm, exchange, response.headers_mut());
-                return Ok(Answer { response, upgraded });
-            }
-            Err(failed) => failed,
-        };
-        let server = exchange.attempt_failed(failed.why);
-        let Failed { why, unsent } = failed;
-        // A stall is not tried again: the client has waited long enough, and the server may still be at work.
-        let repeatable = matches!(why, Failure::Connect | Failure::ConnectTimeout | Failure::Broken);
+        let Failed { why, unsent } =
+            match attempt(exchange, request, replay.as_ref(), upgrade.is_some()).await {
+                Ok(mut response) => match headers::improper(&response, upgrade.as_ref()) {
+                    Some(what) => Failed::new(Failure::BadAnswer(what)),
+                    None => {
+                        exchange.answered(response.status().as_u16());
+                        let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                            .then(|| exchange.upstream.take())
+                            .flatten();
+                        towards_client(&mut response, upgraded.is_some());
+                        session.settle(farm, exchange, response.headers_mut());
+                        return Ok(Answer { response, upgraded });
+                    }
+                },
+                Err(failed) => failed,
+            };
+        let server = exchange.attempt_failed(why);
         next = unsent;
-        let can_repeat = repeatable && (next.is_some() || replay.is_some());
+        let can_repeat = why.repeatable() && (next.is_some() || replay.is_some());
         if !can_repeat || exchange.retries >= farm.config.retries {
             return Err(why);
         }
@@ -227,15 +223,21 @@ async fn send(
     match sent {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(mut error)) => {
-            let why = if client.upload_broke.get() { client.broken_upload() } else { Failure::Broken };
+            let why = match error.error() {
+                _ if client.upload_broke.get() => client.broken_upload(),
+                error if error.is_parse_too_large() => Failure::TooLarge,
+                error if error.is_parse() => Failure::NotHttp,
+                _ => Failure::Broken,
+            };
             Err(Failed { why, unsent: error.take_message() })
         }
         Err(why) => Err(Failed::new(why)),
     }
 }
 
-/// Makes a response fit for a client.
+/// Makes a response fit for a client: this hop's version, no fields of the hop before.
 fn towards_client(response: &mut Response<Incoming>, upgraded: bool) {
+    *response.version_mut() = Version::HTTP_11;
     let headers = response.headers_mut();
     let protocol = if upgraded { headers.remove(header::UPGRADE) } else { None };
     headers::strip_hop_by_hop(headers);

@@ -261,6 +261,27 @@ impl Shared {
     }
 }
 
+/// Answers the first request of every connection with these bytes, and then waits for the other side to close.
+pub fn saying(answer: impl Into<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, answer) = (listener.local_addr().unwrap(), answer.into());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, answer) = (stream.unwrap(), answer.clone());
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone()?);
+                let mut line = String::new();
+                while reader.read_line(&mut line)? > 2 {
+                    line.clear();
+                }
+                stream.write_all(&answer)?;
+                reader.read_to_end(&mut Vec::new())
+            });
+        }
+    });
+    address
+}
+
 fn reply(stream: &mut TcpStream, status: u16, body: &str, head: bool) -> std::io::Result<()> {
     let shown = if head { "" } else { body };
     let response = format!(
