@@ -12,7 +12,7 @@ use director::{Director, Origin, connect, eventually, log, logged, read_to_end, 
 
 /// Short timeouts, and a log to look into.
 fn strict(origin: &Origin) -> String {
-    let timeouts = "[timeouts]\nrequest-header = \"300ms\"\nkeep-alive = \"500ms\"\nclient = \"700ms\"\n";
+    let timeouts = "[timeouts]\nrequest-header = \"300ms\"\nkeep-alive = \"500ms\"\nclient = \"700ms\"\nclient-fin = \"300ms\"\n";
     format!("{timeouts}{}", logged(&simple(&[origin], "")))
 }
 
@@ -81,6 +81,7 @@ fn what_two_programs_could_read_differently_is_refused() {
     for (what, request, status) in table {
         let answer = raw(director.http, request.as_bytes());
         assert_eq!(parse(&answer).status, status, "{what}: {:?}", String::from_utf8_lossy(&answer));
+        assert!(parse(&answer).body.ends_with(".\n"), "{what} is answered with a sentence");
         let answers = String::from_utf8_lossy(&answer).matches("HTTP/1.").count();
         assert_eq!(answers, 1, "{what}: nothing behind it is served");
     }
@@ -232,6 +233,53 @@ fn idle_and_half_closed_connections_end() {
         read_to_end(&mut stream);
     }
     eventually("their end", || (director.number("web", "/connections") == 0).then_some(()));
+}
+
+#[test]
+fn who_ends_its_side_after_a_whole_request_is_answered() {
+    let origin = Origin::start("s1");
+    let config = strict(&origin).replace("300ms", "5s");
+    let director = Director::start(&config);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /sleep/500 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /big/3000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /big/3000000 HTTP/1.0\r\nHost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(director.http);
+        connection.send(request);
+        connection.half_close();
+        let answer = connection.response("GET");
+        assert!(matches!(answer.status, 200 | 405), "{request:?}: {answer:?}");
+        assert!(connection.is_closed(), "{request:?}");
+    }
+    let mut connection = Connection::open(director.http);
+    connection.send(&"GET /sleep/100 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    connection.half_close();
+    for _ in 0..3 {
+        assert_eq!(connection.response("GET").body, "s1");
+    }
+    assert!(connection.is_closed());
+    assert_eq!(director.number("s1", "/cancelled"), 0);
+}
+
+#[test]
+fn who_goes_away_frees_its_server() {
+    let origin = Origin::start("s1");
+    let director = Director::start(&strict(&origin));
+    for path in ["/stall", "/drip"] {
+        let mut stream = connect(director.http);
+        send(&mut stream, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        eventually("it is in flight", || (director.number("s1", "/in_flight") == 1).then_some(()));
+        let started = Instant::now();
+        drop(stream);
+        eventually("it is not", || (director.number("s1", "/in_flight") == 0).then_some(()));
+        assert!(started.elapsed() < Duration::from_secs(3), "long before the server's timeout");
+    }
+    assert_eq!((director.number("s1", "/cancelled"), director.number("s1", "/failures")), (2, 0));
 }
 
 #[test]

@@ -158,7 +158,26 @@ impl Failure {
     }
 }
 
-/// The whole answer to a header that did not end in time, for a connection that the engine has left.
-pub(crate) const HEADER_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: 45\r\nconnection: close\r\n\r\n\
-    The request's header did not arrive in time.\n";
+/// The last answer on a connection that the engine has left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Farewell {
+    /// Its status.
+    pub(crate) status: StatusCode,
+    /// Why the request is refused.
+    pub(crate) why: &'static str,
+}
+
+impl Farewell {
+    /// All of it.
+    pub(crate) fn response(self) -> Vec<u8> {
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let sentence = format!("The request was refused: {}.\n", self.why);
+        let length = sentence.len();
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
+             connection: close\r\ndate: {date}\r\n\r\n{sentence}",
+            self.status
+        )
+        .into_bytes()
+    }
+}

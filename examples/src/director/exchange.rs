@@ -18,7 +18,7 @@ use crate::log::{CookieState, Record};
 use crate::pump::{Ending, Pumped};
 use crate::site::{Frontend, Server};
 use crate::upstream::{ConnectError, Upstream};
-use crate::watch::{Overdue, Wait};
+use crate::watch::Overdue;
 use crate::worker::Own;
 
 /// A request that is being served.
@@ -61,9 +61,10 @@ impl Exchange {
 
     fn begin_with(client: &Rc<Client>, record: impl FnOnce() -> Record) -> Box<Self> {
         let now = Instant::now();
-        client.watch.wait_for(Wait::Elsewhere, now);
         client.uploading.set(false);
         client.upload_broke.set(false);
+        client.at_rest.set(false);
+        client.watch.begin(now);
         let frontend = client.frontend();
         frontend.state.counters.of(client.worker.id).requests.one();
         let record = client.worker.log.is_on().then(|| Box::new(record()));
@@ -176,6 +177,7 @@ impl Exchange {
     /// The header of the server's answer is there.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
+        self.client.watch.answered();
         // In time after all, if only just.
         self.client.watch.set_overdue(None);
         self.counters().responses.count(status);
@@ -205,6 +207,7 @@ impl Exchange {
         if failure.status().as_u16() == 503 {
             self.frontend.farm.state.unavailable.one();
         }
+        self.client.watch.answered();
         let status = failure.status().as_u16();
         counters.responses.count(status);
         self.status = status;

@@ -15,7 +15,6 @@ use hyper::{Request, Response, StatusCode, Version};
 use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody};
 use crate::choose::choose;
-use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::persistence::Session;
@@ -28,12 +27,12 @@ use crate::watch::{Overdue, Wait};
 /// HAProxy's pause before the same server is tried again.
 const SAME_SERVER_PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers one request; whatever goes wrong is an answer too.
+/// Answers one request, of which `exchange` has begun; whatever goes wrong is an answer too.
 pub(crate) async fn handle(
-    client: Rc<Client>,
+    mut exchange: Box<Exchange>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut exchange = Exchange::begin(&client, &request);
+    let client = Rc::clone(&exchange.client);
     Ok(match forward(&mut exchange, request).await {
         Ok(Answer { response, upgraded: None }) => {
             response.map(|body| ResponseBody::Relay(Relay::new(body, exchange)))

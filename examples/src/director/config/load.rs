@@ -99,6 +99,7 @@ impl Default for Timeouts {
                 request_header: seconds(10),
                 keep_alive: seconds(10),
                 client: seconds(50),
+                client_fin: seconds(5),
             },
             server: ServerTimeouts {
                 connect: seconds(5),
@@ -126,6 +127,7 @@ fn timeouts_of_client(section: &Section<'_>, defaults: &Timeouts) -> Result<Time
         ("request-header", &mut set.request_header),
         ("keep-alive", &mut set.keep_alive),
         ("client", &mut set.client),
+        ("client-fin", &mut set.client_fin),
     ] {
         *field = section.duration(key, MILLI..=DAY)?.unwrap_or(*field);
     }

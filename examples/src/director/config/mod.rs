@@ -107,6 +107,8 @@ pub struct ClientTimeouts {
     pub keep_alive: Duration,
     /// No byte read from or written to the client.
     pub client: Duration,
+    /// From the client's end of sending to the start of its answer: it may have gone altogether.
+    pub client_fin: Duration,
 }
 
 /// A set of servers that share an algorithm and a queue.
