@@ -76,7 +76,9 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Named, By
             return Ok((named, got.freeze()));
         }
         if stream.read_buf(&mut got).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            let what = if got.is_empty() { "before" } else { "within" };
+            let what = format!("the connection ended {what} its PROXY protocol header");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
     }
 }
@@ -188,6 +190,10 @@ mod tests {
                 let (named, rest) = read(&mut &sent[..]).await.unwrap();
                 assert_eq!(named.addresses, Some((address(client), address(local))), "{version:?}");
                 assert_eq!(&rest[..], b"GET /");
+                for (cut, what) in [(0, "before"), (9, "within")] {
+                    let error = read(&mut &sent[..cut]).await.unwrap_err().to_string();
+                    assert_eq!(error, format!("the connection ended {what} its PROXY protocol header"));
+                }
             }
         }
     }

@@ -44,6 +44,15 @@ pub struct Config {
     pub backends: Vec<Backend>,
 }
 
+/// Whether no two sockets can listen on both: the same address, or all addresses of its family.
+#[must_use]
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip(), other.ip());
+    let every =
+        one_ip.is_ipv4() == other_ip.is_ipv4() && (one_ip.is_unspecified() || other_ip.is_unspecified());
+    one == other || (one.port() == other.port() && one.port() != 0 && (one_ip == other_ip || every))
+}
+
 /// The status page and its actions.
 #[derive(Clone, Debug)]
 pub struct Status {
