@@ -283,7 +283,15 @@ impl App {
             return;
         };
         match self.try_reload(&file) {
-            Ok(()) => eprintln!("director: {} is reloaded", file.display()),
+            Ok(()) => match self.care.kept().join(", ") {
+                kept if kept.is_empty() => eprintln!("director: {} is reloaded", file.display()),
+                kept => {
+                    eprintln!(
+                        "director: {} is reloaded; kept as the operator wants it: {kept}",
+                        file.display()
+                    );
+                }
+            },
             Err(error) => eprintln!("director: not reloaded, going on as before: {error}"),
         }
     }

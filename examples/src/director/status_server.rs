@@ -154,8 +154,7 @@ fn act(app: &App, request: &Request<Incoming>) -> Result<String, Refusal> {
                 let why = "A weight is one whole number, 0 to 65535: …/weight?value=3\n";
                 (StatusCode::BAD_REQUEST, why.to_owned())
             })?;
-            let done = found.balancer.set_weight(server, Weight::new(weight)).ok();
-            found.state.queue.all_changed();
+            let done = app.care.set_weight(farm, server, Weight::new(weight));
             eprintln!("director: server {farm}/{server}: weight {weight} by the operator");
             return done
                 .map(|()| format!("{farm}/{server} has weight {weight}.\n"))
