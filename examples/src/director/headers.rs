@@ -45,8 +45,19 @@ fn is_target(method: &Method, target: &Uri) -> bool {
     }
 }
 
-/// `uri-host [ ":" port ]` or nothing (RFC 9110 section 7.2), without the comma that a registered name might have: it
-/// would make two programs see two hosts.
+/// The bytes of a registered name (RFC 3986 section 3.2.2) but for the comma.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let bytes = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~%!$&'()*+;=";
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+/// `uri-host [ ":" port ]` or nothing (RFC 9110 section 7.2); a comma would make two programs see two hosts.
 fn is_host(value: &[u8]) -> bool {
     let (valid, rest) = match value.strip_prefix(b"[") {
         Some(literal) => {
@@ -55,9 +66,8 @@ fn is_host(value: &[u8]) -> bool {
             (matches!(address, Some(Ok(_))), literal.get(end + 1..).unwrap_or_default())
         }
         None => {
-            let end = value.iter().position(|&byte| byte == b':').unwrap_or(value.len());
-            let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
-            (value[..end].iter().all(in_name), &value[end..])
+            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            (value[..end].iter().all(|&byte| IN_NAME[usize::from(byte)]), &value[end..])
         }
     };
     valid && (rest.is_empty() || (rest[0] == b':' && rest[1..].iter().all(u8::is_ascii_digit)))
@@ -118,10 +128,9 @@ pub(crate) fn improper<B>(response: &Response<B>, asked: Option<&HeaderValue>) -
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if !chunked || codings.next().is_some() {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
             return Some("answered with a Transfer-Encoding other than chunked");
         }
         return length.map(|_| "answered with both Content-Length and Transfer-Encoding");
