@@ -5,7 +5,8 @@ mod director;
 
 use std::io::{Read, Write};
 
-use director::client::{Connection, parse, raw};
+use director::client::{Connection, get, parse, raw};
+use director::origin::saying;
 use director::{Director, Origin, simple};
 
 #[test]
@@ -123,6 +124,16 @@ fn expectations_are_met() {
     assert_eq!(connection.response("POST").status, 100);
     connection.send("hello");
     assert!(connection.response("POST").body.ends_with("hello"));
+}
+
+#[test]
+fn an_interim_answer_is_not_taken_for_the_answer() {
+    let answer =
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let server = format!("[[backend.server]]\nname = \"hints\"\naddress = \"{}\"\n", saying(answer));
+    let director = Director::start(&simple(&[], &server));
+    let answer = get(director.http, "/");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! One HTTP request: checked, sent to a server, tried again where that is safe, answered.
+//!
+//! A server's interim answers (1xx) end here: the engine has no way to send any to a client but `100 Continue`, which it
+//! sends itself.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
