@@ -277,7 +277,17 @@ impl<'c> Driver<'c> {
                 self.armed = false;
                 let now = Instant::now();
                 match self.client.watch.check(now, &self.frontend.config.timeouts) {
-                    Verdict::Later(when) => self.timer.as_mut().reset(when.into()),
+                    Verdict::Later(when) if self.half_closed.is_none() => {
+                        self.timer.as_mut().reset(when.into())
+                    }
+                    Verdict::Later(when) => {
+                        // The engine looks whether what was written has reached anybody.
+                        if let Poll::Ready(result) = Pin::new(&mut *engine).poll(cx) {
+                            return Poll::Ready(Ended::ByItself(result));
+                        }
+                        let soon = now + self.frontend.config.timeouts.client_fin;
+                        self.timer.as_mut().reset(when.min(soon).into());
+                    }
                     Verdict::Now(overdue @ (Overdue::ClientRead | Overdue::Server)) => {
                         // Whoever waits for it is inside the engine, and answers.
                         self.client.watch.set_overdue(Some(overdue));

@@ -89,6 +89,10 @@ impl AsyncRead for Guard {
             // The end of what the client sends is the engine's reason to drop a request that is being answered.
             if buf.filled().len() == before && self.scanner.between_requests() && !self.client.at_rest.get() {
                 self.client.watch.set_half_closed();
+                // What was written to a client that has gone comes back as an error, which reading does not tell.
+                if let Some(error) = self.stream.take_error()? {
+                    return Poll::Ready(Err(error));
+                }
                 // The answer wakes the engine, or the driver's timer.
                 return Poll::Pending;
             }

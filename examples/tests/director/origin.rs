@@ -11,7 +11,7 @@
 //! | `/close` | closes without an answer |
 //! | `/stall` | no answer at all |
 //! | `/half` | half of an answer, then it closes |
-//! | `/drip` | half of an answer, then nothing |
+//! | `/drip/MS` | half of an answer, MS milliseconds later, then nothing |
 //! | `/upgrade` | 101, then it echoes bytes |
 //! | `/old` | an answer of HTTP/1.0 that ends with the connection |
 
@@ -236,6 +236,7 @@ impl Shared {
                 return Ok(false);
             }
             "half" | "drip" => {
+                std::thread::sleep(Duration::from_millis(number as u64));
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf.")?;
                 if page == "drip" {
                     let _ = reader.fill_buf()?;
