@@ -70,7 +70,12 @@ fn the_sample_is_valid_and_complete() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_place_its_value_and_what_would_do() {
-    assert!(check(GOOD).0, "{}", check(GOOD).1);
+    assert_eq!(check(GOOD), (true, "FILE is valid: 1 frontend, 1 backend, 1 server\n".to_owned()));
+    // Two families, and two ports, are no conflict.
+    for other in ["[::]:8080", "0.0.0.0:8081"] {
+        let (valid, said) = check(&format!("{GOOD}[status]\nlisten = \"{other}\"\n"));
+        assert!(valid, "{said}");
+    }
     for (was, is, expected) in [
         (
             "algorithm",
@@ -97,7 +102,7 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_would_do() {
         (
             "name = \"a\"",
             "name = \"a b\"",
-            "FILE:10: name = \"a b\" in [[server]] is not accepted; accepted: a name of 1 to 64",
+            "FILE:10: name = \"a b\" in [[backend.server]] is not accepted; accepted: a name of 1 to 64",
         ),
         (
             "name = \"a\"",
@@ -139,7 +144,39 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_would_do() {
         (
             "algorithm = \"wlc\"",
             "mode = \"tcp\"",
-            "FILE:4: backend = \"app\" in frontend web is not accepted; accepted: a backend of the same mode",
+            "FILE:4: backend = \"app\" in frontend web is not accepted; accepted: a backend of the same mode, http\n",
+        ),
+        (
+            "algorithm = \"wlc\"",
+            "check = true",
+            "FILE:8: check = true in backend app is not accepted; accepted: a table, [backend.check]\n",
+        ),
+        (
+            "\"127.0.0.1:8081\"",
+            "\"127.0.0.1:0\"",
+            "FILE:11: address = \"127.0.0.1:0\" in server a is not accepted; accepted: an address and a port from 1 to",
+        ),
+        (
+            "\"127.0.0.1:8081\"",
+            "\"127.0.0.1:80\"\ncheck-address = \"127.0.0.1:0\"",
+            "FILE:12: check-address = \"127.0.0.1:0\" in server a is not accepted",
+        ),
+        (
+            "\"127.0.0.1:8080\"",
+            "[\"127.0.0.1:8080\", \"127.0.0.1:8080\"]",
+            "nothing else listens on: frontend web, line 3, has 127.0.0.1:8080 already",
+        ),
+        (
+            "[[backend]]",
+            "[status]\nlisten = \"0.0.0.0:8080\"\n[[backend]]",
+            "FILE:3: listen = \"127.0.0.1:8080\" in frontend web is not accepted; accepted: addresses that nothing \
+             else listens on: [status], line 7, has 0.0.0.0:8080 already",
+        ),
+        (
+            "[[backend]]",
+            "[[frontend]]\nname = \"b\"\nlisten = \"127.0.0.1:8080\"\nbackend = \"app\"\n[[backend]]",
+            "FILE:8: listen = \"127.0.0.1:8080\" in frontend b is not accepted; accepted: addresses that nothing \
+             else listens on: frontend web, line 3, has 127.0.0.1:8080 already",
         ),
         ("algorithm = \"wlc\"", "retries = -1", "retries = -1"),
         (
@@ -172,6 +209,19 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_would_do() {
 }
 
 #[test]
+fn each_program_says_its_own_name() {
+    for (program, name) in [
+        (env!("CARGO_BIN_EXE_director"), "director"),
+        (env!("CARGO_BIN_EXE_load"), "load"),
+        (env!("CARGO_BIN_EXE_pi-server"), "pi-server"),
+    ] {
+        let output = Command::new(program).arg("--version").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
 fn every_algorithm_serves_by_its_name() {
     let (a, b) = (Origin::start("a"), Origin::start("b"));
     for name in ["rr", "wrr", "swrr", "lc", "wlc", "random", "p2c", "sh", "maglev", "rendezvous"] {
@@ -197,6 +247,10 @@ fn a_port_in_use_is_said_in_one_sentence() {
         let expected = format!("director: {taken} is in use by another program: ");
         assert!(said.starts_with(&expected) && said.contains(cure) && said.lines().count() == 1, "{said}");
     }
+    let output = director(&["--listen", &free, "--status", &free]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!("cannot both listen on {free}: choose another address with --status");
+    assert!(output.status.code() == Some(1) && said.contains(&expected), "{said}");
     // Another director counts too, although both would share the port.
     let origin = Origin::start("a");
     let running = Director::start(&simple(&[&origin], ""));

@@ -6,7 +6,8 @@ mod director;
 use std::time::{Duration, Instant};
 
 use director::client::{Connection, get};
-use director::{Director, Origin, connect, eventually, free, send, simple};
+use director::origin::saying;
+use director::{Director, Origin, connect, eventually, free, log, logged, send, simple};
 
 /// A fast check, so that a test sees its work.
 const CHECK: &str = "check = { type = \"http\", path = \"/health\", interval = \"100ms\", fastinter = \"50ms\", fall = 2, rise = 2 }\n";
@@ -152,6 +153,70 @@ fn a_server_that_does_not_accept_is_given_up() {
     assert_eq!((answer.status, answer.body.as_str()), (503, "No server accepted a connection in time.\n"));
     assert_eq!(director.number("web", "/timeouts/connect"), 1);
     assert_eq!(director.number("deaf", "/connect_errors"), 1);
+}
+
+#[test]
+fn an_answer_that_cannot_be_passed_on_is_a_502_that_names_its_server() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: ";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: ";
+    let switch = "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: ";
+    for (answer, upgrade, sentence, notice) in [
+        ("\0garbage\r\n\r\n".to_owned(), "", "was not HTTP", "what is not HTTP"),
+        ("hello".to_owned() + "\r\n\r\n", "", "was not HTTP", "what is not HTTP"),
+        (format!("{head}abc\r\n\r\nok"), "", "was not HTTP", "what is not HTTP"),
+        (format!("{head}2\r\n{}\r\nok", "X: a\r\n".repeat(150)), "", "too large", "bytes or lines"),
+        (format!("{head}2\r\nX: {}\r\n\r\nok", "a".repeat(1_000_000)), "", "too large", "bytes or lines"),
+        (
+            format!("{head}1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+            "",
+            "malformed",
+            "both Content-Length and Transfer-Encoding",
+        ),
+        (format!("{head}2, 2\r\n\r\nok"), "", "malformed", "a Content-Length that is no number"),
+        (
+            format!("{chunked}gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+            "",
+            "malformed",
+            "a Transfer-Encoding other than chunked",
+        ),
+        (format!("{switch}foo\r\n\r\n"), "", "malformed", "a protocol that was not asked for"),
+        (format!("{switch}foo\r\n\r\n"), "bar", "malformed", "a protocol that was not asked for"),
+    ] {
+        let config = "retries = 0\n[[backend.server]]\nname = \"evil\"\naddress = \"@evil\"\n"
+            .replace("@evil", &saying(answer.as_str()).to_string());
+        let director = Director::start(&logged(&simple(&[], &config)));
+        let fields = match upgrade {
+            "" => String::new(),
+            protocol => format!("Connection: upgrade\r\nUpgrade: {protocol}\r\n"),
+        };
+        let got = Connection::open(director.http).request("GET", "/", &fields);
+        assert!((got.status, got.body.contains(sentence)) == (502, true), "{answer:.99?}: {}", got.body);
+        assert_eq!(director.number("evil", "/failures"), 1, "{answer:.99?}");
+        let said = director.stderr();
+        assert!(said.contains("server app/evil (") && said.contains(notice), "{answer:.99?}: {said}");
+        let line = eventually("its line", || Some(log(&director)).filter(|log| !log.is_empty()));
+        assert!(line.contains(" web app/evil 0/0/") && line.contains(" 502 "), "{line}");
+        assert!(line.contains(" PH-- "), "{line}");
+    }
+}
+
+#[test]
+fn a_failure_is_logged_with_the_server_that_was_tried() {
+    let a = Origin::start("a");
+    let timeouts = "[timeouts]\nclient = \"200ms\"\nserver = \"400ms\"\n";
+    let config = logged(&simple(&[&a], "retries = 0\n"));
+    let director = Director::start(&format!("{timeouts}{config}"));
+    assert_eq!(get(director.http, "/close").status, 502);
+    assert_eq!(get(director.http, "/stall").status, 504);
+    let mut connection = Connection::open(director.http);
+    connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
+    assert_eq!(connection.response("POST").status, 408);
+    let log = eventually("the log", || Some(log(&director)).filter(|log| log.lines().count() == 3));
+    for (line, status) in log.lines().zip([" 502 ", " 504 ", " 408 "]) {
+        assert!(line.contains(" web app/a 0/0/") && line.contains(status), "{log}");
+    }
+    // One line a second at most.
+    assert!(director.stderr().contains("server app/a ("), "{}", director.stderr());
 }
 
 #[test]

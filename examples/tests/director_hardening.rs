@@ -8,17 +8,12 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use director::client::{Connection, get, parse, raw};
-use director::{Director, Origin, connect, eventually, read_to_end, send, simple};
+use director::{Director, Origin, connect, eventually, log, logged, read_to_end, send, simple};
 
 /// Short timeouts, and a log to look into.
 fn strict(origin: &Origin) -> String {
-    let timeouts = "[timeouts]\nrequest-header = \"300ms\"\nkeep-alive = \"500ms\"\nclient = \"700ms\"\n";
-    simple(&[origin], "")
-        .replace("[director]\n", &format!("{timeouts}[director]\naccess-log = \"@folder/log\"\n"))
-}
-
-fn log(director: &Director) -> String {
-    std::fs::read_to_string(director.folder().join("log")).unwrap_or_default()
+    let timeouts = "[timeouts]\nrequest-header = \"300ms\"\nkeep-alive = \"500ms\"\nclient = \"700ms\"\nclient-fin = \"300ms\"\n";
+    format!("{timeouts}{}", logged(&simple(&[origin], "")))
 }
 
 #[test]
@@ -86,6 +81,7 @@ fn what_two_programs_could_read_differently_is_refused() {
     for (what, request, status) in table {
         let answer = raw(director.http, request.as_bytes());
         assert_eq!(parse(&answer).status, status, "{what}: {:?}", String::from_utf8_lossy(&answer));
+        assert!(parse(&answer).body.ends_with(".\n"), "{what} is answered with a sentence");
         let answers = String::from_utf8_lossy(&answer).matches("HTTP/1.").count();
         assert_eq!(answers, 1, "{what}: nothing behind it is served");
     }
@@ -100,6 +96,31 @@ fn what_two_programs_could_read_differently_is_refused() {
     });
     assert!(log.contains(" 400 0 - - PR-- ") && log.contains(" 431 0 - - PR-- "), "{log}");
     assert!(director.stderr().contains("director: refused 127.0.0.1:"), "{}", director.stderr());
+}
+
+#[test]
+fn targets_and_hosts_are_of_their_form_and_no_password_is_logged() {
+    let origin = Origin::start("s1");
+    let director = Director::start(&strict(&origin));
+    for (target, host) in [
+        ("a:80", "a"),
+        ("u:secret@a:80", "a"),
+        ("http://u:secret@a/x", "a"),
+        ("ftp://a/x", "a"),
+        ("*", "a"),
+        ("/", "a b/@c"),
+        ("/", "a, b"),
+        ("/", "u:p@a"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = raw(director.http, request.as_bytes());
+        assert_eq!(parse(&answer).status, 400, "{target} {host}: {:?}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(origin.requests(), 0, "no server has seen any of it");
+    let all = raw(director.http, b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(parse(&all).status, 200);
+    let log = eventually("the log", || Some(log(&director)).filter(|log| log.lines().count() == 9));
+    assert!(log.contains("\"GET http://a/x HTTP/1.1\"") && !log.contains("secret"), "{log}");
 }
 
 fn get_ok(director: &Director) -> u16 {
@@ -212,6 +233,54 @@ fn idle_and_half_closed_connections_end() {
         read_to_end(&mut stream);
     }
     eventually("their end", || (director.number("web", "/connections") == 0).then_some(()));
+}
+
+#[test]
+fn who_ends_its_side_after_a_whole_request_is_answered() {
+    let origin = Origin::start("s1");
+    let config = strict(&origin).replace("300ms", "5s");
+    let director = Director::start(&config);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /sleep/500 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /big/3000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /big/3000000 HTTP/1.0\r\nHost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(director.http);
+        connection.send(request);
+        connection.half_close();
+        let answer = connection.response("GET");
+        assert!(matches!(answer.status, 200 | 405), "{request:?}: {answer:?}");
+        assert!(connection.is_closed(), "{request:?}");
+    }
+    let mut connection = Connection::open(director.http);
+    connection.send(&"GET /sleep/100 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    connection.half_close();
+    for _ in 0..3 {
+        assert_eq!(connection.response("GET").body, "s1");
+    }
+    assert!(connection.is_closed());
+    assert_eq!(director.number("s1", "/cancelled"), 0);
+}
+
+#[test]
+fn who_goes_away_frees_its_server() {
+    let origin = Origin::start("s1");
+    let director = Director::start(&strict(&origin));
+    // Before its answer, at its beginning, and when part of it has been written to nobody.
+    for path in ["/stall", "/drip", "/drip/100"] {
+        let mut stream = connect(director.http);
+        send(&mut stream, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        eventually("it is in flight", || (director.number("s1", "/in_flight") == 1).then_some(()));
+        let started = Instant::now();
+        drop(stream);
+        eventually("it is not", || (director.number("s1", "/in_flight") == 0).then_some(()));
+        assert!(started.elapsed() < Duration::from_secs(3), "long before the server's timeout");
+    }
+    assert_eq!((director.number("s1", "/cancelled"), director.number("s1", "/failures")), (3, 0));
 }
 
 #[test]

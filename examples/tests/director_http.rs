@@ -6,6 +6,7 @@ mod director;
 use std::io::{Read, Write};
 
 use director::client::{Connection, get, parse, raw};
+use director::origin::saying;
 use director::{Director, Origin, simple};
 
 #[test]
@@ -99,6 +100,8 @@ fn chunks_and_trailers_pass() {
     let answer = connection.request("GET", "/chunked", "TE: trailers\r\nConnection: TE\r\n");
     assert_eq!((answer.body.as_str(), answer.header("transfer-encoding")), ("hello world", Some("chunked")));
     assert_eq!(answer.trailers, [("x-sum".to_owned(), "11".to_owned())]);
+    assert_eq!(connection.get("/chunked").body, "hello world", "to a client that takes no trailers");
+    assert_eq!((director.number("s1", "/successes"), director.number("s1", "/cancelled")), (2, 0));
     connection.send(
         "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-end\r\n\r\n\
          5\r\nhello\r\n1;x=y\r\n!\r\n0\r\nX-End: 6\r\n\r\n",
@@ -124,17 +127,36 @@ fn expectations_are_met() {
 }
 
 #[test]
+fn an_interim_answer_is_not_taken_for_the_answer() {
+    let answer =
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let server = format!("[[backend.server]]\nname = \"hints\"\naddress = \"{}\"\n", saying(answer));
+    let director = Director::start(&simple(&[], &server));
+    let answer = get(director.http, "/");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
+}
+
+#[test]
 fn old_clients_and_old_servers_are_served() {
     let origin = Origin::start("s1");
     let director = Director::start(&simple(&[&origin], ""));
     let answer = raw(director.http, b"GET / HTTP/1.0\r\n\r\n");
     assert_eq!(parse(&answer).body, "s1");
-    assert_eq!(get(director.http, "/old").body, "s1");
+    // An old server's version is its own affair: the client's connection goes on.
+    let mut connection = Connection::open(director.http);
+    for _ in 0..2 {
+        connection.send("GET /old HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(connection.line().as_deref(), Some("HTTP/1.1 200 OK"));
+        while connection.line().unwrap() != "0" {}
+        assert_eq!(connection.line().as_deref(), Some(""));
+    }
     let mut connection = Connection::open(director.http);
     connection.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(connection.response("GET").body, "s1");
     connection.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(connection.response("GET").body, "s1");
+    let seen = parse(&raw(director.http, b"GET /echo HTTP/1.0\r\n\r\n")).body;
+    assert!(seen.contains(&format!("host: {}\r\n", director.http)), "{seen}");
     let absolute =
         raw(director.http, b"GET http://other/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let seen = parse(&absolute).body;

@@ -42,6 +42,33 @@ fn connections_and_counters_go_on_under_the_next_configuration() {
 }
 
 #[test]
+fn what_the_operator_wants_survives_a_reload() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let config = simple(&[&a, &b], "");
+    let director = Director::start(&config);
+    assert!(director.reload().ends_with("director.toml is reloaded\n"));
+    director.act("/backends/app/servers/a/drain");
+    director.act("/backends/app/servers/b/weight?value=9");
+    let kept =
+        |said: &str| said.contains("is reloaded; kept as the operator wants it: app/a drain, app/b weight 9");
+    // Also under another algorithm, and when the file says something new of another server.
+    for next in [
+        config.clone(),
+        config.replace("name = \"app\"\n", "name = \"app\"\nalgorithm = \"wlc\"\n"),
+        config.replace("name = \"a\"\n", "name = \"a\"\nweight = 7\n"),
+    ] {
+        director.configure(&next);
+        let said = director.reload();
+        assert!(kept(&said), "{said}");
+        assert_eq!((&director.named("a")["admin"], director.number("b", "/weight")), (&"drain".into(), 9));
+    }
+    director.configure(&config.replace("name = \"b\"\n", "name = \"b\"\nweight = 5\n"));
+    let said = director.reload();
+    assert!(said.contains("kept as the operator wants it: app/a drain\n"), "{said}");
+    assert_eq!(director.number("b", "/weight"), 5, "the newer word is the file's");
+}
+
+#[test]
 fn an_address_stays_open_when_its_frontend_is_renamed() {
     let a = Origin::start("a");
     let director = Director::start(&simple(&[&a], ""));

@@ -85,12 +85,20 @@ fn actions_need_the_token_and_name_what_is_not_there() {
         );
     }
     assert_eq!(director.named("web1")["admin"], "ready");
+    for scheme in ["bearer", "BEARER"] {
+        let authorization = format!("Authorization: {scheme} open-sesame\r\n");
+        let mut connection = Connection::open(director.status);
+        let answer = connection.request("POST", "/backends/app/servers/web1/ready", &authorization);
+        assert_eq!(answer.status, 200, "{scheme}");
+    }
     for (action, status, sentence) in [
         ("/backends/app/servers/web2/drain", 404, "There is no server web2. Did you mean web1? Known: web1."),
         ("/backends/ap/servers/web1/drain", 404, "There is no backend ap. Did you mean app?"),
         ("/backends/app/servers/web1/drian", 404, "Did you mean drain?"),
         ("/backends/app/servers/web1/weight?value=70000", 400, "0 to 65535"),
         ("/backends/app/servers/web1/weight", 400, "0 to 65535"),
+        ("/backends/app/servers/web1/weight?value=3&value=4", 400, "one whole number, 0 to 65535"),
+        ("/backends/app/servers/web1/weight?other=3", 400, "one whole number, 0 to 65535"),
         ("/elsewhere", 404, "Actions are at /backends/"),
     ] {
         let (got, said) = director.act(action);

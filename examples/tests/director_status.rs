@@ -160,6 +160,22 @@ fn the_end_is_bounded() {
 }
 
 #[test]
+fn who_holds_connections_does_not_keep_others_from_the_status() {
+    let origin = Origin::start("s1");
+    let director = Director::start(&simple(&[&origin], ""));
+    let mut kept = Connection::open(director.status);
+    assert_eq!(kept.get("/status.json").status, 200);
+    let mut held: Vec<Connection> = (0..100).map(|_| Connection::open(director.status)).collect();
+    for connection in &mut held {
+        connection.send("GET / HTTP/1.1\r\n");
+    }
+    let started = Instant::now();
+    assert_eq!(get(director.status, "/status.json").status, 200);
+    assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+    assert!(kept.is_closed() && held[0].is_closed(), "the oldest are gone");
+}
+
+#[test]
 fn what_is_not_http_does_not_disturb_the_status_page() {
     let origin = Origin::start("s1");
     let director = Director::start(&simple(&[&origin], ""));

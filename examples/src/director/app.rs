@@ -35,6 +35,18 @@ pub(crate) enum AppError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The command line says two things of one address.
+    #[error(
+        "the status page and frontend {frontend} cannot both listen on {listen}: choose another address with {cure}"
+    )]
+    SameAddress {
+        /// The status page's address.
+        listen: SocketAddr,
+        /// Who has it.
+        frontend: String,
+        /// The option that changes it.
+        cure: &'static str,
+    },
     /// The log cannot be written.
     #[error("access log {path}: {source}; name a file that can be written with `access-log`")]
     Log {
@@ -66,10 +78,20 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn apply(&self, config: &mut Config) {
+    fn apply(&self, config: &mut Config) -> Result<(), AppError> {
         if let Some(listen) = self.status {
             let token = config.status.take().and_then(|status| status.token);
             config.status = Some(config::Status { listen, token });
+        }
+        let Some(listen) = config.status.as_ref().map(|status| status.listen) else { return Ok(()) };
+        let taken =
+            |frontend: &&config::Frontend| frontend.listen.iter().any(|&a| config::overlap(a, listen));
+        match config.frontends.iter().find(taken) {
+            None => Ok(()),
+            Some(frontend) => {
+                let (frontend, cure) = (frontend.name.clone(), self.cures.status);
+                Err(AppError::SameAddress { listen, frontend, cure })
+            }
         }
     }
 }
@@ -112,7 +134,7 @@ pub(crate) async fn run(
     options: Options,
     ready: impl FnOnce(&Site),
 ) -> Result<(), AppError> {
-    options.apply(&mut config);
+    options.apply(&mut config)?;
     let cures = options.cures;
     // First of all: a signal that comes early must not kill half a director.
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -261,7 +283,15 @@ impl App {
             return;
         };
         match self.try_reload(&file) {
-            Ok(()) => eprintln!("director: {} is reloaded", file.display()),
+            Ok(()) => match self.care.kept().join(", ") {
+                kept if kept.is_empty() => eprintln!("director: {} is reloaded", file.display()),
+                kept => {
+                    eprintln!(
+                        "director: {} is reloaded; kept as the operator wants it: {kept}",
+                        file.display()
+                    );
+                }
+            },
             Err(error) => eprintln!("director: not reloaded, going on as before: {error}"),
         }
     }
@@ -269,7 +299,7 @@ impl App {
     fn try_reload(self: &Rc<Self>, file: &Path) -> Result<(), AppError> {
         let old = self.site();
         let mut config = config::load(file)?;
-        self.options.apply(&mut config);
+        self.options.apply(&mut config)?;
         if config.workers != old.config.workers {
             return Err(AppError::Workers { had: old.config.workers, wanted: config.workers });
         }

@@ -146,7 +146,11 @@ impl Relay {
             Poll::Pending => watch.still_waits_for(Wait::Server),
             Poll::Ready(Some(Ok(frame))) => {
                 watch.still_waits_for(Wait::Elsewhere);
-                self.exchange.passed_on(frame.data_ref().map_or(0, Bytes::len));
+                match frame.data_ref() {
+                    Some(data) => self.exchange.passed_on(data.len()),
+                    // Trailers are the end, and the engine knows it.
+                    None => self.exchange.complete(),
+                }
             }
             Poll::Ready(None) => self.exchange.complete(),
             Poll::Ready(Some(Err(_))) => self.exchange.broke_in_body(),

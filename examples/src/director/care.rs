@@ -12,7 +12,7 @@ use lb_core::clock::{Clock, MonotonicClock, Timestamp};
 use lb_core::health::outlier::{self, Detector, Event};
 use lb_core::health::probe::Probe;
 use lb_core::health::{Checker, Condition, Curve, Initial, OnDown, Phase, SlowStart};
-use lb_core::{Admin, UpdateError};
+use lb_core::{Admin, UpdateError, Weight};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -45,6 +45,8 @@ pub(crate) struct Ward {
     server: Arc<Server>,
     check: Option<Check>,
     condition: Condition,
+    /// The weight that the operator gave it, in place of the configured one.
+    weight: Option<Weight>,
     /// Its checker, if it is checked.
     pub(crate) checker: Option<Checker>,
     /// The check that ended last.
@@ -162,6 +164,13 @@ impl Care {
             }
         };
         let up = checker.as_ref().is_none_or(Checker::is_up);
+        let configured = |farm: &Farm| {
+            let mut servers = farm.config.servers.iter();
+            servers.find(|server| *server.name == config.name).map(|server| server.weight)
+        };
+        // The operator's word holds until the file says something new.
+        let weight = last.as_ref().filter(|last| configured(&last.farm) == configured(farm));
+        let weight = weight.and_then(|last| last.weight);
         let same_policy = last.as_ref().is_some_and(|last| {
             last.farm.config.on_down == farm.config.on_down
                 && last.farm.config.slow_start == farm.config.slow_start
@@ -184,6 +193,7 @@ impl Care {
             server: Arc::clone(server),
             check,
             condition,
+            weight,
             checker,
             last: last.as_ref().and_then(|last| last.last.clone()),
             ejected,
@@ -265,6 +275,38 @@ impl Care {
         Some(())
     }
 
+    /// The weight that the operator wants a server to have.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub(crate) fn set_weight(&self, farm: &str, server: &str, weight: Weight) -> Option<()> {
+        let ward = self.find(farm, server)?;
+        let mut ward = ward.borrow_mut();
+        ward.weight = Some(weight);
+        self.apply(&ward);
+        Some(())
+    }
+
+    /// What the operator wants of servers otherwise than the configuration, in words: a reload keeps it.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        let wards = self.wards.borrow();
+        let mut kept: Vec<String> = wards
+            .iter()
+            .flat_map(|((farm, server), ward)| {
+                let ward = ward.borrow();
+                let admin = match ward.admin() {
+                    Admin::Ready => None,
+                    Admin::Drain => Some(format!("{farm}/{server} drain")),
+                    Admin::Maintenance => Some(format!("{farm}/{server} maint")),
+                };
+                let weight = ward.weight.map(|weight| format!("{farm}/{server} weight {}", weight.get()));
+                [admin, weight].into_iter().flatten()
+            })
+            .collect();
+        kept.sort();
+        kept
+    }
+
     /// Looks for outliers and takes the next steps of slow starts, for ever.
     pub(crate) async fn watch(self: Rc<Self>) {
         let mut tick = tokio::time::interval(TICK);
@@ -319,8 +361,12 @@ impl Care {
     /// Tells the pool, the server's connections and those that wait.
     fn apply(&self, ward: &Ward) {
         let standing = ward.condition.standing(self.now());
-        let told =
-            ward.farm.balancer.edit(|edit| edit.entry(&ward.server.name).map(|entry| standing.apply(entry)));
+        let told = ward.farm.balancer.edit(|edit| {
+            edit.entry(&ward.server.name).map(|entry| {
+                standing.apply(entry);
+                entry.weight = ward.weight.unwrap_or(entry.weight);
+            })
+        });
         if let Err(UpdateError::Unknown { name, .. }) = &told {
             eprintln!("director: server {name} is not in its pool any more");
         }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,8 +18,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::answer::{Failure, HEADER_TIMEOUT};
+use crate::answer::{Failure, Farewell};
 use crate::counters::{FrontendCounters, Timeout};
+use crate::exchange::Exchange;
 use crate::guard::Guard;
 use crate::proxy;
 use crate::scanner::Refused;
@@ -49,6 +51,8 @@ pub(crate) struct Client {
     pub(crate) uploading: Cell<bool>,
     /// Whether that body broke off on the client's side.
     pub(crate) upload_broke: Cell<bool>,
+    /// Whether no request is being answered and every answer has been written: what the engine writes then is its own.
+    pub(crate) at_rest: Cell<bool>,
     /// A change of protocol that the server agreed to.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
     frontend: RefCell<Own<Frontend>>,
@@ -73,6 +77,7 @@ impl Client {
             mid_head: Cell::new(false),
             uploading: Cell::new(false),
             upload_broke: Cell::new(false),
+            at_rest: Cell::new(true),
             tunnel: RefCell::default(),
             frontend: RefCell::new(frontend),
             site_version: Cell::new(worker.site_version()),
@@ -131,7 +136,8 @@ pub(crate) async fn serve_http(client: Rc<Client>, stream: TcpStream, early: Byt
     let io = TokioIo::new(Guard::new(stream, early, limit, Rc::clone(&client)));
     let service = {
         let client = Rc::clone(&client);
-        service_fn(move |request| proxy::handle(Rc::clone(&client), request))
+        // It has begun before the engine reads any further.
+        service_fn(move |request| proxy::handle(Exchange::begin(&client, &request), request))
     };
     let mut engine =
         http1::Builder::new().max_buf_size(limit).max_header_size(limit).serve_connection(io, service);
@@ -140,44 +146,66 @@ pub(crate) async fn serve_http(client: Rc<Client>, stream: TcpStream, early: Byt
     client.hand_over_traffic(counters);
     match ended {
         Ended::ByItself(result) => {
-            if let Err(error) = result {
-                note_refusal(&client, &frontend, counters, &error);
-            }
+            let farewell = result.err().and_then(|error| refuse(&client, &frontend, counters, &error));
             let tunnel = client.tunnel.take();
+            let parts = engine.into_parts();
+            let stream = parts.io.into_inner().into_inner();
             if let Some(tunnel) = tunnel {
-                let parts = engine.into_parts();
-                tunnel.run(parts.io.into_inner().into_inner(), parts.read_buf).await;
+                tunnel.run(stream, parts.read_buf).await;
+            } else if let (Some(farewell), true) = (farewell, client.at_rest.get()) {
+                take_leave(stream, farewell).await;
             }
         }
         Ended::Overdue(Overdue::Header) => {
             counters.timeout(Timeout::RequestHeader).one();
             counters.responses.count(408);
             client.worker.log.write_refused(&client, &frontend, 408, *b"cR");
-            let mut stream = engine.into_parts().io.into_inner().into_inner();
-            // The client may not be reading; then it gets no answer.
-            let farewell = async {
-                stream.write_all(HEADER_TIMEOUT).await?;
-                stream.shutdown().await
-            };
-            let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+            let farewell =
+                Farewell { status: StatusCode::REQUEST_TIMEOUT, why: "its header did not arrive in time" };
+            take_leave(engine.into_parts().io.into_inner().into_inner(), farewell).await;
         }
         Ended::Overdue(Overdue::ClientWrite) => counters.timeout(Timeout::Client).one(),
         Ended::Overdue(_) => {}
     }
 }
 
-/// Counts and logs what the engine refused to parse; it has answered already.
-fn note_refusal(client: &Client, frontend: &Frontend, counters: &FrontendCounters, error: &hyper::Error) {
+/// Counts and logs what the engine refused to parse, and gives the answer to it.
+fn refuse(
+    client: &Client,
+    frontend: &Frontend,
+    counters: &FrontendCounters,
+    error: &hyper::Error,
+) -> Option<Farewell> {
     let refused = client.refused.get();
     if !error.is_parse() && refused.is_none() {
-        return;
+        return None;
     }
     counters.denied.one();
     let too_large = error.is_parse_too_large() || refused == Some(Refused::HeaderTooLarge);
-    let status = if too_large { 431 } else { 400 };
-    counters.responses.count(status);
-    client.worker.log.write_refused(client, frontend, status, *b"PR");
-    client.worker.notices.refused(client.address, refused.map_or("a malformed request", Refused::reason));
+    let status =
+        if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    let why = match refused {
+        Some(refused) => refused.reason(),
+        // Its bytes have been counted by the scanner.
+        None if too_large => "a header of more than 100 lines",
+        None => "a malformed request line or header",
+    };
+    counters.responses.count(status.as_u16());
+    client.worker.log.write_refused(client, frontend, status.as_u16(), *b"PR");
+    client.worker.notices.refused(client.address, why);
+    Some(Farewell { status, why })
+}
+
+/// Answers on a connection that the engine has left, and closes it. The client may not be reading; then it gets no
+/// answer.
+async fn take_leave(mut stream: TcpStream, farewell: Farewell) {
+    let leaving = async {
+        stream.write_all(&farewell.response()).await?;
+        stream.shutdown().await?;
+        // To close while something is unread would take the answer back.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), leaving).await;
 }
 
 enum Ended {
@@ -194,6 +222,8 @@ struct Driver<'c> {
     timer: Pin<Box<Sleep>>,
     /// The timer has this task's waker.
     armed: bool,
+    /// The timer knows that the client ended its side.
+    half_closed: Option<Instant>,
     closing: bool,
 }
 
@@ -203,7 +233,7 @@ impl<'c> Driver<'c> {
             Verdict::Later(when) => tokio::time::sleep_until(when.into()),
             Verdict::Now(_) => tokio::time::sleep(Duration::ZERO),
         };
-        Self { client, frontend, timer: Box::pin(timer), armed: false, closing: false }
+        Self { client, frontend, timer: Box::pin(timer), armed: false, half_closed: None, closing: false }
     }
 
     async fn drive<S>(mut self, engine: &mut Engine<S>) -> Ended
@@ -229,6 +259,12 @@ impl<'c> Driver<'c> {
             if let Poll::Ready(result) = Pin::new(&mut *engine).poll(cx) {
                 return Poll::Ready(Ended::ByItself(result));
             }
+            let half_closed = self.client.watch.half_closed();
+            if half_closed != self.half_closed {
+                self.half_closed = half_closed;
+                self.armed = false;
+                self.timer.as_mut().reset((Instant::now() + self.frontend.config.timeouts.client_fin).into());
+            }
             loop {
                 // Polling a timer costs more than asking it, and it needs this task's waker only once.
                 if self.armed && !self.timer.is_elapsed() {
@@ -241,7 +277,17 @@ impl<'c> Driver<'c> {
                 self.armed = false;
                 let now = Instant::now();
                 match self.client.watch.check(now, &self.frontend.config.timeouts) {
-                    Verdict::Later(when) => self.timer.as_mut().reset(when.into()),
+                    Verdict::Later(when) if self.half_closed.is_none() => {
+                        self.timer.as_mut().reset(when.into())
+                    }
+                    Verdict::Later(when) => {
+                        // The engine looks whether what was written has reached anybody.
+                        if let Poll::Ready(result) = Pin::new(&mut *engine).poll(cx) {
+                            return Poll::Ready(Ended::ByItself(result));
+                        }
+                        let soon = now + self.frontend.config.timeouts.client_fin;
+                        self.timer.as_mut().reset(when.min(soon).into());
+                    }
                     Verdict::Now(overdue @ (Overdue::ClientRead | Overdue::Server)) => {
                         // Whoever waits for it is inside the engine, and answers.
                         self.client.watch.set_overdue(Some(overdue));

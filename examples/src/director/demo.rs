@@ -27,7 +27,7 @@ pub(crate) enum DemoError {
 }
 
 /// Starts the servers on free loopback ports, on a thread of their own, and gives the configuration that serves them.
-pub(crate) fn start(listen: SocketAddr, status: SocketAddr) -> Result<Config, DemoError> {
+pub(crate) fn start(listen: SocketAddr) -> Result<Config, DemoError> {
     let mut servers = String::new();
     let mut services = Vec::new();
     for (name, speed, weight) in SERVERS {
@@ -57,15 +57,12 @@ pub(crate) fn start(listen: SocketAddr, status: SocketAddr) -> Result<Config, De
             }
         });
     })?;
-    Ok(config::parse("the built-in configuration", &text(listen, status, &servers))?)
+    Ok(config::parse("the built-in configuration", &text(listen, &servers))?)
 }
 
-fn text(listen: SocketAddr, status: SocketAddr, servers: &str) -> String {
+fn text(listen: SocketAddr, servers: &str) -> String {
     format!(
         r#"
-[status]
-listen = "{status}"
-
 [[frontend]]
 name = "web"
 listen = "{listen}"
@@ -88,7 +85,7 @@ mod tests {
     fn the_built_in_configuration_is_one() {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let servers = "[[backend.server]]\nname = \"a\"\naddress = \"127.0.0.1:2\"\n";
-        let config = config::parse("demo", &text(address, address, servers)).unwrap();
+        let config = config::parse("demo", &text(address, servers)).unwrap();
         assert_eq!((config.frontends.len(), config.backends[0].servers.len()), (1, 1));
     }
 }

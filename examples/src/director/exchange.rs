@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::{Request, Response};
-use lb_core::Outcome;
 use lb_core::health::OnDown;
+use lb_core::{Backend, Outcome};
 use lb_sched::Lease;
 
 use crate::answer::Failure;
@@ -18,7 +18,7 @@ use crate::log::{CookieState, Record};
 use crate::pump::{Ending, Pumped};
 use crate::site::{Frontend, Server};
 use crate::upstream::{ConnectError, Upstream};
-use crate::watch::{Overdue, Wait};
+use crate::watch::Overdue;
 use crate::worker::Own;
 
 /// A request that is being served.
@@ -38,6 +38,8 @@ pub(crate) struct Exchange {
     pub(crate) retries: u32,
     /// What the log says of it, when there is one.
     pub(crate) record: Option<Box<Record>>,
+    /// The server whose attempt failed last.
+    tried: Option<Arc<Backend<Arc<Server>>>>,
     /// When the present attempt began.
     attempt: Instant,
     status: u16,
@@ -59,9 +61,10 @@ impl Exchange {
 
     fn begin_with(client: &Rc<Client>, record: impl FnOnce() -> Record) -> Box<Self> {
         let now = Instant::now();
-        client.watch.wait_for(Wait::Elsewhere, now);
         client.uploading.set(false);
         client.upload_broke.set(false);
+        client.at_rest.set(false);
+        client.watch.begin(now);
         let frontend = client.frontend();
         frontend.state.counters.of(client.worker.id).requests.one();
         let record = client.worker.log.is_on().then(|| Box::new(record()));
@@ -73,6 +76,7 @@ impl Exchange {
             upstream: None,
             retries: 0,
             record,
+            tried: None,
             attempt: now,
             status: 0,
             bytes: 0,
@@ -116,7 +120,11 @@ impl Exchange {
         self.upstream = None;
         let lease = self.lease.take()?;
         let server = Arc::clone(lease.backend().payload());
+        self.tried = Some(Arc::clone(lease.backend()));
         let counters = self.server_counters(&lease);
+        if let Some(what) = kind.blame() {
+            self.blame(&server, what);
+        }
         if kind.is_the_clients() {
             counters.cancelled.one();
             self.end_lease(lease, Outcome::Cancelled);
@@ -139,14 +147,18 @@ impl Exchange {
 
     /// There is no connection to a server: says so, and what that means for the request.
     pub(crate) fn connect_failed(&self, server: &Server, error: &ConnectError) -> Failure {
-        let farm = &self.frontend.config.backend;
-        self.client
-            .worker
-            .notices
-            .say(format_args!("server {farm}/{} ({}): {error}", server.name, server.address));
+        self.blame(server, error);
         match error {
             ConnectError::Failed(_) => Failure::Connect,
             ConnectError::TimedOut => Failure::ConnectTimeout,
+        }
+    }
+
+    /// Says to the operator what a server did; that it was removed, its checks have said.
+    fn blame(&self, server: &Server, what: impl std::fmt::Display) {
+        if !server.removed() {
+            let (farm, name, address) = (&self.frontend.config.backend, &server.name, server.address);
+            self.client.worker.notices.say(format_args!("server {farm}/{name} ({address}): {what}"));
         }
     }
 
@@ -165,6 +177,7 @@ impl Exchange {
     /// The header of the server's answer is there.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
+        self.client.watch.answered();
         // In time after all, if only just.
         self.client.watch.set_overdue(None);
         self.counters().responses.count(status);
@@ -194,6 +207,7 @@ impl Exchange {
         if failure.status().as_u16() == 503 {
             self.frontend.farm.state.unavailable.one();
         }
+        self.client.watch.answered();
         let status = failure.status().as_u16();
         counters.responses.count(status);
         self.status = status;
@@ -229,6 +243,7 @@ impl Exchange {
     /// The server broke off within its answer.
     pub(crate) fn broke_in_body(&mut self) {
         if let Some(lease) = &self.lease {
+            self.blame(lease, "broke off within its answer");
             lease.report(false);
         }
         self.settle(Outcome::Failure, *b"SD", Instant::now());
@@ -240,6 +255,7 @@ impl Exchange {
             Overdue::Server => {
                 self.counters().timeout(Timeout::Server).one();
                 if let Some(lease) = &self.lease {
+                    self.blame(lease, "stalled within its answer");
                     lease.report(false);
                 }
                 self.settle(Outcome::Failure, *b"sD", Instant::now());
@@ -318,6 +334,7 @@ impl Exchange {
         self.upstream = None;
         let logged = self.record.is_some();
         let server = self.lease.as_ref().filter(|_| logged).map(|lease| Arc::clone(lease.backend()));
+        let server = server.or(self.tried.take());
         if let Some(lease) = self.lease.take() {
             let counters = self.server_counters(&lease);
             match outcome {

@@ -22,12 +22,14 @@ pub(crate) struct Guard {
     early: Bytes,
     scanner: Scanner,
     client: Rc<Client>,
+    /// The engine has refused a request, and its answer was kept back for a better one.
+    silenced: bool,
 }
 
 impl Guard {
     /// Watches over `stream`, of which `early` was read already.
     pub(crate) fn new(stream: TcpStream, early: Bytes, limit: usize, client: Rc<Client>) -> Self {
-        Self { stream, early, scanner: Scanner::new(limit), client }
+        Self { stream, early, scanner: Scanner::new(limit), client, silenced: false }
     }
 
     /// The bare socket, for what is not HTTP any more.
@@ -46,6 +48,13 @@ impl Guard {
         if in_head && self.client.watch.waits_for() == Wait::Idle {
             self.client.watch.wait_for(Wait::Header, Instant::now());
         }
+    }
+
+    /// Whether what the engine writes is its own, bodyless answer to what it cannot parse. Who drives the engine has
+    /// words for it.
+    fn silences(&mut self) -> bool {
+        self.silenced |= self.client.at_rest.get();
+        self.silenced
     }
 
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
@@ -77,6 +86,16 @@ impl AsyncRead for Guard {
         let before = buf.filled().len();
         if self.early.is_empty() {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            // The end of what the client sends is the engine's reason to drop a request that is being answered.
+            if buf.filled().len() == before && self.scanner.between_requests() && !self.client.at_rest.get() {
+                self.client.watch.set_half_closed();
+                // What was written to a client that has gone comes back as an error, which reading does not tell.
+                if let Some(error) = self.stream.take_error()? {
+                    return Poll::Ready(Err(error));
+                }
+                // The answer wakes the engine, or the driver's timer.
+                return Poll::Pending;
+            }
         } else {
             let count = self.early.len().min(buf.remaining());
             let early = self.early.split_to(count);
@@ -89,6 +108,9 @@ impl AsyncRead for Guard {
 
 impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.silences() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(&result);
         result
@@ -99,6 +121,9 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.silences() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(&result);
         result
@@ -109,10 +134,22 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The engine flushes when it has written everything.
+        let client = &self.client;
+        if !client.at_rest.get() && matches!(client.watch.waits_for(), Wait::Idle | Wait::Header) {
+            client.at_rest.set(true);
+            if client.watch.half_closed().is_some() {
+                // Now it may hear of that.
+                cx.waker().wake_by_ref();
+            }
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.silenced {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

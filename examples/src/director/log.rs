@@ -79,10 +79,19 @@ impl std::fmt::Display for Asked {
             Self::Malformed => f.write_str("<BADREQ>"),
             Self::Request(method, target, version) => {
                 write!(f, "{method} ")?;
-                escape(&target.to_string(), f)?;
+                escape(&without_user(target), f)?;
                 write!(f, " {version:?}")
             }
         }
+    }
+}
+
+/// A target as it came, but for a user's name and password in it: those are nobody's to read.
+fn without_user(target: &Uri) -> String {
+    let text = target.to_string();
+    match target.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
+        Some((user, _)) => text.replacen(&format!("{user}@"), "", 1),
+        None => text,
     }
 }
 
@@ -136,7 +145,7 @@ pub(crate) struct Line<'l> {
     pub(crate) client: &'l Client,
     /// Where it came in.
     pub(crate) frontend: &'l Frontend,
-    /// Who answered, if anybody, and the requests that it works on now.
+    /// Who answered, or was the last that did not, and the requests that it works on now.
     pub(crate) server: Option<(&'l Server, u32)>,
     /// From the request's header to the end.
     pub(crate) total: Duration,
@@ -322,8 +331,10 @@ impl Log {
         let (server, active) = line.server.map_or(("<NOSRV>", 0), |(server, active)| (&server.name, active));
         // What did not happen took -1 ms.
         let time = |time: Option<Duration>, none: i64| time.map_or(none, millis);
-        let none = if line.server.is_some() { 0 } else { -1 };
         let [who, when] = line.termination.map(char::from);
+        let none = if line.server.is_some() { 0 } else { -1 };
+        // None where there was a connection already, or where none could be made.
+        let no_connect = if when == 'C' { -1 } else { none };
         let mut clock = self.clock.borrow_mut();
         let mut buffer = self.buffer.borrow_mut();
         // Writing to a Vec cannot fail.
@@ -335,7 +346,7 @@ impl Log {
             frontend.config.name,
             farm.config.name,
             time(record.queued, none),
-            time(record.connect, none),
+            time(record.connect, no_connect),
             time(record.response, -1),
             millis(line.total),
             line.status,
@@ -416,6 +427,18 @@ mod tests {
             }
         }
         assert_eq!(Escaped("a\"b\n#c d").to_string(), "a#22b#0A#23c#20d");
+    }
+
+    #[test]
+    fn nobodys_password_is_logged() {
+        for (target, expected) in [
+            ("http://u:p@a:80/x@y?z", "GET http://a:80/x@y?z HTTP/1.1"),
+            ("u:p@a:80", "GET a:80 HTTP/1.1"),
+            ("http://a/u:p@b", "GET http://a/u:p@b HTTP/1.1"),
+        ] {
+            let asked = Asked::Request(Method::GET, target.parse().unwrap(), Version::HTTP_11);
+            assert_eq!(asked.to_string(), expected);
+        }
     }
 
     #[test]

@@ -65,7 +65,11 @@ const STATUS: &str = "127.0.0.1:9000";
 ///
 /// Without arguments: four built-in servers of different speed behind it, to see how it works.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Signals: SIGHUP reads the configuration again; SIGTERM and Ctrl-C stop.")]
+#[command(
+    name = "director",
+    version,
+    after_help = "Signals: SIGHUP reads the configuration again; SIGTERM and Ctrl-C stop."
+)]
 struct Arguments {
     /// Serve this configuration (TOML)
     #[arg(long, value_name = "FILE")]
@@ -121,10 +125,11 @@ fn run(arguments: Arguments) -> Result<(), Fatal> {
         let config = config::load(file).map_err(AppError::from)?;
         let servers: usize = config.backends.iter().map(|backend| backend.servers.len()).sum();
         println!(
-            "{} is valid: {} frontends, {} backends, {servers} servers",
+            "{} is valid: {}, {}, {}",
             file.display(),
-            config.frontends.len(),
-            config.backends.len()
+            count(config.frontends.len(), "frontend"),
+            count(config.backends.len(), "backend"),
+            count(servers, "server")
         );
         return Ok(());
     }
@@ -139,6 +144,10 @@ fn run(arguments: Arguments) -> Result<(), Fatal> {
     // Probes that still block are nobody's concern any more.
     runtime.shutdown_background();
     served
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn serve_file(
@@ -166,8 +175,8 @@ fn serve_demo(runtime: &tokio::runtime::LocalRuntime, arguments: &Arguments) -> 
         given.or_else(|| default.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     };
     let (listen, status) = (address(arguments.listen, LISTEN), address(arguments.status, STATUS));
-    let config = demo::start(listen, status)?;
-    let options = Options { status: None, cures: Cures { listen: "--listen", status: "--status" } };
+    let config = demo::start(listen)?;
+    let options = Options { status: Some(status), cures: Cures { listen: "--listen", status: "--status" } };
     let ready = |_: &site::Site| {
         println!("Open http://{status}/ to watch four servers of different speed share the work.");
         println!(

@@ -28,7 +28,8 @@ impl Notices {
         self.last.set(Some(now));
         match self.suppressed.take() {
             0 => eprintln!("director: {sentence}"),
-            more => eprintln!("director: {sentence} (and {more} notices like it before)"),
+            1 => eprintln!("director: {sentence} (and 1 notice before it)"),
+            more => eprintln!("director: {sentence} (and {more} notices before it)"),
         }
     }
 }

@@ -1,4 +1,7 @@
 //! One HTTP request: checked, sent to a server, tried again where that is safe, answered.
+//!
+//! A server's interim answers (1xx) end here: the engine has no way to send any to a client but `100 Continue`, which it
+//! sends itself.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -10,12 +13,11 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 
 use crate::answer::Failure;
 use crate::body::{Relay, RequestBody, ResponseBody};
 use crate::choose::choose;
-use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::persistence::Session;
@@ -28,12 +30,12 @@ use crate::watch::{Overdue, Wait};
 /// HAProxy's pause before the same server is tried again.
 const SAME_SERVER_PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers one request; whatever goes wrong is an answer too.
+/// Answers one request, of which `exchange` has begun; whatever goes wrong is an answer too.
 pub(crate) async fn handle(
-    client: Rc<Client>,
+    mut exchange: Box<Exchange>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut exchange = Exchange::begin(&client, &request);
+    let client = Rc::clone(&exchange.client);
     Ok(match forward(&mut exchange, request).await {
         Ok(Answer { response, upgraded: None }) => {
             response.map(|body| ResponseBody::Relay(Relay::new(body, exchange)))
@@ -66,13 +68,12 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
     client.watch.set_server_timeout(farm.config.timeouts.server);
     let upgrade = headers::upgrade(request.headers());
     let mut session = Session::find(farm, &client, request.headers_mut());
-    headers::towards_server(&mut request);
+    headers::towards_server(&mut request, client.local);
     if frontend.config.forwarded_for {
         headers::forwarded_for(request.headers_mut(), &client.address_value);
     }
-    let upgrading = upgrade.is_some();
-    if let Some(protocol) = upgrade {
-        headers::ask_upgrade(request.headers_mut(), protocol);
+    if let Some(protocol) = &upgrade {
+        headers::ask_upgrade(request.headers_mut(), protocol.clone());
     }
     let (request, replay) = replay::prepare(request, &client, farm.config.retries).await?;
     let mut next = Some(request);
@@ -86,28 +87,25 @@ async fn forward(exchange: &mut Exchange, mut request: Request<Incoming>) -> Res
         let Some(request) = next.take().or_else(|| replay.as_ref().map(Replay::again)) else {
             return Err(Failure::Broken);
         };
-        let failed = match attempt(exchange, request, replay.as_ref(), upgrading).await {
-            // A change of protocol that nobody asked for is no answer.
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrading => {
-                Failed::new(Failure::Broken)
-            }
-            Ok(mut response) => {
-                exchange.answered(response.status().as_u16());
-                let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
-                    .then(|| exchange.upstream.take())
-                    .flatten();
-                towards_client(&mut response, upgraded.is_some());
-                session.settle(farm, exchange, response.headers_mut());
-                return Ok(Answer { response, upgraded });
-            }
-            Err(failed) => failed,
-        };
-        let server = exchange.attempt_failed(failed.why);
-        let Failed { why, unsent } = failed;
-        // A stall is not tried again: the client has waited long enough, and the server may still be at work.
-        let repeatable = matches!(why, Failure::Connect | Failure::ConnectTimeout | Failure::Broken);
+        let Failed { why, unsent } =
+            match attempt(exchange, request, replay.as_ref(), upgrade.is_some()).await {
+                Ok(mut response) => match headers::improper(&response, upgrade.as_ref()) {
+                    Some(what) => Failed::new(Failure::BadAnswer(what)),
+                    None => {
+                        exchange.answered(response.status().as_u16());
+                        let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                            .then(|| exchange.upstream.take())
+                            .flatten();
+                        towards_client(&mut response, upgraded.is_some());
+                        session.settle(farm, exchange, response.headers_mut());
+                        return Ok(Answer { response, upgraded });
+                    }
+                },
+                Err(failed) => failed,
+            };
+        let server = exchange.attempt_failed(why);
         next = unsent;
-        let can_repeat = repeatable && (next.is_some() || replay.is_some());
+        let can_repeat = why.repeatable() && (next.is_some() || replay.is_some());
         if !can_repeat || exchange.retries >= farm.config.retries {
             return Err(why);
         }
@@ -227,15 +225,21 @@ async fn send(
     match sent {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(mut error)) => {
-            let why = if client.upload_broke.get() { client.broken_upload() } else { Failure::Broken };
+            let why = match error.error() {
+                _ if client.upload_broke.get() => client.broken_upload(),
+                error if error.is_parse_too_large() => Failure::TooLarge,
+                error if error.is_parse() => Failure::NotHttp,
+                _ => Failure::Broken,
+            };
             Err(Failed { why, unsent: error.take_message() })
         }
         Err(why) => Err(Failed::new(why)),
     }
 }
 
-/// Makes a response fit for a client.
+/// Makes a response fit for a client: this hop's version, no fields of the hop before.
 fn towards_client(response: &mut Response<Incoming>, upgraded: bool) {
+    *response.version_mut() = Version::HTTP_11;
     let headers = response.headers_mut();
     let protocol = if upgraded { headers.remove(header::UPGRADE) } else { None };
     headers::strip_hop_by_hop(headers);

@@ -76,7 +76,9 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Named, By
             return Ok((named, got.freeze()));
         }
         if stream.read_buf(&mut got).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            let what = if got.is_empty() { "before" } else { "within" };
+            let what = format!("the connection ended {what} its PROXY protocol header");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
     }
 }
@@ -143,27 +145,70 @@ fn parse_v2(data: &[u8]) -> io::Result<Option<(Named, usize)>> {
         0x21 => false,
         _ => return invalid("an unknown version or command of the PROXY protocol"),
     };
-    let Some(mut rest) = data.get(16..length) else { return Ok(None) };
-    // What follows the addresses are extensions (TLV), which nothing here needs.
+    // Section 2.2: values that the specification does not assign must be refused. LOCAL has none that matter.
+    let size = match fixed[1] {
+        _ if local => 0,
+        0x00 => 0,
+        0x11 | 0x12 => 12,
+        0x21 | 0x22 => 36,
+        0x31 | 0x32 => 216,
+        _ => return invalid("an unknown address family or transport of the PROXY protocol"),
+    };
+    let Some(whole) = data.get(..length) else { return Ok(None) };
+    let Some((mut rest, extensions)) = whole[16..].split_at_checked(size) else {
+        return invalid("a PROXY protocol header too short for its addresses");
+    };
+    // Without addresses there is no telling where extensions begin.
+    if size > 0 {
+        check_extensions(whole, extensions)?;
+    }
     let addresses = match (local, fixed[1]) {
-        (false, 0x11) if rest.len() >= 12 => {
+        (false, 0x11) => {
             let (client, local) = (Ipv4Addr::from(rest.get_u32()), Ipv4Addr::from(rest.get_u32()));
             Some((
                 SocketAddr::new(client.into(), rest.get_u16()),
                 SocketAddr::new(local.into(), rest.get_u16()),
             ))
         }
-        (false, 0x21) if rest.len() >= 36 => {
+        (false, 0x21) => {
             let (client, local) = (Ipv6Addr::from(rest.get_u128()), Ipv6Addr::from(rest.get_u128()));
             Some((
                 SocketAddr::new(client.into(), rest.get_u16()),
                 SocketAddr::new(local.into(), rest.get_u16()),
             ))
         }
-        (false, 0x11 | 0x21) => return invalid("a PROXY protocol header too short for its addresses"),
+        // A datagram's or a local socket's, neither of which a client here can have.
         _ => None,
     };
     Ok(Some((Named { addresses }, length)))
+}
+
+/// Section 2.2.1: extensions are a type, a length and a value each. One of them may be a checksum of the `whole` header
+/// with zeros in its own place; the others are nobody's concern here.
+fn check_extensions(whole: &[u8], mut extensions: &[u8]) -> io::Result<()> {
+    const CRC32C: u8 = 0x03;
+    let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
+    while let [kind, high, low, rest @ ..] = extensions {
+        let at = whole.len() - rest.len();
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let Some((value, next)) = rest.split_at_checked(length) else { break };
+        if *kind == CRC32C {
+            const ALGORITHM: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+            let mut digest = ALGORITHM.digest();
+            digest.update(&whole[..at]);
+            digest.update(&vec![0; length]);
+            digest.update(next);
+            if value != digest.finalize().to_be_bytes() {
+                return invalid("a PROXY protocol header whose checksum is wrong");
+            }
+        }
+        extensions = next;
+    }
+    if extensions.is_empty() {
+        Ok(())
+    } else {
+        invalid("a PROXY protocol header whose extensions do not fit")
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +233,10 @@ mod tests {
                 let (named, rest) = read(&mut &sent[..]).await.unwrap();
                 assert_eq!(named.addresses, Some((address(client), address(local))), "{version:?}");
                 assert_eq!(&rest[..], b"GET /");
+                for (cut, what) in [(0, "before"), (9, "within")] {
+                    let error = read(&mut &sent[..cut]).await.unwrap_err().to_string();
+                    assert_eq!(error, format!("the connection ended {what} its PROXY protocol header"));
+                }
             }
         }
     }
@@ -205,8 +254,29 @@ mod tests {
             b"PROXY UNKNOWN 1 2 3 4\r\n",
             b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x00\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\xff\0\x01x",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0cabcdabcdabcd",
         ] {
             assert_eq!(parse(sent).unwrap(), Some((Named { addresses: None }, sent.len())), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_must_be_right() {
+        // Two extensions: an authority, and the checksum of all.
+        let mut sent =
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x17\xc0\0\x02\x07\xc0\0\x02\x01\x9c\x40\0\x50".to_vec();
+        sent.extend_from_slice(b"\x02\0\x01a\x03\0\x04\0\0\0\0");
+        let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&sent);
+        let place = sent.len() - 4;
+        sent[place..].copy_from_slice(&sum.to_be_bytes());
+        let named = Named { addresses: Some((address("192.0.2.7:40000"), address("192.0.2.1:80"))) };
+        assert_eq!(parse(&sent).unwrap(), Some((named, sent.len())));
+        for at in [16, 31, place] {
+            let mut other = sent.clone();
+            other[at] ^= 1;
+            let error = parse(&other).unwrap_err().to_string();
+            assert_eq!(error, "a PROXY protocol header whose checksum is wrong", "byte {at}");
         }
     }
 
@@ -225,6 +295,12 @@ mod tests {
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04abcd",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x41\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x13\0\x0c",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x10\0\x0c",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x01\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0fabcdabcdabcd\x04\0\x01",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0eabcdabcdabcd\x04\0",
         ] {
             assert!(parse(sent).is_err(), "{sent:?}");
         }

@@ -120,6 +120,12 @@ impl Scanner {
         matches!(self.state, State::Head) && self.seen > 0
     }
 
+    /// Whether every request that has begun is whole.
+    #[must_use]
+    pub fn between_requests(&self) -> bool {
+        matches!(self.state, State::Head) && self.seen == 0
+    }
+
     /// Checks what was just read; spoils it from where it leaves the grammar, and all that is read later.
     pub fn scan(&mut self, data: &mut [u8]) {
         let mut at = 0;
@@ -422,10 +428,10 @@ mod tests {
         let mut scanner = Scanner::new(1_024);
         assert!(!scanner.in_head());
         scanner.scan(&mut b"G".to_vec());
-        assert!(scanner.in_head());
+        assert!(scanner.in_head() && !scanner.between_requests());
         scanner.scan(&mut b"ET / HTTP/1.1\r\nContent-Length: 2\r\n\r\n".to_vec());
-        assert!(!scanner.in_head());
+        assert!(!scanner.in_head() && !scanner.between_requests());
         scanner.scan(&mut b"xy".to_vec());
-        assert!(!scanner.in_head());
+        assert!(!scanner.in_head() && scanner.between_requests());
     }
 }

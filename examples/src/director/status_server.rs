@@ -9,11 +9,11 @@
 //! An action needs `Authorization: Bearer TOKEN`, and there are none without a token in the configuration. What a
 //! browser can be made to send without its user's wish (cookies, forms) carries no such header.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,15 +28,15 @@ use lb_core::{Admin, Weight};
 use lb_examples::status::respond;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::app::App;
 use crate::config::nearest;
 
-/// Connections at a time; more wait.
+/// Connections at a time; one more ends the oldest, so that nobody who holds them keeps the operator out.
 const CONNECTIONS: usize = 64;
 /// A connection that asks for nothing is closed after this.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// No connection lives longer, so that a reader who stopped reading holds nothing for ever.
 const LIFETIME: Duration = Duration::from_secs(300);
 
@@ -46,16 +46,20 @@ const LIFETIME: Duration = Duration::from_secs(300);
 /// When the socket cannot be used.
 pub(crate) async fn serve(app: Rc<App>, listener: StdListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let app = Rc::clone(&app);
-        tokio::task::spawn_local(async move {
-            let _place = place;
+        let connection = tokio::task::spawn_local(async move {
             let service = service_fn(|request| {
                 let response = answer(&app, &request);
                 async move { Ok::<_, Infallible>(response) }
@@ -67,6 +71,9 @@ pub(crate) async fn serve(app: Rc<App>, listener: StdListener) -> io::Result<()>
             // How a reader leaves is its own affair.
             let _ = tokio::time::timeout(LIFETIME, connection).await;
         });
+        open.push_back(connection.abort_handle());
+        // One that has asked already is answered before others can push it out.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -144,11 +151,10 @@ fn act(app: &App, request: &Request<Incoming>) -> Result<String, Refusal> {
         "maint" => app.care.set_admin(farm, server, Admin::Maintenance),
         "weight" => {
             let weight = weight(request).ok_or_else(|| {
-                let why = "A weight is a whole number, 0 to 65535: …/weight?value=3\n";
+                let why = "A weight is one whole number, 0 to 65535: …/weight?value=3\n";
                 (StatusCode::BAD_REQUEST, why.to_owned())
             })?;
-            let done = found.balancer.set_weight(server, Weight::new(weight)).ok();
-            found.state.queue.all_changed();
+            let done = app.care.set_weight(farm, server, Weight::new(weight));
             eprintln!("director: server {farm}/{server}: weight {weight} by the operator");
             return done
                 .map(|()| format!("{farm}/{server} has weight {weight}.\n"))
@@ -163,14 +169,15 @@ fn act(app: &App, request: &Request<Incoming>) -> Result<String, Refusal> {
 
 fn bears(request: &Request<Incoming>, token: &str) -> bool {
     let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
+    // The name of a scheme is written as one likes (RFC 9110 section 11.1).
+    let given = given.and_then(|value| value.split_at_checked(b"Bearer ".len()));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
     // Its length is no secret; its bytes must not be told by how long the comparison takes.
-    given.is_some_and(|given| given.ct_eq(token.as_bytes()).into())
+    given.is_some_and(|(_, given)| given.ct_eq(token.as_bytes()).into())
 }
 
 fn weight(request: &Request<Incoming>) -> Option<u16> {
-    let query = request.uri().query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix("value="))?.parse().ok()
+    request.uri().query()?.strip_prefix("value=")?.parse().ok()
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {

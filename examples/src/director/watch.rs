@@ -35,6 +35,8 @@ pub(crate) enum Overdue {
     ClientRead,
     /// The client stopped reading.
     ClientWrite,
+    /// The client ended its side, and no answer has begun since.
+    HalfClosed,
     /// The server stopped answering.
     Server,
 }
@@ -54,6 +56,8 @@ pub(crate) struct Watch {
     wait: Cell<Wait>,
     since: Cell<Instant>,
     blocked: Cell<Option<Instant>>,
+    half_closed: Cell<Option<Instant>>,
+    answered: Cell<bool>,
     server_timeout: Cell<Duration>,
     overdue: Cell<Option<Overdue>>,
 }
@@ -66,6 +70,8 @@ impl Watch {
             wait: Cell::new(Wait::Header),
             since: Cell::new(now),
             blocked: Cell::new(None),
+            half_closed: Cell::new(None),
+            answered: Cell::new(false),
             server_timeout: Cell::new(server_timeout),
             overdue: Cell::new(None),
         }
@@ -107,6 +113,30 @@ impl Watch {
         }
     }
 
+    /// A request has begun.
+    pub(crate) fn begin(&self, now: Instant) {
+        self.wait_for(Wait::Elsewhere, now);
+        self.answered.set(false);
+        self.half_closed.set(self.half_closed.get().map(|_| now));
+    }
+
+    /// Its answer has begun.
+    pub(crate) fn answered(&self) {
+        self.answered.set(true);
+    }
+
+    /// The client will send nothing more. It may be waiting for its answer, or gone: only writing to it would tell.
+    pub(crate) fn set_half_closed(&self) {
+        if self.half_closed.get().is_none() {
+            self.half_closed.set(Some(Instant::now()));
+        }
+    }
+
+    /// Since when the client sends nothing more.
+    pub(crate) fn half_closed(&self) -> Option<Instant> {
+        self.half_closed.get()
+    }
+
     /// What was found overdue and is to be answered by whoever waits for it.
     pub(crate) fn overdue(&self) -> Option<Overdue> {
         self.overdue.get()
@@ -119,6 +149,12 @@ impl Watch {
 
     /// Whether anything is overdue.
     pub(crate) fn check(&self, now: Instant, timeouts: &ClientTimeouts) -> Verdict {
+        // The driver looks when this is due.
+        if self.half_closed.get().is_some_and(|since| since + timeouts.client_fin <= now)
+            && !self.answered.get()
+        {
+            return Verdict::Now(Overdue::HalfClosed);
+        }
         let (since, timeout, overdue) = match (self.blocked.get(), self.wait.get()) {
             (Some(since), _) => (since, timeouts.client, Overdue::ClientWrite),
             (None, Wait::Idle) => (self.since.get(), timeouts.keep_alive, Overdue::KeepAlive),
@@ -149,8 +185,12 @@ mod tests {
     #[test]
     fn each_wait_has_its_timeout() {
         let seconds = Duration::from_secs;
-        let timeouts =
-            ClientTimeouts { request_header: seconds(10), keep_alive: seconds(20), client: seconds(50) };
+        let timeouts = ClientTimeouts {
+            request_header: seconds(10),
+            keep_alive: seconds(20),
+            client: seconds(50),
+            client_fin: seconds(5),
+        };
         let start = Instant::now();
         for (wait, timeout, overdue) in [
             (Wait::Idle, 20, Overdue::KeepAlive),
@@ -167,11 +207,34 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_ended_its_side_is_waited_for_until_its_answer_begins() {
+        let timeouts = ClientTimeouts {
+            request_header: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(10),
+            client: Duration::from_secs(50),
+            client_fin: Duration::ZERO,
+        };
+        let start = Instant::now();
+        let watch = Watch::new(start, Duration::from_secs(40));
+        watch.begin(start);
+        watch.set_half_closed();
+        let now = watch.half_closed().unwrap();
+        assert_eq!(watch.check(now, &timeouts), Verdict::Now(Overdue::HalfClosed));
+        watch.answered();
+        assert!(matches!(watch.check(now, &timeouts), Verdict::Later(_)));
+        // The next request, which came before that end, has a time of its own.
+        let next = now + Duration::from_secs(1);
+        watch.begin(next);
+        assert_eq!(watch.half_closed(), Some(next));
+    }
+
+    #[test]
     fn it_looks_again_before_any_new_wait_can_be_overdue() {
         let timeouts = ClientTimeouts {
             request_header: Duration::from_secs(1),
             keep_alive: Duration::from_secs(20),
             client: Duration::from_secs(50),
+            client_fin: Duration::from_secs(5),
         };
         let start = Instant::now();
         let watch = Watch::new(start, Duration::from_secs(40));

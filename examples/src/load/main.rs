@@ -25,7 +25,7 @@ use tally::Summary;
 /// with code 1 when a request failed: no answer, or a status outside 200 to 399. Ctrl-C ends it early, and it tells
 /// what it measured so far.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "load", version)]
 struct Options {
     /// What to ask for, as http://127.0.0.1:8080/index.php.
     url: String,

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// /pi.php?n=100000 sums pi over n rectangles, /index.php tells who answered, /health says ok. Add ?format=json or
 /// send "Accept: application/json" for JSON. Ctrl-C ends it after the requests in flight.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "pi-server", version)]
 struct Options {
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8081")]

@@ -105,6 +105,7 @@ impl Connection {
             match self.reader.fill_buf() {
                 // A read with a timeout is interrupted where others go on (signal(7)).
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
                 seen => return matches!(seen, Ok([]) | Err(_)),
             }
         }

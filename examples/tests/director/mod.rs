@@ -230,6 +230,16 @@ pub fn simple(servers: &[&Origin], more: &str) -> String {
     text
 }
 
+/// That configuration, with an access log that [`log`] reads.
+pub fn logged(config: &str) -> String {
+    config.replace("[director]\n", "[director]\naccess-log = \"@folder/log\"\n")
+}
+
+/// The access log so far.
+pub fn log(director: &Director) -> String {
+    std::fs::read_to_string(director.folder().join("log")).unwrap_or_default()
+}
+
 /// Reads what is there until the other side closes or `LIMIT` is over.
 pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     stream.set_read_timeout(Some(LIMIT)).unwrap();

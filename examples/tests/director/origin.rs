@@ -11,7 +11,7 @@
 //! | `/close` | closes without an answer |
 //! | `/stall` | no answer at all |
 //! | `/half` | half of an answer, then it closes |
-//! | `/drip` | half of an answer, then nothing |
+//! | `/drip/MS` | half of an answer, MS milliseconds later, then nothing |
 //! | `/upgrade` | 101, then it echoes bytes |
 //! | `/old` | an answer of HTTP/1.0 that ends with the connection |
 
@@ -236,6 +236,7 @@ impl Shared {
                 return Ok(false);
             }
             "half" | "drip" => {
+                std::thread::sleep(Duration::from_millis(number as u64));
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf.")?;
                 if page == "drip" {
                     let _ = reader.fill_buf()?;
@@ -259,6 +260,27 @@ impl Shared {
         }
         Ok(!request.closes)
     }
+}
+
+/// Answers the first request of every connection with these bytes, and then waits for the other side to close.
+pub fn saying(answer: impl Into<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, answer) = (listener.local_addr().unwrap(), answer.into());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, answer) = (stream.unwrap(), answer.clone());
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone()?);
+                let mut line = String::new();
+                while reader.read_line(&mut line)? > 2 {
+                    line.clear();
+                }
+                stream.write_all(&answer)?;
+                reader.read_to_end(&mut Vec::new())
+            });
+        }
+    });
+    address
 }
 
 fn reply(stream: &mut TcpStream, status: u16, body: &str, head: bool) -> std::io::Result<()> {

@@ -33,9 +33,10 @@ pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
     let root = document.root();
     let timeouts = timeouts(root.section("timeouts")?, &Timeouts::default())?;
     let global = global(root.section("director")?)?;
-    let status = root.section("status")?.map(status).transpose()?;
+    let mut taken = Taken::default();
+    let status = root.section("status")?.map(|section| status(section, &mut taken)).transpose()?;
     let backends = backends(&root, &timeouts)?;
-    let frontends = frontends(&root, &timeouts, &backends)?;
+    let frontends = frontends(&root, &timeouts, &backends, &mut taken)?;
     root.finish()?;
     Ok(Config { file: None, status, backends, frontends, ..global })
 }
@@ -72,10 +73,29 @@ fn global(section: Option<Section<'_>>) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-fn status(section: Section<'_>) -> Result<Status, ConfigError> {
+/// The addresses that something in the file listens on, and what and where that is.
+#[derive(Default)]
+struct Taken(Vec<(SocketAddr, String)>);
+
+impl Taken {
+    /// Takes what `owner` listens on; an address that is taken already could never be opened.
+    fn take(&mut self, section: &Section<'_>, owner: &str, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+        for &address in listen {
+            if let Some((other, owner)) = self.0.iter().find(|(other, _)| overlap(*other, address)) {
+                let accepted = format!("addresses that nothing else listens on: {owner} has {other} already");
+                return Err(section.refused("listen", &accepted, &[]));
+            }
+            self.0.push((address, format!("{owner}, line {},", section.line("listen"))));
+        }
+        Ok(())
+    }
+}
+
+fn status(section: Section<'_>, taken: &mut Taken) -> Result<Status, ConfigError> {
     let listen = section
         .address("listen")?
         .ok_or_else(|| section.missing("listen", "an address and a port (\"127.0.0.1:9000\")"))?;
+    taken.take(&section, "[status]", &[listen])?;
     let token = section.string("token")?;
     if token.as_ref().is_some_and(|token| token.len() < 8) {
         return Err(section.refused("token", "a secret of at least 8 characters", &[]));
@@ -99,6 +119,7 @@ impl Default for Timeouts {
                 request_header: seconds(10),
                 keep_alive: seconds(10),
                 client: seconds(50),
+                client_fin: seconds(5),
             },
             server: ServerTimeouts {
                 connect: seconds(5),
@@ -126,6 +147,7 @@ fn timeouts_of_client(section: &Section<'_>, defaults: &Timeouts) -> Result<Time
         ("request-header", &mut set.request_header),
         ("keep-alive", &mut set.keep_alive),
         ("client", &mut set.client),
+        ("client-fin", &mut set.client_fin),
     ] {
         *field = section.duration(key, MILLI..=DAY)?.unwrap_or(*field);
     }
@@ -151,6 +173,7 @@ fn frontends(
     root: &Section<'_>,
     timeouts: &Timeouts,
     backends: &[Backend],
+    taken: &mut Taken,
 ) -> Result<Vec<Frontend>, ConfigError> {
     let mut frontends: Vec<Frontend> = Vec::new();
     for section in root.sections("frontend")? {
@@ -159,7 +182,7 @@ fn frontends(
         if frontends.iter().any(|other| other.name == name) {
             return Err(section.refused("name", "a name that no other frontend has", &[]));
         }
-        let frontend = frontend(section, name, timeouts, backends, &frontends)?;
+        let frontend = frontend(section, name, timeouts, backends, taken)?;
         frontends.push(frontend);
     }
     match frontends.is_empty() {
@@ -173,24 +196,22 @@ fn frontend(
     name: String,
     timeouts: &Timeouts,
     backends: &[Backend],
-    others: &[Frontend],
+    taken: &mut Taken,
 ) -> Result<Frontend, ConfigError> {
     let mode = section.one_of("mode", &MODES)?.unwrap_or(Mode::Http);
     let listen = section
         .addresses("listen")?
         .filter(|listen| !listen.is_empty())
         .ok_or_else(|| section.missing("listen", "one or more addresses (\"127.0.0.1:8080\")"))?;
-    let taken = |address: &SocketAddr| others.iter().any(|other| other.listen.contains(address));
-    if listen.iter().any(taken) {
-        return Err(section.refused("listen", "addresses that no other frontend listens on", &[]));
-    }
+    taken.take(&section, &format!("frontend {name}"), &listen)?;
     let backend = section.name("backend")?;
     let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
     let Some(target) = backends.iter().find(|other| other.name == backend) else {
         return Err(section.refused("backend", &format!("a backend: {}", names.join(", ")), &names));
     };
     if target.mode != mode {
-        return Err(section.refused("backend", &format!("a backend of the same mode, {mode:?}"), &[]));
+        let (mode, _) = if mode == Mode::Http { MODES[0] } else { MODES[1] };
+        return Err(section.refused("backend", &format!("a backend of the same mode, {mode}"), &[]));
     }
     let timeouts = match section.section("timeouts")? {
         None => timeouts.client,
@@ -408,19 +429,28 @@ fn servers(backend: &Section<'_>) -> Result<Vec<Server>, ConfigError> {
         let tier = section.one_of("role", &tiers)?.unwrap_or(Tier::Main);
         let server = Server {
             name,
-            address: section
-                .address("address")?
+            address: reachable(&section, "address")?
                 .ok_or_else(|| section.missing("address", "an address and a port (\"10.0.0.1:80\")"))?,
             weight: section.integer("weight", 0..=65_535)?.unwrap_or(1) as u32,
             maxconn: section.integer("maxconn", 0..=1_000_000)?.unwrap_or(0) as u32,
             tier,
             check: section.bool("check")?.unwrap_or(tier != Tier::Fallback),
-            check_address: section.address("check-address")?,
+            check_address: reachable(&section, "check-address")?,
         };
         section.finish()?;
         servers.push(server);
     }
     Ok(servers)
+}
+
+/// An address that can be connected to.
+fn reachable(section: &Section<'_>, key: &'static str) -> Result<Option<SocketAddr>, ConfigError> {
+    match section.address(key)? {
+        Some(address) if address.port() == 0 => {
+            Err(section.refused(key, "an address and a port from 1 to 65535 (\"10.0.0.1:80\")", &[]))
+        }
+        address => Ok(address),
+    }
 }
 
 /// The machine's name; empty where the system does not tell it this way.

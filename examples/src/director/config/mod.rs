@@ -46,6 +46,15 @@ pub struct Config {
     pub backends: Vec<Backend>,
 }
 
+/// Whether no two sockets can listen on both: the same address, or all addresses of its family.
+#[must_use]
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip(), other.ip());
+    let every =
+        one_ip.is_ipv4() == other_ip.is_ipv4() && (one_ip.is_unspecified() || other_ip.is_unspecified());
+    one == other || (one.port() == other.port() && one.port() != 0 && (one_ip == other_ip || every))
+}
+
 /// The status page and its actions.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -109,6 +118,8 @@ pub struct ClientTimeouts {
     pub keep_alive: Duration,
     /// No byte read from or written to the client.
     pub client: Duration,
+    /// From the client's end of sending to the start of its answer: it may have gone altogether.
+    pub client_fin: Duration,
 }
 
 /// A set of servers that share an algorithm and a queue.

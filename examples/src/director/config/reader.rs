@@ -33,7 +33,7 @@ impl<'d> Document<'d> {
 
     /// The top-level table.
     pub(crate) fn root(&self) -> Section<'_> {
-        Section::new(self, self.root.get_ref(), 0, "the top level".to_owned())
+        Section::new(self, self.root.get_ref(), 0, "the top level".to_owned(), String::new())
     }
 
     /// The top-level table as it was parsed, for readers that take any key.
@@ -57,12 +57,30 @@ pub(crate) struct Section<'s> {
     table: &'s DeTable<'s>,
     offset: usize,
     title: String,
+    /// The keys that lead here, with dots between them; empty at the top level.
+    path: String,
     known: RefCell<Vec<&'static str>>,
 }
 
 impl<'s> Section<'s> {
-    fn new(document: &'s Document<'s>, table: &'s DeTable<'s>, offset: usize, title: String) -> Self {
-        Self { document, table, offset, title, known: RefCell::default() }
+    fn new(
+        document: &'s Document<'s>,
+        table: &'s DeTable<'s>,
+        offset: usize,
+        title: String,
+        path: String,
+    ) -> Self {
+        Self { document, table, offset, title, path, known: RefCell::default() }
+    }
+
+    fn path_to(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The line that a key's value stands on.
+    pub(crate) fn line(&self, key: &str) -> usize {
+        let offset = self.table.get(key).map_or(self.offset, |value| value.span().start);
+        self.document.place(offset).line
     }
 
     /// Changes what messages call this table, once its name is known.
@@ -253,7 +271,8 @@ impl<'s> Section<'s> {
     /// A table under a key.
     pub(crate) fn section(&self, key: &'static str) -> Result<Option<Section<'s>>, ConfigError> {
         let Some(value) = self.value(key) else { return Ok(None) };
-        let accepted = format!("a table, [{key}]");
+        let path = self.path_to(key);
+        let accepted = format!("a table, [{path}]");
         let Some(table) = value.get_ref().as_table() else {
             return Err(self.refused_value(key, value, &accepted, &[]));
         };
@@ -261,20 +280,21 @@ impl<'s> Section<'s> {
             "the top level" => format!("[{key}]"),
             outer => format!("{key} of {outer}"),
         };
-        Ok(Some(Section::new(self.document, table, value.span().start, title)))
+        Ok(Some(Section::new(self.document, table, value.span().start, title, path)))
     }
 
     /// A list of tables under a key.
     pub(crate) fn sections(&self, key: &'static str) -> Result<Vec<Section<'s>>, ConfigError> {
         let Some(value) = self.value(key) else { return Ok(Vec::new()) };
-        let accepted = format!("a list of tables, [[{key}]]");
+        let path = self.path_to(key);
+        let accepted = format!("a list of tables, [[{path}]]");
         let refused = || self.refused_value(key, value, &accepted, &[]);
         let items = value.get_ref().as_array().ok_or_else(refused)?;
         items
             .iter()
             .map(|item| {
                 let table = item.get_ref().as_table().ok_or_else(refused)?;
-                Ok(Section::new(self.document, table, item.span().start, format!("[[{key}]]")))
+                Ok(Section::new(self.document, table, item.span().start, format!("[[{path}]]"), path.clone()))
             })
             .collect()
     }
