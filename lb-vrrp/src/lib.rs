@@ -38,10 +38,15 @@
 //! | [`group`] | [`SyncGroup`](group::SyncGroup): routers that are active together or not at all |
 //! | [`track`] | [`Tracker`](track::Tracker): what interfaces, scripts, processes and files do to the priority |
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
+//! | `hmac` | signed adverts, as keepalived's `auth_hmac` has them: keys, modes, replay protection |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
 //!
-//! Without its default feature `std` the crate needs only `alloc`.
+//! | feature | what it adds |
+//! |---|---|
+//! | `std` (default) | without it the crate needs only `alloc` |
+//! | `serde` | configurations can be stored and sent |
+//! | `auth-hmac` | signed adverts: the module `hmac`, [`Config`]'s field of that name, [`Event`]'s `WallClock` |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
