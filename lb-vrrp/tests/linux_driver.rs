@@ -183,13 +183,16 @@ fn links_go_and_come_back() {
     let b = lab.start("b", &format!("addresses={ADDRESS}"));
     b.says("-> Backup", 1);
 
+    let wire = lab.wire();
     lab.ip("a", "link set dev eth0 down");
     a.says("Active -> Initialize by Fault(Faults(LINK))", 1);
     b.says("-> Active", 1);
     wait_until("the address has left a", || !lab.has("a", "eth0", ADDRESS));
+    let of_b = wire.first("b's announcement", |frame| frame.garp().is_some()).source();
     lab.ip("a", "link set dev eth0 up");
     a.says("-> Active", 2);
     b.says("Active -> Backup", 1);
+    wire.first("a's announcement", |frame| frame.garp().is_some() && frame.source() != of_b);
 
     // The cable is pulled: no carrier.
     lab.ip("switch", "link set dev a down");
@@ -205,9 +208,9 @@ fn links_go_and_come_back() {
     a.says("-> Active", 4);
     b.says("Active -> Backup", 3);
     wait_until("the address is on a again", || lab.has("a", "eth0", ADDRESS));
+    assert_eq!(a.count("AddressRestored"), 0, "what goes with its interface was not taken away");
 
     // Its own address goes, then another comes: the adverts' source follows.
-    let wire = lab.wire();
     lab.ip("a", "address delete 10.9.0.1/24 dev eth0");
     a.says("SOURCE", 1);
     lab.ip("a", "address add 10.9.0.11/24 dev eth0");
@@ -266,6 +269,7 @@ fn ipv6_floats_without_duplicate_address_detection() {
         lab.set("a", "net/ipv6/conf/eth0/disable_ipv6", "0");
         a.says("-> Active", 2);
         b.says("Active -> Backup", 1);
+        assert!(lab.ip("a", "-6 maddress show dev eth0").contains("ff02::12"), "a hears the group again");
         assert!(a.stop());
         b.says("MasterLeft", 1);
         assert!(b.stop());
@@ -372,5 +376,22 @@ fn events_that_were_lost_are_made_up_for() {
     a.signal(Signal::SIGCONT);
     a.says("AddressRestored(10.9.0.100)", 1);
     wait_until("the address is back", || lab.has("a", "eth0", ADDRESS));
+    assert!(a.stop());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_router_that_cannot_send_is_not_active() {
+    let lab = Lab::new(&["a"]);
+    let a = lab.start("a", &format!("addresses={ADDRESS}"));
+    is_active(&a);
+    wait_until("the address is on a", || lab.has("a", "eth0", ADDRESS));
+    // Sending fails with EPERM from now on.
+    lab.exec("a", "nft add table ip test");
+    lab.exec("a", "nft add chain ip test out { type filter hook output priority 0; policy drop; }");
+    a.says("Active -> Initialize by Fault(Faults(TRANSMIT))", 1);
+    wait_until("the address has left a", || !lab.has("a", "eth0", ADDRESS));
+    lab.exec("a", "nft delete table ip test");
+    a.says("-> Active", 2);
     assert!(a.stop());
 }

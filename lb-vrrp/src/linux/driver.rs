@@ -514,7 +514,7 @@ impl Driver {
         Ok(result)
     }
 
-    /// What happened, oldest first; `None` when all is told. Who never asks lets them pile up.
+    /// What happened, oldest first; `None` when all is told. Who does not ask loses the oldest beyond 65536.
     pub fn next_notification(&mut self) -> Option<(InstanceId, Notification)> {
         self.notifications.pop_front()
     }

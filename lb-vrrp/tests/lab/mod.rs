@@ -106,6 +106,11 @@ impl Lab {
         run(&format!("ip -n {} {line}", self.host(host)))
     }
 
+    /// Any program in a host.
+    pub fn exec(&self, host: &str, line: &str) -> String {
+        run(&format!("ip netns exec {} {line}", self.host(host)))
+    }
+
     pub fn has(&self, host: &str, interface: &str, address: &str) -> bool {
         let (found, text) = try_run(&format!("ip -n {} -o address show dev {interface}", self.host(host)));
         found && text.split_whitespace().any(|word| word == address)

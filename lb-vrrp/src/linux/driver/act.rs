@@ -10,7 +10,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::bind::Binding;
 use super::{Driver, InstanceId, WORKER, now};
-use crate::event::{Action, State, Transmit};
+use crate::event::{Action, Notification, State, Transmit};
 use crate::linux::netlink::Change;
 use crate::linux::pace::LOT;
 use crate::linux::worker::{self, Done, Worker};
@@ -33,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const TRIES_AT_ONCE: usize = 3;
 /// How long a turn works before it looks at the sockets again.
 const STINT: Duration = Duration::from_micros(500);
+/// Notifications that wait to be asked for; beyond, the oldest are lost.
+const NOTIFICATIONS: usize = 65_536;
 /// The most changes of one request, and frames of one call.
 const CHANGES: usize = 64;
 const FRAMES: usize = 64;
@@ -65,6 +67,13 @@ struct Plan {
 }
 
 impl Driver {
+    fn notify(&mut self, id: InstanceId, notification: Notification) {
+        if self.notifications.len() >= NOTIFICATIONS {
+            self.notifications.pop_front();
+        }
+        self.notifications.push_back((id, notification));
+    }
+
     /// Whether there is work, and it may be done.
     pub(super) fn has_work(&self) -> bool {
         !self.work.is_empty() && !self.is_worker_busy()
@@ -91,7 +100,7 @@ impl Driver {
             while let Some(action) = self.slots.get_mut(&id).and_then(|slot| slot.router.poll_action()) {
                 match action {
                     Action::Transmit(transmit) => self.transmit(id, transmit, 0),
-                    Action::Notify(notification) => self.notifications.push_back((id, notification)),
+                    Action::Notify(notification) => self.notify(id, notification),
                     other => {
                         if let Some(slot) = self.slots.get_mut(&id) {
                             slot.ahead.push_back(other);
@@ -220,7 +229,7 @@ impl Driver {
                     break;
                 }
                 Some(Action::Transmit(transmit)) => self.transmit(id, transmit, 0),
-                Some(Action::Notify(notification)) => self.notifications.push_back((id, notification)),
+                Some(Action::Notify(notification)) => self.notify(id, notification),
                 Some(action @ (Action::AddAddress(_) | Action::RemoveAddress(_))) => {
                     if announcements.is_empty() {
                         actions.push(action);
