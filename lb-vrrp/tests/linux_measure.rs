@@ -29,9 +29,10 @@ fn a_takeover_is_as_fast_as_the_formula() {
     let (mut overheads, mut garps) = (Vec::new(), Vec::new());
     // Priority 100 and 1 cs: 3 * 10 ms + 156/256 * 10 ms.
     let formula = Duration::from_micros(36_093);
-    let b = lab.start("b", &format!("addresses={ADDRESS} cs=1 realtime=50 delay=0"));
+    let vmac = std::env::var("LB_VRRP_VMAC").map_or("", |_| "vmac=yes");
+    let b = lab.start("b", &format!("addresses={ADDRESS} cs=1 realtime=50 delay=0 {vmac}"));
     for round in 1..=rounds {
-        let a = lab.start("a", &format!("priority=150 addresses={ADDRESS} cs=1 realtime=50 delay=0"));
+        let a = lab.start("a", &format!("priority=150 addresses={ADDRESS} cs=1 realtime=50 delay=0 {vmac}"));
         is_active(&a);
         b.says("-> Backup", round);
         thread::sleep(Duration::from_millis(100));

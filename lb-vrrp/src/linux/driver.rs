@@ -538,6 +538,8 @@ impl Driver {
             self.tell(id, Event::Shutdown);
         }
         self.send_fresh();
+        // All addresses before the first VMAC, whose deletion takes the kernel a while: others have them already.
+        ids.iter().for_each(|&id| self.finish(id));
         let mut leftovers: Vec<String> = ids.into_iter().flat_map(|id| self.discard(id)).collect();
         if leftovers.is_empty()
             && let Err(error) = self.journal.close()

@@ -261,10 +261,7 @@ impl Driver {
         self.announce(id, decided, &announcements);
         self.touched(id);
         match done {
-            true => {
-                self.rest_vmac(id);
-                Progress::Done
-            }
+            true => self.rest_vmac(id, here),
             false if announcements.is_empty() => Progress::Changed,
             false => Progress::Announced,
         }
@@ -369,7 +366,8 @@ impl Driver {
         let end = now();
         for ((change, cause), result) in plan.changes.iter().zip(&plan.causes).zip(results) {
             match (change, cause.map(|at| &plan.actions[at]), result) {
-                (Change::SetUp { index, up }, None, Ok(_)) => {
+                // One that does not go down is not wrong, only talkative; the next end of an active time tries again.
+                (Change::SetUp { index, up }, None, result) if result.is_ok() || !up => {
                     let vmac = slot.binding.as_mut().and_then(Binding::vmac_mut);
                     if let Some(vmac) = vmac.filter(|vmac| vmac.index == *index) {
                         vmac.up = *up;
@@ -433,18 +431,22 @@ impl Driver {
         actions[sent..].iter().for_each(|action| slot.router.handle_failure(now, action));
     }
 
-    /// A VMAC whose router is not active and has no addresses left goes down, so that it says nothing.
-    fn rest_vmac(&mut self, id: InstanceId) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        if slot.router.state() == State::Active {
-            return;
-        }
-        let Some(vmac) = slot.binding.as_mut().and_then(|binding| binding.vmac_mut()) else { return };
-        if vmac.up {
-            // Left up, it is not wrong, only talkative; the next end of an active time tries again.
-            let _ = self.netlink.apply_one(Change::SetUp { index: vmac.index, up: false });
-            vmac.up = false;
-        }
+    /// A VMAC whose router is not active and has no addresses left goes down, so that it says nothing. The kernel takes
+    /// milliseconds for that.
+    fn rest_vmac(&mut self, id: InstanceId, here: bool) -> Progress {
+        let Some(slot) = self.slots.get_mut(&id) else { return Progress::Done };
+        let vmac = slot.binding.as_ref().and_then(Binding::vmac).filter(|vmac| vmac.up);
+        let (Some(vmac), false) = (vmac, self.closed || slot.router.state() == State::Active) else {
+            return Progress::Done;
+        };
+        let changes = vec![Change::SetUp { index: vmac.index, up: false }];
+        let plan = Plan { changes, causes: vec![None], actions: Vec::new(), index: vmac.index };
+        let plan = if here { Some(plan) } else { self.hand_over(id, plan, &mut Vec::new()) };
+        let Some(plan) = plan else { return Progress::Waiting };
+        let mut results = Vec::new();
+        worker::apply(&mut self.netlink, &plan.changes, &mut results);
+        self.conclude(id, &plan, results, &mut Vec::new());
+        Progress::Done
     }
 }
 
