@@ -41,6 +41,7 @@
 //! | `hmac` | signed adverts, as keepalived's `auth_hmac` has them: keys, modes, replay protection |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
+//! | `linux` (feature `linux`) | the Linux driver: raw sockets, netlink, virtual MACs, many routers in one thread; `examples/float.rs` floats an address with it |
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -49,10 +50,13 @@
 //! | `auth-hmac` | signed adverts: the module `hmac`, [`Config`]'s field of that name, [`Event`]'s `WallClock` |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // system calls alone are allowed it, in linux/sys.rs
+
+#[cfg(all(feature = "linux", not(target_os = "linux")))]
+compile_error!("the feature `linux` is the driver for Linux: leave it out on other systems");
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "linux"))]
 #[macro_use]
 extern crate std;
 
@@ -63,6 +67,9 @@ pub mod event;
 pub mod group;
 #[cfg(feature = "auth-hmac")]
 pub mod hmac;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "linux")))]
+pub mod linux;
 mod router;
 mod time;
 pub mod timer;

@@ -1,0 +1,599 @@
+//! Many virtual routers in one thread.
+//!
+//! A turn of the driver does four things, in this order: it reads every packet that is queued (so that a router that was
+//! held up hears before it decides), takes note of what netlink says, fires the timers that are due and sends the adverts that
+//! they bring, and then does a bounded piece of the rest: a few addresses by one netlink request, their announcements by one
+//! `sendmmsg`. So an advert waits for at most one such piece, however many addresses are to come; a piece that would take
+//! too long goes to a thread of its own.
+
+mod act;
+mod bind;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::timerfd::{ClockId as TimerClock, TimerFd, TimerFlags};
+use nix::time::{ClockId, clock_gettime};
+
+use super::journal::{Journal, Record};
+use super::links::Links;
+use super::netlink::{Monitor, Netlink};
+use super::pace::Pace;
+use super::sysctl::Sysctls;
+use super::worker::Worker;
+use super::{DriverError, Instance, Settings, cleanup, preflight};
+use crate::config::OWNER;
+use crate::event::{Action, Notification};
+use crate::group::SyncGroup;
+use crate::track::{Check, TrackId, Tracker, Weight};
+use crate::wire::{Family, MAX_MESSAGE};
+use crate::{Config, Event, Timestamp, VirtualRouter};
+use act::{Moving, Unsent};
+use bind::{Binding, Ports};
+
+/// An instance of a [`Driver`]. A number is never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(u32);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "instance number {}", self.0)
+    }
+}
+
+/// What was counted on an interface before it was known whose it is. The counters wrap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InterfaceCounters {
+    /// Packets of protocol 112.
+    pub received: u64,
+    /// Those whose VRID no instance on the interface has (`vrrpv3RouterVrIdErrors`).
+    pub unknown_vrid: u64,
+    /// Those too short to have a VRID.
+    pub too_short: u64,
+}
+
+/// An instance and what the driver keeps beside it.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    instance: SlotSettings,
+    router: VirtualRouter,
+    tracker: Tracker,
+    /// The tracked interfaces, by name.
+    tracked: Vec<(String, TrackId)>,
+    binding: Option<Binding>,
+    /// Why it could not be bound, and when to try again.
+    trouble: Option<String>,
+    rebind: Option<Timestamp>,
+    /// The group it is in, and its number there.
+    group: Option<(u32, usize)>,
+    /// As in the driver's `deadlines`.
+    deadline: Option<Timestamp>,
+    /// Whether it is in the driver's `fresh`, and in `work`.
+    fresh: bool,
+    working: bool,
+    /// Adverts that the kernel had no room for.
+    unsent: VecDeque<Unsent>,
+    /// Actions that were polled before their time.
+    ahead: VecDeque<Action>,
+    /// Changes that the worker has not done yet, and what follows them.
+    moving: Option<Moving>,
+    /// An owner's addresses that were on the interface before: they are not the driver's to remove.
+    foreign: HashSet<IpAddr>,
+}
+
+#[derive(Debug)]
+struct SlotSettings {
+    interface: String,
+    source: Option<IpAddr>,
+    vmac: Option<super::Vmac>,
+}
+
+#[derive(Debug)]
+struct Group {
+    name: String,
+    sync: SyncGroup,
+    members: Vec<InstanceId>,
+}
+
+/// Drives virtual routers. It lives in the network namespace of the thread that makes it, and must stay on a thread of it.
+///
+/// The thread that calls it does all the work and waits nowhere but in [`Self::turn`]; only where an interface has so many
+/// addresses that the kernel takes long to add one, a second thread carries them there. To put it into an event loop of one's own, wait until its
+/// descriptor ([`AsFd`]) is readable, then call `turn(Some(Duration::ZERO))`.
+#[derive(Debug)]
+pub struct Driver {
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    timer: TimerFd,
+    /// What the timer is set to.
+    armed: Option<Timestamp>,
+    netlink: Netlink,
+    monitor: Monitor,
+    links: Links,
+    journal: Journal,
+    sysctls: Sysctls,
+    ports: Ports,
+    slots: BTreeMap<InstanceId, Slot>,
+    next: u32,
+    groups: BTreeMap<u32, Group>,
+    /// Who hears what comes in: by the interface it comes in on, family, and VRID.
+    routes: HashMap<(u32, Family, u8), InstanceId>,
+    /// Whose virtual address it is: by interface and address.
+    virtuals: HashMap<(u32, IpAddr), InstanceId>,
+    /// Removals of the driver's own that netlink has still to tell of.
+    expected: HashMap<(u32, IpAddr), u32>,
+    counters: HashMap<String, InterfaceCounters>,
+    deadlines: BTreeSet<(Timestamp, InstanceId)>,
+    /// Instances whose routers may have an advert to send.
+    fresh: VecDeque<InstanceId>,
+    /// Instances with addresses to move or to announce.
+    work: VecDeque<InstanceId>,
+    /// What an address takes, and what a frame takes.
+    pace: Pace,
+    frame_pace: Pace,
+    worker: Option<Worker>,
+    notifications: VecDeque<(InstanceId, Notification)>,
+    received: Box<[u8]>,
+    message: Box<[u8]>,
+    frame: Vec<u8>,
+    closed: bool,
+}
+
+/// The epoll's data of what is no port.
+const TIMER: u64 = u64::MAX;
+const MONITOR: u64 = u64::MAX - 1;
+const WORKER: u64 = u64::MAX - 2;
+/// The longest packet that is read whole.
+const PACKET: usize = 65_536;
+
+/// Now, by the clock that never steps. Its reading takes no system call.
+fn now() -> Timestamp {
+    // Every Linux has this clock; without one, time would stand still and nothing would ever be due.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(Timestamp::ZERO, |time| Timestamp::ZERO + Duration::from(time))
+}
+
+impl Driver {
+    /// Checks that the thread may do what is needed, cleans up what a killed driver left, and opens the sockets that all
+    /// instances share.
+    ///
+    /// # Errors
+    /// If a capability is missing ([`DriverError::Capability`] names it), or the system refuses a socket, the run directory,
+    /// or a privilege of `settings`.
+    pub fn new(settings: Settings) -> Result<Self, DriverError> {
+        preflight::check_capabilities()?;
+        preflight::apply_privileges(&settings)?;
+        let mut netlink = Netlink::new().map_err(DriverError::system("opening a netlink socket"))?;
+        let (journal, leftovers) = Journal::open(settings.run_directory.as_deref())?;
+        let cleaning = DriverError::system("cleaning up after a driver that was killed");
+        for leftover in leftovers {
+            let events = netlink.dump().map_err(&cleaning)?;
+            cleanup::undo(&mut netlink, &events, &leftover.records).map_err(&cleaning)?;
+            leftover.finish().map_err(&cleaning)?;
+        }
+        // Subscribed before the first dump, so that no change falls between.
+        let monitor = Monitor::new().map_err(DriverError::system("subscribing to netlink's events"))?;
+        let dump = netlink.dump().map_err(DriverError::system("listing interfaces and addresses"))?;
+
+        let polling = DriverError::system("setting up epoll");
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| polling(error.into()))?;
+        let timer =
+            TimerFd::new(TimerClock::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
+                .map_err(|error| polling(error.into()))?;
+        let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
+        epoll.add(&timer, readable(TIMER)).map_err(|error| polling(error.into()))?;
+        epoll.add(&monitor, readable(MONITOR)).map_err(|error| polling(error.into()))?;
+        Ok(Self {
+            epoll,
+            events: Vec::new(),
+            timer,
+            armed: None,
+            netlink,
+            monitor,
+            links: Links::from_dump(&dump),
+            journal,
+            sysctls: Sysctls::default(),
+            ports: Ports::default(),
+            slots: BTreeMap::new(),
+            next: 0,
+            groups: BTreeMap::new(),
+            routes: HashMap::new(),
+            virtuals: HashMap::new(),
+            expected: HashMap::new(),
+            counters: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            fresh: VecDeque::new(),
+            work: VecDeque::new(),
+            pace: Pace::new(Duration::from_micros(20)),
+            frame_pace: Pace::new(Duration::from_micros(4)),
+            worker: None,
+            notifications: VecDeque::new(),
+            received: vec![0; PACKET].into(),
+            message: vec![0; MAX_MESSAGE + 64].into(),
+            frame: Vec::new(),
+            closed: false,
+        })
+    }
+
+    /// Adds an instance and starts it. An interface that does not exist, or has no address yet, is a fault of the instance
+    /// until it is there. What a non-owner's addresses are doing on the interface already is a leftover, and removed.
+    ///
+    /// # Errors
+    /// If the configuration is wrong or does not go together with another instance's. Nothing changes then.
+    pub fn add(&mut self, name: &str, instance: Instance) -> Result<InstanceId, DriverError> {
+        if self.closed {
+            return Err(DriverError::Closed);
+        }
+        self.check(name, &instance)?;
+        let Instance { config, interface, source, vmac, track_interfaces } = instance;
+        let router = VirtualRouter::new(config, None)
+            .map_err(|source| DriverError::Config { name: name.into(), source })?;
+        self.write_down(&interface, router.config())?;
+        let mut tracker = Tracker::new();
+        let tracked =
+            track_interfaces.into_iter().map(|track| (track.name, tracker.add(track.check))).collect();
+        let id = InstanceId(self.next);
+        self.next += 1;
+        self.counters.entry(interface.clone()).or_default();
+        self.slots.insert(
+            id,
+            Slot {
+                name: name.into(),
+                instance: SlotSettings { interface, source, vmac },
+                router,
+                tracker,
+                tracked,
+                binding: None,
+                trouble: None,
+                rebind: None,
+                group: None,
+                deadline: None,
+                fresh: false,
+                working: false,
+                unsent: VecDeque::new(),
+                ahead: VecDeque::new(),
+                moving: None,
+                foreign: HashSet::new(),
+            },
+        );
+        self.refresh(id);
+        self.tell(id, Event::Startup);
+        self.send_fresh();
+        self.arm()?;
+        Ok(id)
+    }
+
+    /// What must be right before an instance is added.
+    fn check(&self, name: &str, instance: &Instance) -> Result<(), DriverError> {
+        let config = &instance.config;
+        config.validate().map_err(|source| DriverError::Config { name: name.into(), source })?;
+        let names = [Some(&instance.interface), instance.vmac.as_ref().and_then(|vmac| vmac.name.as_ref())];
+        for interface in names.into_iter().flatten() {
+            let bad = |byte: u8| byte.is_ascii_whitespace() || byte == b'/' || byte == 0;
+            if !(1..=15).contains(&interface.len()) || interface.bytes().any(bad) {
+                return Err(DriverError::InterfaceName { name: name.into(), interface: interface.clone() });
+            }
+        }
+        if let Some(address) = instance.source
+            && config.priority != OWNER
+            && config.addresses.iter().any(|floating| floating.address == address)
+        {
+            return Err(DriverError::VirtualSource { name: name.into(), address });
+        }
+        for other in self.slots.values() {
+            if other.name == name {
+                return Err(DriverError::DuplicateName { name: name.into() });
+            }
+            let same_interface = other.instance.interface == instance.interface;
+            let identity = |config: &Config| (config.vrid, config.family());
+            if same_interface && identity(other.router.config()) == identity(config) {
+                return Err(DriverError::DuplicateRouter {
+                    name: name.into(),
+                    other: other.name.clone(),
+                    vrid: config.vrid,
+                    interface: instance.interface.clone(),
+                });
+            }
+        }
+        self.check_addresses(name, &instance.interface, config)
+    }
+
+    /// An address belongs to one instance.
+    fn check_addresses(&self, name: &str, interface: &str, config: &Config) -> Result<(), DriverError> {
+        let wanted: HashSet<IpAddr> = config.addresses.iter().map(|address| address.address).collect();
+        for other in self.slots.values() {
+            if other.name == name || other.instance.interface != interface {
+                continue;
+            }
+            let mut theirs = other.router.config().addresses.iter();
+            if let Some(clash) = theirs.find(|address| wanted.contains(&address.address)) {
+                return Err(DriverError::DuplicateAddress {
+                    name: name.into(),
+                    other: other.name.clone(),
+                    address: clash.address,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down which addresses may come to be on the interface.
+    fn write_down(&mut self, interface: &str, config: &Config) -> Result<(), DriverError> {
+        let records = config.addresses.iter().map(|&address| Record::address(interface, address));
+        self.journal.add_all(records).map_err(DriverError::system("writing to the run directory"))
+    }
+
+    /// Stops an instance: it says farewell if it is active, and its addresses and its VMAC are gone when this returns. What it
+    /// notified of is still to be had.
+    ///
+    /// # Errors
+    /// If there is no such instance, or something could not be removed.
+    pub fn remove(&mut self, id: InstanceId) -> Result<(), DriverError> {
+        if !self.slots.contains_key(&id) {
+            return Err(DriverError::UnknownInstance(id));
+        }
+        self.tell(id, Event::Shutdown);
+        self.send_fresh();
+        let leftovers = self.discard(id);
+        self.arm()?;
+        if leftovers.is_empty() { Ok(()) } else { Err(DriverError::Leftovers { leftovers }) }
+    }
+
+    /// Gives a running instance another configuration; it keeps its state. Version, VRID and family must stay.
+    ///
+    /// # Errors
+    /// If there is no such instance, or it can't take the configuration over. Nothing changes then.
+    pub fn reconfigure(&mut self, id: InstanceId, config: Config) -> Result<(), DriverError> {
+        let slot = self.slots.get(&id).ok_or(DriverError::UnknownInstance(id))?;
+        let name = slot.name.clone();
+        config.validate().map_err(|source| DriverError::Config { name: name.clone(), source })?;
+        let interface = slot.instance.interface.clone();
+        self.check_addresses(&name, &interface, &config)?;
+        let (base, new) = (config.priority, config.addresses.clone());
+        // Written down first: an address that the router then refuses to have is looked for in vain, no more.
+        self.write_down(&interface, &config)?;
+        let Some(slot) = self.slots.get_mut(&id) else { return Err(DriverError::UnknownInstance(id)) };
+        slot.router.reconfigure(now(), config).map_err(|source| DriverError::Reconfigure { name, source })?;
+        for event in slot.tracker.events(base) {
+            slot.router.handle_event(now(), event);
+        }
+        if let Some(binding) = &slot.binding {
+            let index = binding.address_index();
+            // The old ones stay known until they are gone, so that none is taken for a source address.
+            self.virtuals.extend(new.iter().map(|address| ((index, address.address), id)));
+        }
+        self.touched(id);
+        self.refresh(id);
+        self.send_fresh();
+        self.arm()
+    }
+
+    /// Keeps instances together: they are active together or not at all ([`SyncGroup`]).
+    ///
+    /// # Errors
+    /// If there is no such instance, or one is in a group already. Nothing changes then.
+    pub fn add_group(&mut self, name: &str, members: &[InstanceId]) -> Result<(), DriverError> {
+        for (at, id) in members.iter().enumerate() {
+            let slot = self.slots.get(id).ok_or(DriverError::UnknownInstance(*id))?;
+            let group = slot.group.and_then(|(group, _)| self.groups.get(&group));
+            if let Some(group) =
+                group.map(|group| group.name.as_str()).or(members[..at].contains(id).then_some(name))
+            {
+                return Err(DriverError::Grouped { name: slot.name.clone(), group: group.into() });
+            }
+        }
+        let key = self.groups.keys().next_back().map_or(0, |last| last + 1);
+        let sync = SyncGroup::new(members.len());
+        self.groups.insert(key, Group { name: name.into(), sync, members: members.to_vec() });
+        for (at, id) in members.iter().enumerate() {
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.group = Some((key, at));
+            }
+        }
+        members.iter().for_each(|&id| self.touched(id));
+        self.send_fresh();
+        self.arm()
+    }
+
+    /// Ends a group: its members go their own ways from now on. Whether there was one.
+    pub fn remove_group(&mut self, name: &str) -> bool {
+        let Some(key) = self.groups.iter().find(|(_, group)| group.name == name).map(|(&key, _)| key) else {
+            return false;
+        };
+        let group = self.groups.remove(&key);
+        for id in group.into_iter().flat_map(|group| group.members) {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.group = None;
+            }
+            self.tell(id, Event::Cleared(crate::event::Faults::GROUP));
+        }
+        self.send_fresh();
+        true
+    }
+
+    /// The state machine of an instance: state, faults, counters, configuration.
+    #[must_use]
+    pub fn router(&self, id: InstanceId) -> Option<&VirtualRouter> {
+        self.slots.get(&id).map(|slot| &slot.router)
+    }
+
+    /// The name of an instance.
+    #[must_use]
+    pub fn name(&self, id: InstanceId) -> Option<&str> {
+        self.slots.get(&id).map(|slot| slot.name.as_str())
+    }
+
+    /// Why an instance has no sockets or no VMAC although its interface is there; the driver tries again every second.
+    #[must_use]
+    pub fn trouble(&self, id: InstanceId) -> Option<&str> {
+        self.slots.get(&id)?.trouble.as_deref()
+    }
+
+    /// The instance of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<InstanceId> {
+        self.slots.iter().find(|(_, slot)| slot.name == name).map(|(&id, _)| id)
+    }
+
+    /// All instances, in the order in which they were added.
+    pub fn instances(&self) -> impl Iterator<Item = (InstanceId, &str, &VirtualRouter)> {
+        self.slots.iter().map(|(&id, slot)| (id, slot.name.as_str(), &slot.router))
+    }
+
+    /// What was counted on an interface that has, or had, instances.
+    #[must_use]
+    pub fn interface_counters(&self, interface: &str) -> Option<InterfaceCounters> {
+        self.counters.get(interface).copied()
+    }
+
+    /// Tells an instance what the program around it knows: a fault, a cure, `StandDown`.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn event(&mut self, id: InstanceId, event: Event) -> Result<(), DriverError> {
+        if !self.slots.contains_key(&id) {
+            return Err(DriverError::UnknownInstance(id));
+        }
+        self.tell(id, event);
+        self.send_fresh();
+        self.arm()
+    }
+
+    /// Tracks something for an instance (a script, a process) beside its interfaces; [`Self::report`] says how it is.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn track(&mut self, id: InstanceId, check: Check) -> Result<TrackId, DriverError> {
+        self.with_tracker(id, |tracker| tracker.add(check))
+    }
+
+    /// Tracks a file's number for an instance; [`Self::set_value`] says what it is.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn track_file(&mut self, id: InstanceId, weight: Weight) -> Result<TrackId, DriverError> {
+        self.with_tracker(id, |tracker| tracker.add_file(weight))
+    }
+
+    /// Says whether a check that is tracked went well.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn report(&mut self, id: InstanceId, tracked: TrackId, success: bool) -> Result<(), DriverError> {
+        self.with_tracker(id, |tracker| tracker.report(tracked, success)).map(|_| ())
+    }
+
+    /// Says what number a tracked file holds.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn set_value(&mut self, id: InstanceId, tracked: TrackId, number: i32) -> Result<(), DriverError> {
+        self.with_tracker(id, |tracker| tracker.set_value(tracked, number)).map(|_| ())
+    }
+
+    fn with_tracker<T>(
+        &mut self,
+        id: InstanceId,
+        change: impl FnOnce(&mut Tracker) -> T,
+    ) -> Result<T, DriverError> {
+        let slot = self.slots.get_mut(&id).ok_or(DriverError::UnknownInstance(id))?;
+        let result = change(&mut slot.tracker);
+        for event in slot.tracker.events(slot.router.config().priority) {
+            slot.router.handle_event(now(), event);
+        }
+        self.touched(id);
+        self.send_fresh();
+        self.arm()?;
+        Ok(result)
+    }
+
+    /// What happened, oldest first; `None` when all is told. Who does not ask loses the oldest beyond 65536.
+    pub fn next_notification(&mut self) -> Option<(InstanceId, Notification)> {
+        self.notifications.pop_front()
+    }
+
+    /// Stops every instance, as [`Self::remove`] does but with all farewells first, and puts every sysctl back. The driver is
+    /// at its end then. Dropping it does the same, without saying what went wrong.
+    ///
+    /// # Errors
+    /// If something could not be removed or put back: [`DriverError::Leftovers`]. The next start tries again.
+    pub fn shutdown(&mut self) -> Result<(), DriverError> {
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        let ids: Vec<InstanceId> = self.slots.keys().copied().collect();
+        self.groups.clear();
+        for &id in &ids {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.group = None;
+            }
+            self.tell(id, Event::Shutdown);
+        }
+        self.send_fresh();
+        // All addresses before the first VMAC, whose deletion takes the kernel a while: others have them already.
+        ids.iter().for_each(|&id| self.finish(id));
+        let mut leftovers: Vec<String> = ids.into_iter().flat_map(|id| self.discard(id)).collect();
+        if leftovers.is_empty()
+            && let Err(error) = self.journal.close()
+        {
+            leftovers.push(format!("the driver's file in the run directory ({error})"));
+        }
+        if leftovers.is_empty() { Ok(()) } else { Err(DriverError::Leftovers { leftovers }) }
+    }
+
+    /// Removes what a stopped instance has on the system, then the instance. What could not be removed.
+    fn discard(&mut self, id: InstanceId) -> Vec<String> {
+        self.finish(id);
+        let mut leftovers = Vec::new();
+        if let Some(slot) = self.slots.get(&id) {
+            let left = slot.router.present_addresses().filter(|left| !slot.foreign.contains(&left.address));
+            leftovers.extend(left.map(|left| format!("{left} on {}", slot.instance.interface)));
+        }
+        if let Err(error) = self.unbind(id) {
+            leftovers.push(error.to_string());
+        }
+        let Some(slot) = self.slots.remove(&id) else { return leftovers };
+        if let Some(deadline) = slot.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        if leftovers.is_empty() {
+            for &address in &slot.router.config().addresses {
+                // A record too many is looked for in vain at the next start.
+                let _ = self.journal.remove(&Record::address(&slot.instance.interface, address));
+            }
+        }
+        if let Some(group) = slot.group.and_then(|(key, _)| self.groups.get_mut(&key)) {
+            group.members.retain(|&member| member != id);
+            group.sync = SyncGroup::new(group.members.len());
+            for (at, id) in group.members.clone().into_iter().enumerate() {
+                if let Some(other) = self.slots.get_mut(&id) {
+                    other.group = slot.group.map(|(key, _)| (key, at));
+                }
+                self.touched(id);
+            }
+            self.send_fresh();
+        }
+        leftovers
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // There is nobody to tell.
+        let _ = self.shutdown();
+    }
+}
+
+impl AsFd for Driver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}

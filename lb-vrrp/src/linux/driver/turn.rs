@@ -1,0 +1,298 @@
+//! One turn: hear, decide, send, and then a piece of the rest.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
+
+use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, now};
+use crate::linux::links::Links;
+use crate::linux::netlink::{Heard, NetEvent};
+use crate::{Event, Timestamp};
+
+/// Packets that are read from one socket before the others have their turn.
+const BURST: usize = 4096;
+
+impl Driver {
+    /// Waits until something is to be done, at most for `timeout` (`None`: for ever), and does it: reads every packet that is
+    /// queued, then sends what is due, then a bounded piece of the rest (addresses, announcements). While more of that is
+    /// left, the descriptor stays readable and the next turn does not wait.
+    ///
+    /// # Errors
+    /// If the system refuses something that all instances need. What concerns one instance is its fault, not an error.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), DriverError> {
+        self.arm()?;
+        let timeout = match timeout {
+            _ if self.has_work() => EpollTimeout::ZERO,
+            None => EpollTimeout::NONE,
+            Some(timeout) => {
+                // Rounded up: not before its time, and a short one does not become a busy loop.
+                let millis = timeout.as_micros().div_ceil(1000);
+                i32::try_from(millis)
+                    .ok()
+                    .and_then(|millis| millis.try_into().ok())
+                    .unwrap_or(EpollTimeout::MAX)
+            }
+        };
+        self.hear(timeout)?;
+        loop {
+            let now = now();
+            if self.deadlines.first().is_none_or(|&(deadline, _)| deadline > now) {
+                break;
+            }
+            // This thread may have been held up since it heard: what came meanwhile counts before what is due.
+            self.hear(EpollTimeout::ZERO)?;
+            self.fire(now);
+            self.send_fresh();
+            if self.deadlines.first().is_some_and(|&(deadline, _)| deadline <= now) {
+                // Still due after it was fired: the next turn's, lest one instance hold all others up.
+                break;
+            }
+        }
+        self.do_work();
+        self.arm()
+    }
+
+    /// Reads what there is to read: packets, then netlink's events; and sends what they bring about.
+    fn hear(&mut self, timeout: EpollTimeout) -> Result<(), DriverError> {
+        let mut events = std::mem::take(&mut self.events);
+        // Room for all, so that one wait tells of every socket that has something.
+        events.resize(self.ports.count() + 3, EpollEvent::empty());
+        let mut waited = self.epoll.wait(&mut events, timeout);
+        while waited == Err(Errno::EINTR) {
+            // Stopped and continued, for instance: look again before anything is decided, but do not wait.
+            waited = self.epoll.wait(&mut events, EpollTimeout::ZERO);
+        }
+        let count = waited.map_err(|error| DriverError::system("waiting with epoll")(error.into()))?;
+        let mut changes = false;
+        for event in &events[..count] {
+            match event.data() {
+                TIMER => {
+                    // Reading makes it unreadable; what is due is seen by the clock.
+                    let _ = self.timer.wait();
+                    self.armed = None;
+                }
+                MONITOR => changes = true,
+                WORKER => self.collect(),
+                port => self.receive(port),
+            }
+        }
+        self.events = events;
+        if changes {
+            self.hear_changes()?;
+        }
+        self.send_fresh();
+        Ok(())
+    }
+
+    /// Reads every packet of a port and gives each to whom it is for.
+    fn receive(&mut self, port: u64) {
+        for _ in 0..BURST {
+            let Some((socket, interface)) = self.ports.get(port) else { return };
+            let (meta, payload) = match socket.receive(&mut self.received) {
+                Ok(packet) => packet,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Nothing left; or the interface is down or gone, of which netlink tells.
+                Err(_) => return,
+            };
+            let Some(counters) = self.counters.get_mut(interface) else { return };
+            counters.received = counters.received.wrapping_add(1);
+            let Some(&vrid) = payload.get(1) else {
+                counters.too_short = counters.too_short.wrapping_add(1);
+                continue;
+            };
+            let route = (socket.index(), socket.family(), vrid);
+            let Some(&id) = self.routes.get(&route) else {
+                counters.unknown_vrid = counters.unknown_vrid.wrapping_add(1);
+                continue;
+            };
+            if let Some(slot) = self.slots.get_mut(&id) {
+                // The router has counted why, if it dropped it.
+                let _ = slot.router.handle_packet(now(), &meta, payload);
+                self.touched(id);
+            }
+        }
+    }
+
+    /// Reads netlink's events; after an overflow, lists everything anew.
+    pub(super) fn hear_changes(&mut self) -> Result<(), DriverError> {
+        let mut events = Vec::new();
+        let heard =
+            self.monitor.read(&mut events).map_err(DriverError::system("reading netlink's events"))?;
+        if heard == Heard::Overflow {
+            return self.resync();
+        }
+        // Links first: the addresses of an interface that goes are told of before it, and are not lost but gone with it.
+        let of_link = |event: &&NetEvent| matches!(event, NetEvent::Link(_) | NetEvent::LinkGone { .. });
+        events.iter().filter(of_link).for_each(|event| self.note(event));
+        events.iter().filter(|event| !of_link(event)).for_each(|event| self.note(event));
+        Ok(())
+    }
+
+    fn note(&mut self, event: &NetEvent) {
+        if let NetEvent::Address(address) | NetEvent::AddressGone(address) = event
+            && !self.links.has_link(address.index)
+        {
+            return;
+        }
+        self.links.note(event);
+        match event {
+            NetEvent::Link(link) => {
+                let concerned = |slot: &super::Slot| {
+                    slot.instance.interface == link.name
+                        || slot.binding.as_ref().is_some_and(|binding| binding.is_on(link.index))
+                        || slot.tracked.iter().any(|(name, _)| *name == link.name)
+                };
+                self.refresh_all(concerned);
+            }
+            NetEvent::LinkGone { index } => {
+                // Its name is gone with it: who tracks it is found by asking all.
+                let index = *index;
+                self.refresh_all(|slot| {
+                    slot.binding.as_ref().is_some_and(|binding| binding.is_on(index))
+                        || !slot.tracked.is_empty()
+                });
+            }
+            NetEvent::Address(address) => {
+                if !self.virtuals.contains_key(&(address.index, address.address)) {
+                    self.refresh_all(|slot| {
+                        slot.binding.as_ref().is_some_and(|binding| binding.index == address.index)
+                    });
+                }
+            }
+            NetEvent::AddressGone(address) => {
+                let key = (address.index, address.address);
+                if let Some(expected) = self.expected.get_mut(&key) {
+                    *expected -= 1;
+                    if *expected == 0 {
+                        self.expected.remove(&key);
+                    }
+                } else if let Some(&id) = self.virtuals.get(&key) {
+                    self.tell(id, Event::AddressLost(address.address));
+                } else {
+                    self.refresh_all(|slot| {
+                        slot.binding.as_ref().is_some_and(|binding| binding.index == address.index)
+                    });
+                }
+            }
+        }
+    }
+
+    /// Events were lost: everything is as the dump says, and what is missing there was taken away.
+    fn resync(&mut self) -> Result<(), DriverError> {
+        let dump = self.netlink.dump().map_err(DriverError::system("listing interfaces and addresses"))?;
+        self.links = Links::from_dump(&dump);
+        self.expected.clear();
+        let mut lost = Vec::new();
+        for (&id, slot) in &self.slots {
+            let Some(binding) = &slot.binding else { continue };
+            let index = binding.address_index();
+            let missing = slot.router.present_addresses().filter(|present| {
+                // Polled, but not carried out.
+                let add = crate::Action::AddAddress(*present);
+                let waits =
+                    slot.ahead.contains(&add) || slot.moving.as_ref().is_some_and(|moving| moving.has(&add));
+                !waits && self.links.address(index, present.address, present.prefix_len).is_none()
+            });
+            lost.extend(missing.map(|missing| (id, missing.address)));
+        }
+        self.refresh_all(|_| true);
+        for (id, address) in lost {
+            self.tell(id, Event::AddressLost(address));
+        }
+        Ok(())
+    }
+
+    /// Does what is due at `now` for every instance whose time has come.
+    fn fire(&mut self, now: Timestamp) {
+        while let Some(&(deadline, id)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.deadline = None;
+            slot.router.handle_timeout(now);
+            let rebind = slot.rebind.is_some_and(|at| at <= now);
+            self.touched(id);
+            if rebind {
+                self.refresh(id);
+            }
+        }
+    }
+
+    /// Tells a router something.
+    pub(super) fn tell(&mut self, id: InstanceId, event: Event) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.router.handle_event(now(), event);
+            self.touched(id);
+        }
+    }
+
+    /// A router has been told something: what does its group make of it? And there may be something to send.
+    pub(super) fn touched(&mut self, id: InstanceId) {
+        self.freshen(id);
+        let Some((key, member)) = self.slots.get(&id).and_then(|slot| slot.group) else { return };
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        if let Some(slot) = self.slots.get(&id) {
+            group.sync.observe(member, &slot.router);
+        }
+        let mut asked = Vec::new();
+        while let Some((member, event)) = group.sync.poll() {
+            let Some(&other) = group.members.get(member) else { continue };
+            if let Some(slot) = self.slots.get_mut(&other) {
+                slot.router.handle_event(now(), event);
+                group.sync.observe(member, &slot.router);
+                asked.push(other);
+            }
+        }
+        asked.into_iter().for_each(|other| self.freshen(other));
+    }
+
+    fn freshen(&mut self, id: InstanceId) {
+        if let Some(slot) = self.slots.get_mut(&id)
+            && !slot.fresh
+        {
+            slot.fresh = true;
+            self.fresh.push_back(id);
+        }
+    }
+
+    /// Puts an instance's deadline into the queue.
+    pub(super) fn reschedule(&mut self, id: InstanceId) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let unsent = slot.unsent.front().map(|unsent| unsent.at);
+        let deadline = [slot.router.poll_timeout(), slot.rebind, unsent].into_iter().flatten().min();
+        if deadline == slot.deadline {
+            return;
+        }
+        if let Some(old) = slot.deadline {
+            self.deadlines.remove(&(old, id));
+        }
+        slot.deadline = deadline;
+        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
+    }
+
+    /// Sets the timer: to the first deadline, or to at once if there is work that can be done.
+    pub(super) fn arm(&mut self) -> Result<(), DriverError> {
+        let first = self.deadlines.first().map(|&(deadline, _)| deadline);
+        // A time of zero would switch the timer off; any other that is over makes it readable at once.
+        let wanted = if self.has_work() { Some(Timestamp::from_micros(1)) } else { first };
+        if wanted == self.armed {
+            return Ok(());
+        }
+        let set = match wanted {
+            None => self.timer.unset(),
+            Some(at) => {
+                let at = TimeSpec::from_duration(Duration::from_micros(at.as_micros().max(1)));
+                self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+            }
+        };
+        set.map_err(|error| DriverError::system("setting the timer")(error.into()))?;
+        self.armed = wanted;
+        Ok(())
+    }
+}
