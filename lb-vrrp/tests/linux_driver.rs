@@ -55,6 +55,34 @@ fn two_elect_one_and_hand_over() {
     assert_eq!(std::fs::read_dir(&lab.run_directory).unwrap().count(), 0, "nothing is left to clean up");
 }
 
+/// Adverts of either family, signed: holders of the key elect one, and who has another key is not heard.
+#[cfg(feature = "auth-hmac")]
+#[test]
+#[ignore = "needs root"]
+fn signed_adverts_elect_one_and_strangers_are_not_heard() {
+    let lab = Lab::new(&["a", "b", "c"]);
+    for (addresses, length) in [(ADDRESS, 12 + 28), ("fe80::100/64", 24 + 28)] {
+        let key = "key=hex:".to_owned() + &"2a".repeat(32);
+        let stranger = "key=hex:".to_owned() + &"2b".repeat(32);
+        let wire = lab.wire();
+        let a = lab.start("a", &format!("priority=150 addresses={addresses} {key}"));
+        is_active(&a);
+        let b = lab.start("b", &format!("priority=100 addresses={addresses} {key}"));
+        b.says("ready", 1);
+        let c = lab.start("c", &format!("priority=200 addresses={addresses} {stranger}"));
+        is_active(&c);
+        wire.first("a's signed advert", |frame| {
+            frame.advert().is_some_and(|advert| advert[2] == 150 && advert.len() == length)
+        });
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(a.count("Active -> "), 0, "the stranger's priority counts for nothing: {:?}", a.lines());
+        assert_eq!(b.count("-> Active"), 0);
+        assert!(a.stop());
+        b.says("Backup -> Active by MasterLeft", 1);
+        assert!(b.stop() && c.stop());
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_backup_takes_over_after_kill_9_and_the_next_start_cleans_up() {

@@ -160,6 +160,24 @@ fn now() -> Timestamp {
         .map_or(Timestamp::ZERO, |time| Timestamp::ZERO + Duration::from(time))
 }
 
+/// Tells a router what the wall clock says, which may have been set since it was told last.
+#[cfg(feature = "auth-hmac")]
+fn tell_wall_clock(router: &mut VirtualRouter) {
+    if let Ok(since_1970) = std::time::UNIX_EPOCH.elapsed() {
+        router.handle_event(now(), Event::WallClock(since_1970));
+    }
+}
+
+/// Keeps the wall clock of a router that signs adverts or judges signatures.
+fn keep_wall_clock(router: &mut VirtualRouter) {
+    #[cfg(feature = "auth-hmac")]
+    if router.config().hmac.is_some() {
+        tell_wall_clock(router);
+    }
+    #[cfg(not(feature = "auth-hmac"))]
+    let _ = router;
+}
+
 impl Driver {
     /// Checks that the thread may do what is needed, cleans up what a killed driver left, and opens the sockets that all
     /// instances share.
@@ -233,8 +251,9 @@ impl Driver {
         }
         self.check(name, &instance)?;
         let Instance { config, interface, source, vmac, track_interfaces } = instance;
-        let router = VirtualRouter::new(config, None)
+        let mut router = VirtualRouter::new(config, None)
             .map_err(|source| DriverError::Config { name: name.into(), source })?;
+        keep_wall_clock(&mut router);
         self.write_down(&interface, router.config())?;
         let mut tracker = Tracker::new();
         let tracked =
@@ -360,6 +379,9 @@ impl Driver {
         // Written down first: an address that the router then refuses to have is looked for in vain, no more.
         self.write_down(&interface, &config)?;
         let Some(slot) = self.slots.get_mut(&id) else { return Err(DriverError::UnknownInstance(id)) };
+        // Before it has keys, lest they find it without a clock.
+        #[cfg(feature = "auth-hmac")]
+        tell_wall_clock(&mut slot.router);
         slot.router.reconfigure(now(), config).map_err(|source| DriverError::Reconfigure { name, source })?;
         for event in slot.tracker.events(base) {
             slot.router.handle_event(now(), event);

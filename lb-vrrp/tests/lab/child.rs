@@ -68,6 +68,11 @@ pub fn child_process() {
             .flat_map(|list| list.split(','))
             .map(|peer| peer.parse().unwrap())
             .collect();
+        #[cfg(feature = "auth-hmac")]
+        if let Some(key) = get("key") {
+            let key = lb_vrrp::hmac::Key::parse(1, key).unwrap();
+            config.hmac = Some(lb_vrrp::hmac::Hmac::new(key));
+        }
         let mut instance = Instance::new(config, get("interface").unwrap_or("eth0"));
         instance.vmac = get("vmac").map(|_| Vmac::default());
         driver.add(&format!("V{vrid}"), instance).unwrap();
