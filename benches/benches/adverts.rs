@@ -11,11 +11,11 @@ use lb_vrrp::wire::{Advert, ChecksumMode, MAX_MESSAGE};
 
 fn adverts(c: &mut Criterion) {
     let mut group = c.benchmark_group("adverts");
-    for (kind, version, six) in KINDS {
+    for kind in KINDS {
         for count in COUNTS {
-            let Pair { active, transmit, mut backup, meta, message, now } = Pair::new(version, six, count);
+            let Pair { active, transmit, mut backup, meta, message, now } = Pair::new(kind, count);
             let mut buffer = [0; MAX_MESSAGE];
-            let id = |what: &str| BenchmarkId::new(format!("{what} {kind}"), count);
+            let id = |what: &str| BenchmarkId::new(format!("{what} {}", kind.name), count);
             group.bench_function(id("decode"), |b| {
                 b.iter(|| Advert::decode(black_box(&meta), black_box(&message), ChecksumMode::Either))
             });

@@ -8,13 +8,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_vrrp::config::{AddressCheck, Auth, LateWake, LosingAdvert, Owners};
-use lb_vrrp::event::Faults;
+use lb_vrrp::event::{Faults, Transmit};
+use lb_vrrp::hmac::{AntiReplay, Hmac, Key, Mode};
+use lb_vrrp::wire::auth::Sequence;
 use lb_vrrp::wire::{
     Addresses, Advert, AuthField, ChecksumMode, Coverage, Family, Interval, MAX_MESSAGE, Meta, TTL, Version,
 };
 use lb_vrrp::{Action, Config, Event, State, Timestamp, VirtualAddress, VirtualRouter};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
+
+/// What the wall clock says at the beginning.
+const WALL_CLOCK: Duration = Duration::from_secs(1_795_262_205);
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -37,6 +42,8 @@ struct Settings {
     peers: Vec<u8>,
     mode: u8,
     auth: bool,
+    /// Keys, the active one, whether by time, the window, the mode.
+    hmac: Option<(Vec<u8>, u8, bool, Option<u16>, u8)>,
     advertise_when_late: bool,
     ignore_owners: bool,
     losing_advert: u8,
@@ -53,6 +60,8 @@ enum Step<'a> {
     Bytes(u8, bool, u8, &'a [u8]),
     /// An advert of the same virtual router: host, priority, centiseconds, whether it lists the same addresses.
     Advert(u8, u8, u16, bool),
+    /// One as its peer signs it: host, priority, by how many milliseconds its clock is behind.
+    Signed(u8, u8, i16),
     Event(Told),
     /// So many actions are polled, and of these the ones whose bit is set fail.
     Work(u8, u16),
@@ -70,6 +79,7 @@ enum Told {
     AddressLost(u8),
     TakeOver,
     StandDown,
+    WallClock(u64),
 }
 
 fn host(six: bool, number: u8) -> IpAddr {
@@ -106,6 +116,13 @@ impl Settings {
         if self.auth {
             config.auth = Auth::simple_text("password");
         }
+        config.hmac = self.hmac.as_ref().map(|(keys, active_key, by_time, window, mode)| Hmac {
+            keys: keys.iter().filter_map(|&id| Key::new(id, &[id; 32]).ok()).collect(),
+            active_key: *active_key,
+            anti_replay: if *by_time { AntiReplay::Time } else { AntiReplay::Monotonic },
+            time_window: window.map(millis),
+            mode: [Mode::Enforce, Mode::Permissive, Mode::ReceiveOnly][usize::from(mode % 3)],
+        });
         if self.advertise_when_late {
             config.late_wake = LateWake::Advertise;
         }
@@ -150,6 +167,7 @@ impl World {
                 self.hear(&Meta::new(source, destination, ttl), bytes);
             }
             Step::Advert(source, priority, interval, same) => self.advert(source, priority, interval, same),
+            Step::Signed(source, priority, behind) => self.signed(source, priority, behind),
             Step::Event(ref told) => self.tell(told),
             Step::Work(count, failing) => {
                 for at in 0..count {
@@ -212,6 +230,28 @@ impl World {
         self.hear(&Meta::new(source, family.multicast(), TTL), message);
     }
 
+    fn signed(&mut self, source: u8, priority: u8, behind: i16) {
+        let config = self.router.config().clone();
+        let family = config.family();
+        let source = host(family == Family::Ipv6, source);
+        let peer = VirtualRouter::new(config, Some(source)).expect("as good as the router's own");
+        let mut transmit = Transmit::new(source, family.multicast(), priority, self.now);
+        let wall_clock = WALL_CLOCK + self.now.since(Timestamp::ZERO);
+        let behind_by = Duration::from_millis(behind.unsigned_abs().into());
+        transmit.sequence =
+            Sequence::at(if behind < 0 { wall_clock + behind_by } else { wall_clock - behind_by });
+        let mut buffer = [0; MAX_MESSAGE];
+        let message = peer.encode(&transmit, &mut buffer).expect("it fits");
+        let meta = Meta::new(source, family.multicast(), TTL);
+        self.hear(&meta, message);
+        // It is good once at most, if signatures are asked for.
+        if self.router.config().hmac.as_ref().is_some_and(|hmac| hmac.mode == Mode::Enforce) {
+            let before = self.router.counters().adverts_received;
+            self.hear(&meta, message);
+            assert_eq!(self.router.counters().adverts_received, before);
+        }
+    }
+
     fn tell(&mut self, told: &Told) {
         let six = self.router.config().family() == Family::Ipv6;
         let event = match *told {
@@ -226,6 +266,7 @@ impl World {
                 self.present.retain(|present| present.address != address);
                 Event::AddressLost(address)
             }
+            Told::WallClock(seconds) => Event::WallClock(Duration::from_secs(seconds)),
             Told::TakeOver => Event::TakeOver,
             Told::StandDown => Event::StandDown,
         };
@@ -301,6 +342,7 @@ fuzz_target!(|input: Input<'_>| {
     let source = host(input.settings.six, 5);
     let Ok(router) = VirtualRouter::new(input.settings.config(), Some(source)) else { return };
     let mut world = World { router, now: Timestamp::ZERO, present: BTreeSet::new(), packets: 0 };
+    world.router.handle_event(world.now, Event::WallClock(WALL_CLOCK));
     world.router.handle_event(world.now, Event::Startup);
     for step in &input.steps {
         world.step(step);

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use lb_vrrp::wire::auth::Signature;
 use lb_vrrp::wire::{
     Addresses, Advert, AuthField, ChecksumMode, Coverage, Family, Interval, MAX_MESSAGE, Meta, TTL, Version,
     checksum,
@@ -63,6 +64,10 @@ fn read(meta: &Meta, bytes: &[u8], mode: u8) {
     let Ok(advert) = Advert::decode(meta, bytes, mode) else { return };
     let length = advert.message_len();
     assert_eq!(advert.trailer, &bytes[length..]);
+    // The checksum of a signed IPv6 advert covers its signature.
+    if Signature::of(advert.trailer).is_some() && Family::of(meta.source) == Family::Ipv6 {
+        return;
+    }
     let mut buffer = [0; MAX_MESSAGE];
     let message = advert.encode(meta.source, meta.destination, &mut buffer).expect("it fits");
     assert_eq!(Advert::decode(meta, message, strict(advert.coverage)), Ok(Advert { trailer: &[], ..advert }));

@@ -20,6 +20,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The Linux driver tells its routers the wall clock by itself.
+//!
 //! # Rolling it out, and changing keys
 //! 1. [`Mode::ReceiveOnly`] on every router: each has the key, and accepts adverts with and without a signature.
 //! 2. [`Mode::Permissive`] on every router: each signs.

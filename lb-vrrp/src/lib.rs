@@ -38,20 +38,24 @@
 //! | [`group`] | [`SyncGroup`](group::SyncGroup): routers that are active together or not at all |
 //! | [`track`] | [`Tracker`](track::Tracker): what interfaces, scripts, processes and files do to the priority |
 //! | [`wire`] | adverts as bytes: decode, encode, checksums, and each reason to drop one |
+//! | `hmac` | signed adverts, as keepalived's `auth_hmac` has them: keys, modes, replay protection |
 //! | [`timer`] | skew time and master-down interval |
 //! | [`counters`] | what a router has counted, by the MIB's names |
 //! | [`operations`] | what wrong set-ups and broken networks do, and how it is said |
 //! | [`conformance`] | each requirement of the RFCs, and the tests that show it |
 //! | `sim` (feature `sim`) | routers on a faulty link, repeatable from a seed |
-//! | `linux` (feature `linux`) | the Linux driver: raw sockets, netlink, virtual MACs, many routers in one thread |
+//! | `linux` (feature `linux`) | the Linux driver: raw sockets, netlink, virtual MACs, many routers in one thread; `examples/float.rs` floats an address with it |
 //!
-//! Without its default feature `std` the crate needs only `alloc`.
+//! | feature | what it adds |
+//! |---|---|
+//! | `std` (default) | without it the crate needs only `alloc` |
+//! | `serde` | configurations can be stored and sent |
+//! | `auth-hmac` | signed adverts: the module `hmac`, [`Config`]'s field of that name, [`Event`]'s `WallClock` |
+//! | `linux` | the driver: the module `linux`, on Linux alone |
+//! | `sim` | the simulation: the module `sim` |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)] // system calls alone are allowed it, in linux/sys.rs
-
-#[cfg(all(feature = "linux", not(target_os = "linux")))]
-compile_error!("the feature `linux` is the driver for Linux: leave it out on other systems");
 
 extern crate alloc;
 #[cfg(any(test, feature = "linux"))]

@@ -54,7 +54,7 @@ impl Guard {
     /// What the wall clock says at `moment`.
     fn wall_clock_at(&self, moment: Timestamp) -> Option<Duration> {
         let (then, said) = self.wall_clock?;
-        Some((said + moment.since(then)).saturating_sub(then.since(moment)))
+        Some(said.saturating_add(moment.since(then)).saturating_sub(then.since(moment)))
     }
 
     /// Notes an advert of `sender`, unless it is not newer than the last one. `is_old` says which sequences can't come

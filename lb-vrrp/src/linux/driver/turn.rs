@@ -8,7 +8,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
-use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, now};
+use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, keep_wall_clock, now};
 use crate::linux::links::Links;
 use crate::linux::netlink::{Heard, NetEvent};
 use crate::{Event, Timestamp};
@@ -110,6 +110,7 @@ impl Driver {
                 continue;
             };
             if let Some(slot) = self.slots.get_mut(&id) {
+                keep_wall_clock(&mut slot.router);
                 // The router has counted why, if it dropped it.
                 let _ = slot.router.handle_packet(now(), &meta, payload);
                 self.touched(id);
@@ -125,11 +126,19 @@ impl Driver {
         if heard == Heard::Overflow {
             return self.resync();
         }
-        events.iter().for_each(|event| self.note(event));
+        // Links first: the addresses of an interface that goes are told of before it, and are not lost but gone with it.
+        let of_link = |event: &&NetEvent| matches!(event, NetEvent::Link(_) | NetEvent::LinkGone { .. });
+        events.iter().filter(of_link).for_each(|event| self.note(event));
+        events.iter().filter(|event| !of_link(event)).for_each(|event| self.note(event));
         Ok(())
     }
 
     fn note(&mut self, event: &NetEvent) {
+        if let NetEvent::Address(address) | NetEvent::AddressGone(address) = event
+            && !self.links.has_link(address.index)
+        {
+            return;
+        }
         self.links.note(event);
         match event {
             NetEvent::Link(link) => {
@@ -207,6 +216,7 @@ impl Driver {
             self.deadlines.pop_first();
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.deadline = None;
+            keep_wall_clock(&mut slot.router);
             slot.router.handle_timeout(now);
             let rebind = slot.rebind.is_some_and(|at| at <= now);
             self.touched(id);
@@ -219,6 +229,7 @@ impl Driver {
     /// Tells a router something.
     pub(super) fn tell(&mut self, id: InstanceId, event: Event) {
         if let Some(slot) = self.slots.get_mut(&id) {
+            keep_wall_clock(&mut slot.router);
             slot.router.handle_event(now(), event);
             self.touched(id);
         }
