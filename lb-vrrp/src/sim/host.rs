@@ -139,8 +139,8 @@ impl Host {
 
     /// The program goes on: with what it was about to do, then with what has come since, or first with its timer.
     pub(super) fn resume(&mut self, timer_first: bool, log: &mut Log, out: &mut Vec<Outgoing>) {
-        let Some((since, _)) = self.paused.take() else { return };
         self.interrupt = None;
+        let Some((since, _)) = self.paused.take() else { return };
         log.note(Some(self.id), || What::Resumed);
         let now = self.clock.local(log.now);
         if let Some(router) = &self.router {
