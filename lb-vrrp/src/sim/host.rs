@@ -122,11 +122,8 @@ impl Host {
 
     /// In how long, by its own clock, it tries again what failed.
     pub(super) fn retry(&self, now: Timestamp) -> Option<Duration> {
-        let router = self
-            .router
-            .as_ref()
-            .filter(|router| router.faults().intersects(Faults::TRANSMIT | Faults::ADDRESS))?;
-        Some(router.poll_timeout()?.since(self.clock.local(now)))
+        let at = self.router.as_ref().and_then(VirtualRouter::retries_at)?;
+        Some(at.since(self.clock.local(now)))
     }
 
     pub(super) fn pause(&mut self, queues: bool, log: &mut Log) {
