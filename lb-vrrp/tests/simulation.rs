@@ -4,11 +4,14 @@
 //! A seed that fails prints the command that repeats it alone, with a table of all that happened. `SIM_SEEDS=1000000` tries that
 //! many.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lb_vrrp::sim::{Scenario, Summary};
+use lb_vrrp::Config;
+use lb_vrrp::sim::{Clock, Scenario, Simulation, Summary};
+use lb_vrrp::wire::Version;
 
 const SEEDS: u64 = 10_000;
 
@@ -78,4 +81,29 @@ fn a_seed_repeats_to_the_bit() {
         assert_eq!(scenario, Scenario::random(seed));
         assert_eq!(scenario.run_recorded().1, scenario.run_recorded().1);
     }
+}
+
+/// A hundred times: the active router's program is stopped, at any moment and in the midst of whatever it does, for one to ten
+/// seconds; what it says after it goes on is never stale, and the routers agree again.
+#[test]
+fn a_router_that_is_stopped_and_goes_on_says_nothing_stale() {
+    let mut listened = 0;
+    for seed in 0..100 {
+        let mut sim = Simulation::new(seed);
+        let ids = [(150, 111), (100, 121), (90, 131)].map(|(priority, host)| {
+            let mut config = Config::new(11, ["192.168.250.250/24".parse().unwrap()]);
+            (config.version, config.priority) = (Version::V2, priority);
+            sim.add(config, IpAddr::from([192, 168, 250, host]), Clock::default()).unwrap()
+        });
+        ids.into_iter().for_each(|id| sim.start(id));
+        sim.run_for(Duration::from_millis(4_000 + seed * 37));
+        assert_eq!(sim.active(), [ids[0]]);
+        sim.pause(ids[0], seed % 3 > 0, (seed % 2 == 0).then_some(seed as u32 / 2 % 2));
+        sim.run_for(Duration::from_millis(1_000 + seed * 90));
+        sim.resume(ids[0]);
+        sim.run_for(sim.settle_bound());
+        assert_eq!((sim.active(), sim.violations()), (vec![ids[0]], &[][..]), "seed {seed}");
+        listened += sim.router(ids[0]).unwrap().counters().late_wakes;
+    }
+    assert!(listened > 50, "only {listened} stops were long");
 }

@@ -30,6 +30,11 @@ pub struct Essence {
 }
 
 impl VirtualRouter {
+    /// When it tries again what failed.
+    pub(crate) const fn retries_at(&self) -> Option<Timestamp> {
+        self.timers.retry
+    }
+
     /// What decides what it will do from `now` on.
     #[must_use]
     pub fn essence(&self, now: Timestamp) -> Essence {

@@ -40,6 +40,16 @@ impl Conditions {
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
+    /// How long two active routers stay so once each can hear the other: until the better one's next advert. Where intervals
+    /// are mixed, a backup may have learned the worse one's shorter interval last, and take over before the better one's
+    /// advert comes: as long again.
+    fn resolve(&self, members: &[Member<'_>]) -> Duration {
+        let interval = self.interval(members);
+        let mixed = members.iter().any(|member| member.config.interval != interval);
+        let intervals = if mixed { 2 } else { 1 };
+        intervals * (self.stretch(interval.duration()) + self.lateness + 2 * self.delay)
+    }
+
     fn interval(&self, members: &[Member<'_>]) -> Interval {
         let longest = members.iter().map(|member| member.config.interval).max().unwrap_or_default();
         longest.max(self.longest_interval.unwrap_or(longest))
@@ -50,7 +60,8 @@ impl Conditions {
 /// of the highest priority preempts, an active one of that priority.
 ///
 /// It holds for routers that hear one another, agree on version, VRID, authentication and (version 2) interval, and whose
-/// intervals are well above the delay.
+/// intervals are well above the delay. Where intervals are mixed, adverts must not overtake one another, and an active router
+/// must answer those that lose against it, as in version 3 by default: else backups can go on to learn the wrong interval last.
 ///
 /// | what | why |
 /// |---|---|
@@ -59,7 +70,7 @@ impl Conditions {
 /// | retry | a router whose kernel refused something tries again |
 /// | master-down, of the longest interval that anybody may have learned | then someone is active, and the best if it preempts without delay |
 /// | preempt delay and master-down | if anybody has one: an active router of lower priority keeps the wait going until the delay is over |
-/// | interval, and a delay each time | of two active routers one hears the other's next advert |
+/// | interval (two if they are mixed), and a delay each time | of two active routers one hears the other's next advert |
 #[must_use]
 pub fn settle_bound(members: &[Member<'_>], conditions: &Conditions) -> Duration {
     let interval = conditions.interval(members);
@@ -71,7 +82,7 @@ pub fn settle_bound(members: &[Member<'_>], conditions: &Conditions) -> Duration
     let preempt_delay = longest(&|member| {
         if member.config.preempt { member.config.preempt_delay } else { Duration::ZERO }
     });
-    let resolve = conditions.stretch(interval.duration()) + conditions.lateness + 2 * conditions.delay;
+    let resolve = conditions.resolve(members);
     let wait = conditions.stretch(down) + conditions.lateness + conditions.delay;
     let mut bound = conditions.in_flight
         + conditions.stretch(startup + conditions.retry)
@@ -96,7 +107,7 @@ pub fn handover_bound(members: &[Member<'_>], conditions: &Conditions) -> Durati
         .map(|member| skew_time(member.config.version, member.lowest_priority, interval))
         .max()
         .unwrap_or_default();
-    conditions.stretch(skew + interval.duration()) + 2 * conditions.lateness + 3 * conditions.delay
+    conditions.stretch(skew) + conditions.lateness + conditions.delay + conditions.resolve(members)
 }
 
 #[cfg(test)]

@@ -122,11 +122,8 @@ impl Host {
 
     /// In how long, by its own clock, it tries again what failed.
     pub(super) fn retry(&self, now: Timestamp) -> Option<Duration> {
-        let router = self
-            .router
-            .as_ref()
-            .filter(|router| router.faults().intersects(Faults::TRANSMIT | Faults::ADDRESS))?;
-        Some(router.poll_timeout()?.since(self.clock.local(now)))
+        let at = self.router.as_ref().and_then(VirtualRouter::retries_at)?;
+        Some(at.since(self.clock.local(now)))
     }
 
     pub(super) fn pause(&mut self, queues: bool, log: &mut Log) {
@@ -139,8 +136,8 @@ impl Host {
 
     /// The program goes on: with what it was about to do, then with what has come since, or first with its timer.
     pub(super) fn resume(&mut self, timer_first: bool, log: &mut Log, out: &mut Vec<Outgoing>) {
-        let Some((since, _)) = self.paused.take() else { return };
         self.interrupt = None;
+        let Some((since, _)) = self.paused.take() else { return };
         log.note(Some(self.id), || What::Resumed);
         let now = self.clock.local(log.now);
         if let Some(router) = &self.router {

@@ -394,7 +394,7 @@ impl Simulation {
         });
     }
 
-    /// Lets a stopped program go on.
+    /// Lets a stopped program go on, or not stop after all.
     ///
     /// # Panics
     /// If `id` is another simulation's.

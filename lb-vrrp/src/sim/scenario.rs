@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -78,12 +79,12 @@ impl Simulation {
         }
     }
 
-    /// Ends the faults: the link loses nothing and takes at most `delay`, kernels refuse nothing, programs that were stopped go
+    /// Ends the faults: the link loses nothing and takes `delay`, kernels refuse nothing, programs that were stopped go
     /// on, faults that routers were told of are over, their priorities are the configured ones. Who is dead or shut down stays so, unless all
     /// are: then the first starts.
-    pub fn heal(&mut self, delay: Duration) {
+    pub fn heal(&mut self, delay: RangeInclusive<Duration>) {
         self.link = Link::default();
-        self.link.delay = Duration::ZERO..=delay;
+        self.link.delay = delay;
         self.log.note(None, || What::Healed);
         for id in self.routers() {
             let host = &mut self.hosts[id.0];
@@ -113,8 +114,8 @@ pub struct Scenario {
     pub lateness: Duration,
     /// When the faults are over.
     pub healed: Timestamp,
-    /// The longest delay of a packet after that.
-    pub delay: Duration,
+    /// How long a packet takes after that.
+    pub delay: RangeInclusive<Duration>,
 }
 
 /// What a scenario that went well was like.
@@ -221,7 +222,7 @@ impl Scenario {
             sim.apply(fault);
         }
         sim.run_until(self.healed);
-        sim.heal(self.delay);
+        sim.heal(self.delay.clone());
         let bound = sim.settle_bound();
         let settled = settle(sim, bound)?;
         let Some(active) = sim.sole_active() else { return Err(not_one(sim)) };
@@ -311,10 +312,11 @@ impl Draw {
         let longest = intervals().max().unwrap_or_default();
         let healed = Timestamp::ZERO + 12 * longest;
         let faults = self.faults(&routers, shortest, 12 * longest);
+        let delay = if self.chance(50) { shortest / 100 } else { shortest / 4 };
         Scenario {
             seed,
             lateness: shortest / 50,
-            delay: if self.chance(50) { shortest / 100 } else { shortest / 4 },
+            delay: if shortest == longest { Duration::ZERO..=delay } else { delay..=delay },
             routers,
             faults,
             healed,
@@ -380,7 +382,7 @@ impl Draw {
             if self.chance(10) {
                 config.late_wake = LateWake::Advertise;
             }
-            if self.chance(20) {
+            if self.chance(20) && !mixed {
                 config.losing_advert =
                     if self.0.bool() { LosingAdvert::Answer } else { LosingAdvert::Discard };
             }
