@@ -241,7 +241,8 @@ impl Driver {
     }
 
     /// Adds an instance and starts it. An interface that does not exist, or has no address yet, is a fault of the instance
-    /// until it is there. What a non-owner's addresses are doing on the interface already is a leftover, and removed.
+    /// until it is there. An address that is on the interface already is taken for a leftover and removed, unless the instance
+    /// is the addresses' owner (priority 255).
     ///
     /// # Errors
     /// If the configuration is wrong or does not go together with another instance's. Nothing changes then.
