@@ -70,10 +70,10 @@ pub(crate) fn run(file: &Path, socket: &Path, run_directory: &Path) -> Result<()
     };
     daemon.running.apply(&mut daemon.driver, &daemon.config)?;
     log::say(format_args!(
-        "process {} runs {} instances of {}",
+        "process {} runs {}: {} virtual router(s)",
         std::process::id(),
-        daemon.config.instances.len(),
-        file.display()
+        file.display(),
+        daemon.config.instances.len()
     ));
     daemon.serve(signals, control)
 }

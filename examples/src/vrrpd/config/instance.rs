@@ -1,6 +1,6 @@
 //! `vrrp_instance` and `vrrp_sync_group`.
 
-use lb_vrrp::config::{AddressCheck, Auth, LosingAdvert};
+use lb_vrrp::config::{AddressCheck, Auth, LosingAdvert, OWNER};
 use lb_vrrp::track::Weight;
 use lb_vrrp::wire::{Family, Interval, TTL, Version};
 use lb_vrrp::{ConfigError, State, VirtualAddress};
@@ -234,11 +234,22 @@ fn apply<'p>(
             "strict mode has no unicast peers: remove one of both",
         );
     }
-    if let Some(source) = instance.source.filter(|&source| Family::of(source) != router.family()) {
-        let keyword = if router.unicast_peers.is_empty() { "mcast_src_ip" } else { "unicast_src_ip" };
-        let message = format!("the source {source} is not {} like the addresses", router.family());
-        findings.conflict(at(keyword), section, message);
+    if let Some(source) = instance.source
+        && router.priority != OWNER
+        && router.addresses.iter().any(|floating| floating.address == source)
+    {
+        let message = format!("the source {source} floats: name an address that does not move");
+        findings.conflict(at(keyword(router)), section, message);
     }
+    if let Some(source) = instance.source.filter(|&source| Family::of(source) != router.family()) {
+        let message = format!("the source {source} is not {} like the addresses", router.family());
+        findings.conflict(at(keyword(router)), section, message);
+    }
+}
+
+/// How the source was most likely named.
+fn keyword(router: &lb_vrrp::Config) -> &'static str {
+    if router.unicast_peers.is_empty() { "mcast_src_ip" } else { "unicast_src_ip" }
 }
 
 fn interval(line: &mut Line<'_>) -> Option<Interval> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lb_vrrp::config::{AddressCheck, Auth, Garp, LosingAdvert};
 use lb_vrrp::track::{Check, Weight};
 use lb_vrrp::wire::Version;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -308,6 +309,7 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ("unicast_peer {\n}", "no peer is named"),
         ("unicast_peer {\n10.0.0.2 min_tll 3\n}", "perhaps min_ttl and max_ttl with a number each"),
         ("unicast_src_ip fe80::1", "the source fe80::1 is not IPv4"),
+        ("mcast_src_ip 10.0.0.1", "the source 10.0.0.1 floats"),
         ("interface eth0/1", "an interface's name, 1 to 15 characters"),
         ("nopreempt maybe", "nopreempt = maybe in vrrp_instance V is not accepted"),
         ("{\n}\n{", "`{` has no keyword before it"),
@@ -414,4 +416,135 @@ fn the_sample_is_valid_and_shows_every_block() {
     assert_eq!((config.instances.len(), config.groups.len()), (2, 1));
     assert_eq!((config.scripts.len(), config.processes.len(), config.files.len()), (1, 1, 1));
     assert_eq!(config.warnings, [""; 0]);
+}
+
+/// Words that mean something, so that chance gets far.
+const WORDS: &[&str] = &[
+    "vrrp_instance",
+    "vrrp_sync_group",
+    "vrrp_script",
+    "vrrp_track_process",
+    "track_file",
+    "global_defs",
+    "group",
+    "V",
+    "W",
+    "interface",
+    "eth0",
+    "virtual_router_id",
+    "priority",
+    "advert_int",
+    "0.5",
+    "1",
+    "7",
+    "255",
+    "-20",
+    "weight",
+    "reverse",
+    "virtual_ipaddress",
+    "virtual_ipaddress_excluded",
+    "unicast_peer",
+    "10.0.0.1/24",
+    "fe80::1",
+    "dev",
+    "track_script",
+    "authentication",
+    "auth_type",
+    "auth_pass",
+    "PASS",
+    "notify",
+    "/bin/true",
+    "script",
+    "process",
+    "file",
+    "version",
+    "2",
+    "3",
+    "nopreempt",
+    "state",
+    "MASTER",
+    "include",
+    "*",
+    "$A=",
+    "$A",
+    "${A}",
+    "${_HASH}",
+    "@x",
+    "@^x",
+    "~SEQ",
+    "\\",
+    "\"",
+    "'",
+    "#",
+    "!",
+    "{",
+    "}",
+    "{",
+    "}",
+    "{\n",
+    "}\n",
+    "\n",
+    "\n",
+    "\n",
+    "[",
+    "]",
+    "=",
+    ",",
+    ".",
+    "[vrrp_instance.V]\n",
+    "é",
+    "\u{1b}",
+];
+
+fn soup() -> impl Strategy<Value = String> {
+    let word = prop_oneof![9 => prop::sample::select(WORDS).prop_map(str::to_owned), 1 => "\\PC{0,4}"];
+    prop::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
+}
+
+/// A file is one that can be run, or every mistake in it has its line.
+fn judged(file: &str, text: &str) -> Result<(), TestCaseError> {
+    match read(file, text) {
+        Ok(config) => {
+            for instance in &config.instances {
+                prop_assert_eq!(instance.router.validate(), Ok(()));
+            }
+        }
+        Err(problems) => {
+            let lines = text.split('\n').count();
+            for problem in problems.iter() {
+                let said = problem.to_string();
+                let rest = said.strip_prefix(file).and_then(|rest| rest.strip_prefix(':')?.split_once(": "));
+                let line: Option<usize> = rest.and_then(|(line, _)| line.parse().ok());
+                prop_assert!(line.is_some_and(|line| (1..=lines).contains(&line)), "{lines} lines: {said}");
+                prop_assert!(!said.contains(char::is_control), "{said:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_text_is_judged(text in soup()) {
+        judged("k.conf", &text)?;
+        judged("v.toml", &text)?;
+        let _ = convert(Path::new("k.conf"), &text, &Shelf::default());
+    }
+
+    /// A good file with a line lost, doubled, or replaced.
+    #[test]
+    fn a_damaged_file_is_judged(at in 0_usize..30, how in 0..3, text in soup()) {
+        for (file, good) in [("k.conf", THESIS), ("v.toml", THESIS_TOML)] {
+            let mut lines: Vec<&str> = good.lines().collect();
+            let at = at % lines.len();
+            match how {
+                0 => drop(lines.remove(at)),
+                1 => lines.insert(at, lines[at]),
+                _ => lines[at] = &text,
+            }
+            judged(file, &lines.join("\n"))?;
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use lb_vrrp::wire::checksum;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -253,4 +254,38 @@ fn other_packets_are_passed_over() {
     let frames = [ethernet(0x0800, &tcp), arp, vec![1, 2, 3]];
     let sent: Vec<(&[u8], usize)> = frames.iter().map(|frame| (frame.as_slice(), frame.len())).collect();
     assert_eq!(packets(&pcap(1, &sent)), (Vec::new(), Summary { others: 3, ..Summary::default() }));
+}
+
+proptest! {
+    /// Bytes of a capture are changed, cut off, or were none: every packet that is found has one verdict.
+    #[test]
+    fn damaged_captures_are_read_without_panic(
+        changes in prop::collection::vec((0_usize..400, any::<u8>()), 0..8),
+        keep in 0_usize..500,
+        form in 0..3,
+    ) {
+        let frames = [ethernet(0x0800, &ipv4(255, &V2)), ethernet(0x86dd, &ipv6(&["fe80::9", "2001:db8::9"]))];
+        let mut file = match form {
+            0 => pcap(1, &[(&frames[0], frames[0].len()), (&frames[1], frames[1].len())]),
+            1 => pcapng(&[1, 101], &[(0, &frames[0]), (1, &ipv4(255, &WITH)), (0, &frames[1])]),
+            _ => Vec::new(),
+        };
+        for (at, byte) in changes {
+            if let Some(place) = file.get_mut(at) {
+                *place = byte;
+            }
+        }
+        file.truncate(keep);
+        let mut count = 0;
+        let read = read(file.as_slice(), |packet| {
+            count += 1;
+            let (json, line) = (Shown(&packet).json(), Shown(&packet).to_string());
+            assert_eq!(json["valid"].as_bool(), Some(packet.verdict().is_ok()));
+            assert_eq!(json["reason"].is_null(), packet.verdict().is_ok());
+            assert!(!line.contains(char::is_control), "{line:?}");
+        });
+        if let Ok(summary) = read {
+            prop_assert_eq!(summary.adverts, count);
+        }
+    }
 }
