@@ -132,6 +132,36 @@ fn bad_chunks_end_the_request_and_reach_no_second_one() {
 }
 
 #[test]
+fn a_refusal_does_not_wait_for_more() {
+    let origin = Origin::start("s1");
+    // Long enough for a busy machine, and not to be waited for.
+    let director = Director::start(&strict(&origin).replace("300ms", "10s").replace("700ms", "10s"));
+    let header = "POST /echo HTTP/1.1\r\nHost: a\r\n";
+    let chunked = format!("{header}Transfer-Encoding: chunked\r\n\r\n");
+    let large = "a".repeat(40_000);
+    for (first, second, status) in [
+        (header, "X: a\0b\r\n\r\n", 400),
+        (header, "X: a\0b\r\n", 400),
+        (header, "X: a\n\r\n", 400),
+        (header, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n", "\r\n", 400),
+        (header, &large, 431),
+        (&chunked, "3;a\0b\r\n", 400),
+        (&chunked, "3;a\n", 400),
+        (&chunked, "3\n", 400),
+        (&chunked, "0\r\nX: a\n", 400),
+    ] {
+        let mut stream = connect(director.http);
+        send(&mut stream, first.as_bytes());
+        // So that they are read one by one.
+        std::thread::sleep(Duration::from_millis(20));
+        send(&mut stream, second.as_bytes());
+        let answer = read_to_end(&mut stream);
+        assert_eq!(parse(&answer).status, status, "{second:?}: {:?}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[test]
 fn a_header_that_does_not_end_is_answered_408() {
     let origin = Origin::start("s1");
     let director = Director::start(&strict(&origin));

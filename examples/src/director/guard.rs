@@ -66,6 +66,14 @@ impl AsyncRead for Guard {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.scanner.refused().is_some() {
+            // The engine may wait for more before it answers. The client need not send it.
+            let spoilt = buf.initialize_unfilled();
+            self.scanner.scan(spoilt);
+            let count = spoilt.len();
+            buf.advance(count);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if self.early.is_empty() {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;

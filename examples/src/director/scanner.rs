@@ -3,8 +3,8 @@
 //! Two programs that disagree on where a request ends can be made to see different requests: request smuggling. The
 //! engine forgives what RFC 9112 lets a lone server forgive (a bare LF as a line's end, `Content-Length` beside
 //! `Transfer-Encoding`); a proxy must not. So this scanner follows the framing by itself, by the strict grammar, and
-//! where a stream leaves it, the scanner spoils the bytes from there on. The engine cannot accept a NUL in any
-//! header, chunk size or trailer, so it answers 400 and closes: both agree, or nobody goes on.
+//! where a stream leaves it, the scanner spoils the bytes from there on: into what the engine can accept nowhere, so
+//! that it answers 400 and closes. Both agree, or nobody goes on.
 
 /// Why a stream was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct Scanner {
     state: State,
     /// The start of a line whose end has not been read.
     carry: Vec<u8>,
-    /// Bytes of the present header, or of the present chunk line or trailers.
+    /// Bytes of the present header, or of the present chunk line or trailers; after a refusal, those spoilt.
     seen: usize,
     limit: usize,
     head: Head,
@@ -120,17 +120,17 @@ impl Scanner {
         matches!(self.state, State::Head) && self.seen > 0
     }
 
-    /// Checks what was just read; spoils it from where it leaves the grammar.
+    /// Checks what was just read; spoils it from where it leaves the grammar, and all that is read later.
     pub fn scan(&mut self, data: &mut [u8]) {
         let mut at = 0;
         while at < data.len() {
             if let State::Refused(why) = self.state {
-                spoil(&mut data[at..], why);
+                self.spoil(&mut data[at..], why);
                 return;
             }
             match self.step(&data[at..]) {
                 Ok(used) => at += used,
-                Err(why) => self.state = State::Refused(why),
+                Err(why) => self.begin(State::Refused(why)),
             }
         }
     }
@@ -163,6 +163,22 @@ impl Scanner {
                 _ => Err(Refused::BadChunk),
             },
             State::Refused(why) => Err(*why),
+        }
+    }
+
+    /// Overwrites `data` with what the engine refuses, whatever it has read before. A few bytes of it are enough.
+    fn spoil(&mut self, data: &mut [u8], why: Refused) {
+        let pattern: &[u8] = match why {
+            // Nowhere does it end, so the engine gives it up for its size.
+            Refused::HeaderTooLarge => b"a",
+            // No chunk's size, extension or end, and no trailer, has two CR in a row.
+            Refused::BadChunk | Refused::BadTrailer => b"\r",
+            // No header has a NUL; the engine may look for one only when it sees the header's end.
+            _ => b"\0\r\n\r\n",
+        };
+        for byte in data {
+            *byte = pattern[self.seen % pattern.len()];
+            self.seen += 1;
         }
     }
 
@@ -303,16 +319,6 @@ impl Scanner {
         let size = line[..digits].iter().fold(0, |size, &digit| size * 16 + u64::from(hex(digit)));
         Ok(Some(if size == 0 { State::Trailer } else { State::ChunkData(size) }))
     }
-}
-
-/// What the engine surely refuses: NUL nearly anywhere; in a trailer a CR that is followed by another; for a header
-/// that is too large, no end of it, so that the engine gives it up for its size.
-fn spoil(data: &mut [u8], why: Refused) {
-    data.fill(match why {
-        Refused::HeaderTooLarge => b'a',
-        Refused::BadTrailer => b'\r',
-        _ => 0,
-    });
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
