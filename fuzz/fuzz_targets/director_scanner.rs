@@ -91,9 +91,9 @@ fn follow(stream: &[u8], limit: usize) -> (Vec<Frame>, Option<Refused>) {
         (in_body && scanner.in_head()).then_some(end)
     };
     let mut start = 0;
-    for at in 0..stream.len() {
+    for (at, &byte) in stream.iter().enumerate() {
         let before = scanner.in_head();
-        scanner.scan(&mut [stream[at]]);
+        scanner.scan(&mut [byte]);
         if let Some(refused) = scanner.refused() {
             if let Some(last) = frames.last_mut().filter(|_| !before) {
                 last.end = ends(at);
