@@ -12,7 +12,6 @@ mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -23,12 +22,12 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::journal::{Journal, Record};
 use super::links::Links;
-use super::netlink::{ADDRESS_PROTOCOL, Change, Monitor, NetEvent, Netlink};
+use super::netlink::{Monitor, Netlink};
 use super::pace::Pace;
-use super::sysctl::{self, Sysctls};
+use super::sysctl::Sysctls;
 use super::worker::Worker;
-use super::{DriverError, Instance, Settings, preflight, vmac};
-use crate::config::{OWNER, VirtualAddress};
+use super::{DriverError, Instance, Settings, cleanup, preflight};
+use crate::config::OWNER;
 use crate::event::{Action, Notification};
 use crate::group::SyncGroup;
 use crate::track::{Check, TrackId, Tracker, Weight};
@@ -176,7 +175,7 @@ impl Driver {
         let cleaning = DriverError::system("cleaning up after a driver that was killed");
         for leftover in leftovers {
             let events = netlink.dump().map_err(&cleaning)?;
-            clean(&mut netlink, &events, &leftover.records).map_err(&cleaning)?;
+            cleanup::undo(&mut netlink, &events, &leftover.records).map_err(&cleaning)?;
             leftover.finish().map_err(&cleaning)?;
         }
         // Subscribed before the first dump, so that no change falls between.
@@ -224,7 +223,8 @@ impl Driver {
     }
 
     /// Adds an instance and starts it. An interface that does not exist, or has no address yet, is a fault of the instance
-    /// until it is there. What a non-owner's addresses are doing on the interface already is a leftover, and removed.
+    /// until it is there. An address that is on the interface already is taken for a leftover and removed, unless the instance
+    /// is the addresses' owner (priority 255).
     ///
     /// # Errors
     /// If the configuration is wrong or does not go together with another instance's. Nothing changes then.
@@ -327,7 +327,7 @@ impl Driver {
 
     /// Writes down which addresses may come to be on the interface.
     fn write_down(&mut self, interface: &str, config: &Config) -> Result<(), DriverError> {
-        let records = config.addresses.iter().map(|&address| address_record(interface, address));
+        let records = config.addresses.iter().map(|&address| Record::address(interface, address));
         self.journal.add_all(records).map_err(DriverError::system("writing to the run directory"))
     }
 
@@ -515,7 +515,7 @@ impl Driver {
         Ok(result)
     }
 
-    /// What happened, oldest first; `None` when all is told. Who never asks lets them pile up.
+    /// What happened, oldest first; `None` when all is told. Who does not ask loses the oldest beyond 65536.
     pub fn next_notification(&mut self) -> Option<(InstanceId, Notification)> {
         self.notifications.pop_front()
     }
@@ -539,6 +539,8 @@ impl Driver {
             self.tell(id, Event::Shutdown);
         }
         self.send_fresh();
+        // All addresses before the first VMAC, whose deletion takes the kernel a while: others have them already.
+        ids.iter().for_each(|&id| self.finish(id));
         let mut leftovers: Vec<String> = ids.into_iter().flat_map(|id| self.discard(id)).collect();
         if leftovers.is_empty()
             && let Err(error) = self.journal.close()
@@ -566,7 +568,7 @@ impl Driver {
         if leftovers.is_empty() {
             for &address in &slot.router.config().addresses {
                 // A record too many is looked for in vain at the next start.
-                let _ = self.journal.remove(&address_record(&slot.instance.interface, address));
+                let _ = self.journal.remove(&Record::address(&slot.instance.interface, address));
             }
         }
         if let Some(group) = slot.group.and_then(|(key, _)| self.groups.get_mut(&key)) {
@@ -595,34 +597,4 @@ impl AsFd for Driver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
-}
-
-fn address_record(interface: &str, address: VirtualAddress) -> Record {
-    Record::Address { interface: interface.into(), address }
-}
-
-/// Undoes what a dead driver's file says, last things first.
-fn clean(netlink: &mut Netlink, dump: &[NetEvent], records: &[Record]) -> io::Result<()> {
-    let links = Links::from_dump(dump);
-    // A kernel that knows tags tags its own addresses.
-    let tags = dump.iter().any(|event| matches!(event, NetEvent::Address(known) if known.protocol.is_some()));
-    for record in records.iter().rev() {
-        match record {
-            Record::Vmac { name } => {
-                if let Some(link) = links.by_name(name).filter(|link| vmac::is_own(link)) {
-                    netlink.apply_one(Change::RemoveLink { index: link.index })?;
-                }
-            }
-            Record::Address { interface, address: VirtualAddress { address, prefix_len, .. } } => {
-                let (address, prefix_len) = (*address, *prefix_len);
-                let Some(link) = links.by_name(interface) else { continue };
-                let Some(known) = links.address(link.index, address, prefix_len) else { continue };
-                if !tags || known.protocol == Some(ADDRESS_PROTOCOL) {
-                    netlink.apply_one(Change::RemoveAddress { index: link.index, address, prefix_len })?;
-                }
-            }
-            Record::Sysctl { path, original } => sysctl::restore(path, original)?,
-        }
-    }
-    Ok(())
 }

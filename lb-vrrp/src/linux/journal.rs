@@ -26,6 +26,10 @@ pub(super) enum Record {
 }
 
 impl Record {
+    pub(super) fn address(interface: &str, address: VirtualAddress) -> Self {
+        Self::Address { interface: interface.into(), address }
+    }
+
     fn line(&self) -> String {
         match self {
             Self::Address { interface, address } => format!("address {interface} {address}"),

@@ -32,6 +32,8 @@ pub(super) const ALIAS: &str = "lb-vrrp";
 const BUFFER: usize = 64 * 1024;
 /// Events of a few thousand addresses, so that a mass takeover does not overflow.
 const EVENT_BUFFER: usize = 8 * 1024 * 1024;
+/// Events that are read before the adverts have their turn.
+const EVENTS: usize = 256;
 const GROUP_LINK: u32 = 1;
 const GROUP_IPV4_ADDRESS: u32 = 5;
 const GROUP_IPV6_ADDRESS: u32 = 9;
@@ -264,7 +266,10 @@ impl Netlink {
             self.push(message, NLM_F_REQUEST | NLM_F_DUMP);
             self.socket.send(&self.request, 0)?;
             'dump: loop {
-                let length = self.socket.recv(&mut &mut self.answer[..], 0)?;
+                let length = match self.socket.recv(&mut &mut self.answer[..], 0) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    received => received?,
+                };
                 for (header, body) in messages(&self.answer[..length]) {
                     if header.sequence_number != self.sequence {
                         continue;
@@ -306,7 +311,7 @@ pub(super) struct Monitor {
 /// What [`Monitor::read`] has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// Every event that there was.
+    /// All that there was, or a good part of it.
     All,
     /// The kernel had more than it could keep: events are lost, and a dump must tell how things are.
     Overflow,
@@ -324,10 +329,11 @@ impl Monitor {
         Ok(Self { socket, buffer: vec![0; BUFFER].into() })
     }
 
-    /// Appends what has come to `events`.
+    /// Appends what has come to `events`; not without an end, if more comes all the time.
     pub(super) fn read(&mut self, events: &mut Vec<NetEvent>) -> io::Result<Heard> {
         let mut heard = Heard::All;
-        loop {
+        // After an overflow the rest is old news, and read only to be rid of it.
+        while heard == Heard::Overflow || events.len() < EVENTS {
             let length = match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_DONTWAIT) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(heard),
@@ -338,10 +344,12 @@ impl Monitor {
                 }
                 Err(error) => return Err(error),
             };
-            for (header, body) in messages(&self.buffer[..length]) {
-                events.extend(event(header.message_type, &header, body));
+            if heard == Heard::All {
+                let parts = messages(&self.buffer[..length]);
+                events.extend(parts.filter_map(|(header, body)| event(header.message_type, &header, body)));
             }
         }
+        Ok(heard)
     }
 }
 

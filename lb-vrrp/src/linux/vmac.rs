@@ -63,7 +63,8 @@ pub(super) fn create(
     };
     let name = vmac.name.clone().unwrap_or_else(|| format!("vrrp{version}.{vrid}.{}", parent.index));
     if let Some(existing) = links.by_name(&name) {
-        if !is_own(existing) {
+        // What a dead driver wrote down is gone already; without that, only the alias can tell.
+        if existing.alias.as_deref() != Some(ALIAS) {
             let message =
                 format!("interface {name} exists and is not lb-vrrp's: choose another name for the VMAC");
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));

@@ -1,8 +1,11 @@
 //! Hosts on a switch, each a network namespace; what they run, and what is on the wire between them. All of it goes with the
 //! [`Lab`], also when a test panics.
 
+#![allow(dead_code)] // no one file of tests needs it all
 #![allow(clippy::unwrap_used)] // what fails here fails the test
 #![allow(unreachable_pub)] // a module of tests has no readers outside
+
+mod child;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,6 +26,8 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 
+pub use child::child_process;
+
 /// How long anything may take that should happen.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,6 +45,11 @@ pub fn try_run(line: &str) -> (bool, String) {
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Waits until a daemon with one router is active.
+pub fn is_active(daemon: &Daemon) {
+    daemon.says("-> Active", 1);
 }
 
 /// Waits until `condition` holds.
@@ -94,6 +104,11 @@ impl Lab {
     /// `ip` in a host.
     pub fn ip(&self, host: &str, line: &str) -> String {
         run(&format!("ip -n {} {line}", self.host(host)))
+    }
+
+    /// Any program in a host.
+    pub fn exec(&self, host: &str, line: &str) -> String {
+        run(&format!("ip netns exec {} {line}", self.host(host)))
     }
 
     pub fn has(&self, host: &str, interface: &str, address: &str) -> bool {

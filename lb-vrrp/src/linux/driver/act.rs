@@ -10,7 +10,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::bind::Binding;
 use super::{Driver, InstanceId, WORKER, now};
-use crate::event::{Action, State, Transmit};
+use crate::event::{Action, Notification, State, Transmit};
 use crate::linux::netlink::Change;
 use crate::linux::pace::LOT;
 use crate::linux::worker::{self, Done, Worker};
@@ -33,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const TRIES_AT_ONCE: usize = 3;
 /// How long a turn works before it looks at the sockets again.
 const STINT: Duration = Duration::from_micros(500);
+/// Notifications that wait to be asked for; beyond, the oldest are lost.
+const NOTIFICATIONS: usize = 65_536;
 /// The most changes of one request, and frames of one call.
 const CHANGES: usize = 64;
 const FRAMES: usize = 64;
@@ -65,6 +67,13 @@ struct Plan {
 }
 
 impl Driver {
+    fn notify(&mut self, id: InstanceId, notification: Notification) {
+        if self.notifications.len() >= NOTIFICATIONS {
+            self.notifications.pop_front();
+        }
+        self.notifications.push_back((id, notification));
+    }
+
     /// Whether there is work, and it may be done.
     pub(super) fn has_work(&self) -> bool {
         !self.work.is_empty() && !self.is_worker_busy()
@@ -91,7 +100,7 @@ impl Driver {
             while let Some(action) = self.slots.get_mut(&id).and_then(|slot| slot.router.poll_action()) {
                 match action {
                     Action::Transmit(transmit) => self.transmit(id, transmit, 0),
-                    Action::Notify(notification) => self.notifications.push_back((id, notification)),
+                    Action::Notify(notification) => self.notify(id, notification),
                     other => {
                         if let Some(slot) = self.slots.get_mut(&id) {
                             slot.ahead.push_back(other);
@@ -220,7 +229,7 @@ impl Driver {
                     break;
                 }
                 Some(Action::Transmit(transmit)) => self.transmit(id, transmit, 0),
-                Some(Action::Notify(notification)) => self.notifications.push_back((id, notification)),
+                Some(Action::Notify(notification)) => self.notify(id, notification),
                 Some(action @ (Action::AddAddress(_) | Action::RemoveAddress(_))) => {
                     if announcements.is_empty() {
                         actions.push(action);
@@ -252,10 +261,7 @@ impl Driver {
         self.announce(id, decided, &announcements);
         self.touched(id);
         match done {
-            true => {
-                self.rest_vmac(id);
-                Progress::Done
-            }
+            true => self.rest_vmac(id, here),
             false if announcements.is_empty() => Progress::Changed,
             false => Progress::Announced,
         }
@@ -360,7 +366,8 @@ impl Driver {
         let end = now();
         for ((change, cause), result) in plan.changes.iter().zip(&plan.causes).zip(results) {
             match (change, cause.map(|at| &plan.actions[at]), result) {
-                (Change::SetUp { index, up }, None, Ok(_)) => {
+                // One that does not go down is not wrong, only talkative; the next end of an active time tries again.
+                (Change::SetUp { index, up }, None, result) if result.is_ok() || !up => {
                     let vmac = slot.binding.as_mut().and_then(Binding::vmac_mut);
                     if let Some(vmac) = vmac.filter(|vmac| vmac.index == *index) {
                         vmac.up = *up;
@@ -424,18 +431,22 @@ impl Driver {
         actions[sent..].iter().for_each(|action| slot.router.handle_failure(now, action));
     }
 
-    /// A VMAC whose router is not active and has no addresses left goes down, so that it says nothing.
-    fn rest_vmac(&mut self, id: InstanceId) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        if slot.router.state() == State::Active {
-            return;
-        }
-        let Some(vmac) = slot.binding.as_mut().and_then(|binding| binding.vmac_mut()) else { return };
-        if vmac.up {
-            // Left up, it is not wrong, only talkative; the next end of an active time tries again.
-            let _ = self.netlink.apply_one(Change::SetUp { index: vmac.index, up: false });
-            vmac.up = false;
-        }
+    /// A VMAC whose router is not active and has no addresses left goes down, so that it says nothing. The kernel takes
+    /// milliseconds for that.
+    fn rest_vmac(&mut self, id: InstanceId, here: bool) -> Progress {
+        let Some(slot) = self.slots.get_mut(&id) else { return Progress::Done };
+        let vmac = slot.binding.as_ref().and_then(Binding::vmac).filter(|vmac| vmac.up);
+        let (Some(vmac), false) = (vmac, self.closed || slot.router.state() == State::Active) else {
+            return Progress::Done;
+        };
+        let changes = vec![Change::SetUp { index: vmac.index, up: false }];
+        let plan = Plan { changes, causes: vec![None], actions: Vec::new(), index: vmac.index };
+        let plan = if here { Some(plan) } else { self.hand_over(id, plan, &mut Vec::new()) };
+        let Some(plan) = plan else { return Progress::Waiting };
+        let mut results = Vec::new();
+        worker::apply(&mut self.netlink, &plan.changes, &mut results);
+        self.conclude(id, &plan, results, &mut Vec::new());
+        Progress::Done
     }
 }
 

@@ -125,11 +125,19 @@ impl Driver {
         if heard == Heard::Overflow {
             return self.resync();
         }
-        events.iter().for_each(|event| self.note(event));
+        // Links first: the addresses of an interface that goes are told of before it, and are not lost but gone with it.
+        let of_link = |event: &&NetEvent| matches!(event, NetEvent::Link(_) | NetEvent::LinkGone { .. });
+        events.iter().filter(of_link).for_each(|event| self.note(event));
+        events.iter().filter(|event| !of_link(event)).for_each(|event| self.note(event));
         Ok(())
     }
 
     fn note(&mut self, event: &NetEvent) {
+        if let NetEvent::Address(address) | NetEvent::AddressGone(address) = event
+            && !self.links.has_link(address.index)
+        {
+            return;
+        }
         self.links.note(event);
         match event {
             NetEvent::Link(link) => {
