@@ -3,6 +3,7 @@
 mod peers;
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,10 +17,13 @@ const ADDRESS: VirtualAddress = VirtualAddress::new(IpAddr::V4(std::net::Ipv4Add
 /// The priorities of hosts 0 and 1.
 const PRIORITIES: [u8; 2] = [200, 100];
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The tests run one after the other: making and removing namespaces holds up all others on the machine.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 #[ignore = "needs root"]
 fn a_router() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     peers::a_router();
 }
 
@@ -41,6 +45,7 @@ fn from(host: usize) -> impl Fn(&Frame) -> Option<Advert> {
 fn a_client_sees_the_gap_that_the_wire_sees() {
     const PROBES: Duration = Duration::from_millis(10);
     const WITHIN: Duration = Duration::from_millis(20);
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for vmac in [false, true] {
         let lan = Lan::new("gap", 3);
         let wire = Wire::new(&lan);
@@ -85,6 +90,7 @@ fn a_client_sees_the_gap_that_the_wire_sees() {
 #[test]
 #[ignore = "needs root"]
 fn a_router_that_was_stopped_says_nothing_stale() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let tries: usize = thread::scope(|scope| {
         let pairs: Vec<_> = (0..10_u64)
             .map(|pair| {
