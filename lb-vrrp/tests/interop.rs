@@ -33,7 +33,8 @@ const AT_ONCE: usize = 9;
 const LATE: Duration = Duration::from_millis(250);
 /// How much earlier: FRR cuts the skew time to whole centiseconds, and the kernel stamps frames after they are sent.
 const EARLY: Duration = Duration::from_millis(15);
-/// How long a program may take to start or to read its configuration again.
+/// How long a program may take to start or to read its configuration again, and addresses to come and go: all namespaces share
+/// the kernel's one lock for interfaces, and other cells make and remove theirs meanwhile.
 const START: Duration = Duration::from_secs(5);
 
 const LOWER: usize = 0;
@@ -286,7 +287,7 @@ impl Play<'_> {
             let address = self.cell.address().address;
             let announced =
                 |frame: &Frame| (frame.host == who && frame.announced() == Some(address)).then_some(());
-            ensure(self.wire.wait(advert.at, LATE, announced).is_some(), || {
+            ensure(self.wire.wait(advert.at, START, announced).is_some(), || {
                 format!("{what}: {} does not announce the address", self.name(who))
             })?;
         }
@@ -313,9 +314,8 @@ impl Play<'_> {
         }
         let text = self.cell.address().to_string();
         let host = &self.lan.hosts()[who];
-        let settled = wait_until(Duration::from_secs(1), || {
-            host.addresses().split_whitespace().any(|word| word == text) == has
-        });
+        let settled =
+            wait_until(START, || host.addresses().split_whitespace().any(|word| word == text) == has);
         ensure(settled, || {
             let verb = if has { "lacks" } else { "keeps" };
             format!("{what}: {} {verb} {text}:\n{}", self.name(who), host.addresses())

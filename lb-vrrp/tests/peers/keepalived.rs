@@ -20,7 +20,8 @@ pub(super) fn command(directory: &Path, host: &Host, instances: &[Instance]) -> 
     }
     configure(directory, instances);
     let mut command = inside(host, "keepalived");
-    command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"]);
+    // Without details in the log: a line for each announcement would slow it down.
+    command.args(["--dont-fork", "--log-console", "--vrrp", "--use-file"]);
     command.arg(directory.join("keepalived.conf"));
     command.arg("--pid").arg(directory.join(PARENT)).arg("--vrrp_pid").arg(directory.join(CHILD));
     command

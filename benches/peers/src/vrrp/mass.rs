@@ -15,10 +15,13 @@ use crate::measure::median;
 use crate::row::Row;
 
 const ADDRESSES: u8 = 80;
-/// Long enough for 20 400 addresses to come up.
-const PATIENCE: Duration = Duration::from_secs(240);
-/// From the kill on: the takeover itself, and the second lot of announcements 5 s later.
-const WATCHED: Duration = Duration::from_secs(15);
+/// Long enough for 255 routers to become active.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long 20 400 addresses may take to come up and to be announced twice.
+const CALM: Duration = Duration::from_secs(90);
+/// From the kill on: the takeover itself, and the second lot of announcements 5 s later. What has not come until then counts as if
+/// it came at the end.
+const WATCHED: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one mass takeover gave.
@@ -70,14 +73,18 @@ fn take_over(program: Program) -> Takeover {
     let wire = Wire::new(&lan);
     let mut routers = [0, 1].map(|host| Router::new(program, &lan.hosts()[host], instances()));
     routers[0].start();
-    // All are active and have said so for the second time: the machine is quiet again.
-    let announced = |frame: &Frame| frame.announced().filter(|_| frame.host == 0);
     let up = wait_until(PATIENCE, || {
-        thread::sleep(Duration::from_secs(3));
-        let active = by_vrid(&wire, Duration::ZERO, 0).len() == 255;
-        active && wire.wait(now() - Duration::from_secs(3), Duration::ZERO, announced).is_none()
+        thread::sleep(Duration::from_millis(500));
+        by_vrid(&wire, Duration::ZERO, 0).len() == 255
     });
-    assert!(up, "{} does not get all addresses up: {}", program.name(), routers[0].log());
+    assert!(up, "{} does not get all routers active: {}", program.name(), routers[0].log());
+    // Until all addresses are up and announced for the second time, 5 s after the first.
+    let announced = |frame: &Frame| frame.announced().filter(|_| frame.host == 0);
+    thread::sleep(Duration::from_secs(8));
+    wait_until(CALM, || {
+        thread::sleep(Duration::from_secs(3));
+        wire.wait(now() - Duration::from_secs(3), Duration::ZERO, announced).is_none()
+    });
     routers[1].start();
     thread::sleep(Duration::from_secs(4));
 
@@ -90,7 +97,10 @@ fn take_over(program: Program) -> Takeover {
     let mut takeover = Takeover { cpu, ..Takeover::default() };
     let last = by_vrid(&wire, begin, 0);
     let new = by_vrid(&wire, begin, 1);
-    assert_eq!(new.len(), 255, "{}: not all were taken over: {}", program.name(), routers[1].log());
+    if new.len() < 255 {
+        eprintln!("{}: {} of 255 were taken over in {WATCHED:?}", program.name(), new.len());
+    }
+    let end = millis(begin + 2 * INTERVAL + WATCHED);
     let interval = Interval::from_centiseconds(100).expect("an interval");
     let formula = millis(master_down_interval(Version::V3, 100, interval));
     let mut announced = BTreeMap::new();
@@ -100,14 +110,15 @@ fn take_over(program: Program) -> Takeover {
     }) {
         announced.entry(vrid).or_insert(at);
     }
-    for (vrid, adverts) in &new {
-        let first = millis(adverts[0]);
-        let last = last[vrid].last().copied().map(millis).expect("it was active");
-        takeover.overheads.push(first - last - formula);
-        takeover.announcements.push(announced.get(vrid).map_or(millis(WATCHED), |&at| millis(at) - first));
-        takeover.jitters.extend(
-            adverts.windows(2).map(|pair| (millis(pair[1]) - millis(pair[0]) - millis(INTERVAL)).abs()),
-        );
+    for (vrid, old) in &last {
+        let old = old.last().copied().map_or(end, millis);
+        let first = new.get(vrid).map_or(end, |adverts| millis(adverts[0]));
+        takeover.overheads.push(first - old - formula);
+        takeover.announcements.push(announced.get(vrid).map_or(end, |&at| millis(at)) - first);
+    }
+    for adverts in new.values() {
+        let distances = adverts.windows(2).map(|pair| millis(pair[1]) - millis(pair[0]));
+        takeover.jitters.extend(distances.map(|distance| (distance - millis(INTERVAL)).abs()));
     }
     takeover
 }
