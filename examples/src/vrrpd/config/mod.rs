@@ -1,7 +1,7 @@
 //! What vrrpd runs: read from TOML or from the VRRP parts of a keepalived.conf, checked whole, then immutable.
 //!
 //! Both forms have keepalived's keywords and go through the same reading: a TOML file is turned into the lines that
-//! keepalived.conf would have ([`table`]), then one builder makes a [`Config`] of either. What keepalived knows and vrrpd does
+//! keepalived.conf would have (`table`), then one builder makes a [`Config`] of either. What keepalived knows and vrrpd does
 //! not is named with its line: as a warning, or as an error if another router would have the address without it.
 
 mod build;
