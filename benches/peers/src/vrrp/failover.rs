@@ -36,7 +36,8 @@ pub(super) fn run(name: &str, timing: Timing, count: usize, peer: &str) -> Vec<R
     let mut pairs: Vec<[Pair; 2]> =
         (0..timing.pairs).map(|index| PROGRAMS.map(|program| Pair::new(program, index, timing))).collect();
     for round in 0..count.div_ceil(timing.pairs) {
-        for which in [0, 1] {
+        // Whoever is second in one round is first in the next: what the one's start costs falls on both alike.
+        for which in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
             let samples: Vec<Sample> = thread::scope(|scope| {
                 let rounds: Vec<_> =
                     pairs.iter_mut().map(|pair| scope.spawn(move || pair[which].fail_over(round))).collect();
@@ -88,7 +89,7 @@ impl Pair {
 
     /// Until the one that was started last has heard the other, and what its start cost the machine is over.
     fn settle(&self) {
-        thread::sleep(2 * self.interval() + Duration::from_millis(150));
+        thread::sleep(2 * self.interval() + Duration::from_millis(300));
     }
 
     fn fail_over(&mut self, round: usize) -> Sample {
