@@ -1,6 +1,7 @@
 //! One keep-alive connection: a request, its whole response, and again.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -49,8 +50,9 @@ impl<'a> Client<'a> {
 
     /// Sends one request and reads its response.
     ///
-    /// A server may close a connection that is idle. When it did so before any byte of this request was sent, the
-    /// request goes over a new connection, and nothing has failed.
+    /// A server may close a connection that is idle, and the request may be on its way before the client notices. A GET on a
+    /// connection that was used before, and that ends without an answer, goes once more over a new one, as clients do
+    /// (RFC 9110 §9.2.2); nothing has failed then, and [`Self::connections`] tells.
     ///
     /// # Errors
     /// What went wrong, as words to count by.
@@ -64,20 +66,17 @@ impl<'a> Client<'a> {
     }
 
     async fn try_exchange(&mut self) -> Result<Reply, String> {
-        let mut request = self.request();
         if let Some(mut connection) = self.open.take()
             && connection.ready().await.is_ok()
         {
-            match connection.try_send_request(request).await {
+            match connection.send_request(self.request()).await {
                 Ok(response) => return self.read(connection, response).await,
-                Err(mut refused) => match refused.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(words(refused.error())),
-                },
+                Err(error) if !ended_unanswered(&error) => return Err(words(&error)),
+                Err(_) => {}
             }
         }
         let mut connection = self.connect().await?;
-        let response = connection.send_request(request).await.map_err(|error| words(&error))?;
+        let response = connection.send_request(self.request()).await.map_err(|error| words(&error))?;
         self.read(connection, response).await
     }
 
@@ -133,6 +132,14 @@ pub(crate) fn headers(host: &str, own: &[String]) -> Result<HeaderMap, String> {
         headers.insert(name, value.trim().parse().map_err(|_| wrong())?);
     }
     Ok(headers)
+}
+
+/// Whether a connection ended where an answer should have begun.
+fn ended_unanswered(error: &hyper::Error) -> bool {
+    let cut =
+        |cause: &std::io::Error| matches!(cause.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    error.is_canceled() || error.is_incomplete_message() || cause.is_some_and(cut)
 }
 
 /// The whole story of an error: hyper's own words, then the cause's.
