@@ -91,7 +91,6 @@ pub struct Config {
 }
 
 mod defaults {
-    #![cfg_attr(not(feature = "serde"), allow(dead_code))]
     use super::{RangeInclusive, TTL, Version};
 
     pub(super) const fn version() -> Version {
@@ -120,7 +119,7 @@ impl Config {
             priority: defaults::priority(),
             interval: Interval::DEFAULT,
             addresses: addresses.into_iter().collect(),
-            preempt: true,
+            preempt: defaults::yes(),
             preempt_delay: Duration::ZERO,
             startup_delay: Duration::ZERO,
             garp: Garp::default(),
@@ -134,7 +133,7 @@ impl Config {
             owners: Owners::default(),
             losing_advert: LosingAdvert::default(),
             address_check: AddressCheck::default(),
-            require_link_local: true,
+            require_link_local: defaults::yes(),
         }
     }
 

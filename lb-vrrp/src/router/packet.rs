@@ -185,8 +185,6 @@ impl VirtualRouter {
                 Reason::GreaterAddress(source)
             };
             self.active = Some((source, priority));
-            self.timers.preempt = None;
-            self.pending = None;
             self.become_backup(now, reason);
             return;
         }
