@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use libc::{RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NlasIterator,
@@ -34,15 +35,8 @@ const BUFFER: usize = 64 * 1024;
 const EVENT_BUFFER: usize = 8 * 1024 * 1024;
 /// Events that are read before the adverts have their turn.
 const EVENTS: usize = 256;
-const GROUP_LINK: u32 = 1;
-const GROUP_IPV4_ADDRESS: u32 = 5;
-const GROUP_IPV6_ADDRESS: u32 = 9;
-const NEW_LINK: u16 = 16;
-const DEL_LINK: u16 = 17;
-const NEW_ADDRESS: u16 = 20;
-const DEL_ADDRESS: u16 = 21;
-const DONE: u16 = 3;
-const ERROR: u16 = 2;
+const DONE: u16 = libc::NLMSG_DONE as u16;
+const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 
@@ -323,7 +317,7 @@ impl Monitor {
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
         setsockopt(&socket, sockopt::RcvBufForce, &EVENT_BUFFER)?;
-        for group in [GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS] {
+        for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
             socket.add_membership(group)?;
         }
         Ok(Self { socket, buffer: vec![0; BUFFER].into() })
@@ -391,14 +385,14 @@ fn errno(error: &io::Error) -> Errno {
 /// What a message tells of a link or an address; `None` for the rest, and for what can't be read.
 fn event(kind: u16, header: &NetlinkHeader, body: &[u8]) -> Option<NetEvent> {
     match kind {
-        NEW_LINK => link(body).map(NetEvent::Link),
-        DEL_LINK => {
+        RTM_NEWLINK => link(body).map(NetEvent::Link),
+        RTM_DELLINK => {
             // A bridge tells of a port that leaves it in this way too, with its own family.
             let header = LinkHeader::parse(body).ok()?;
             let gone = header.interface_family == AddressFamily::Unspec;
             gone.then_some(NetEvent::LinkGone { index: header.index })
         }
-        NEW_ADDRESS | DEL_ADDRESS => {
+        RTM_NEWADDR | RTM_DELADDR => {
             let message = <RouteNetlinkMessage as netlink_packet_core::NetlinkDeserializable>::deserialize(
                 header, body,
             );
@@ -471,7 +465,7 @@ mod tests {
     #[test]
     fn a_datagram_is_taken_apart_and_never_read_beyond() {
         let mut datagram = Vec::new();
-        for (length, kind) in [(20_u32, ERROR), (17, NEW_LINK), (16, DONE)] {
+        for (length, kind) in [(20_u32, ERROR), (17, RTM_NEWLINK), (16, DONE)] {
             datagram.extend(length.to_ne_bytes());
             datagram.extend(kind.to_ne_bytes());
             datagram.extend([0; 10]);
@@ -479,7 +473,7 @@ mod tests {
         }
         let parts: Vec<_> =
             messages(&datagram).map(|(header, body)| (header.message_type, body.len())).collect();
-        assert_eq!(parts, [(ERROR, 4), (NEW_LINK, 1), (DONE, 0)]);
+        assert_eq!(parts, [(ERROR, 4), (RTM_NEWLINK, 1), (DONE, 0)]);
         assert_eq!(messages(&datagram[..19]).count(), 0, "cut short");
         datagram[0] = 3; // shorter than its own header
         assert_eq!(messages(&datagram).count(), 0);
