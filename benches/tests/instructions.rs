@@ -11,7 +11,7 @@ mod callgrind;
 /// quarter more for compilers to come. Constant, logarithmic and linear algorithms read off the line.
 ///
 /// The loop of the measurement and the making of the request are in it: some 25 instructions.
-const BOUNDS: &[(&str, &str, [f64; 3])] = &[
+const BOUNDS: &[callgrind::Bound] = &[
     ("rr", "choice", [60.0, 60.0, 60.0]),
     ("wrr", "choice", [60.0, 60.0, 60.0]),
     ("swrr", "choice", [55.0, 55.0, 55.0]),
@@ -49,33 +49,5 @@ const BOUNDS: &[(&str, &str, [f64; 3])] = &[
 #[test]
 #[ignore = "needs valgrind"]
 fn a_pick_stays_within_its_instructions() {
-    let counts = callgrind::count("instructions");
-    assert_eq!(counts.len(), BOUNDS.len() * lb_benches::fleet::SIZES.len(), "a bound without an algorithm");
-    let mut over = Vec::new();
-    for (subject, instructions) in counts {
-        let bound = bound(&subject);
-        let line = format!("{subject:<28} {instructions:>9.1} of at most {bound}");
-        println!("{line}");
-        if instructions > bound {
-            over.push(line);
-        }
-    }
-    assert!(
-        over.is_empty(),
-        "more instructions than allowed; make it shorter, or raise the bound and say why:\n{}",
-        over.join("\n")
-    );
-}
-
-/// The bound of `algorithm|length|backends`.
-fn bound(subject: &str) -> f64 {
-    let parts: Vec<&str> = subject.split('|').collect();
-    let [algorithm, length, n] = parts[..] else { panic!("not a subject: {subject:?}") };
-    let size = lb_benches::fleet::SIZES.iter().position(|size| size.to_string() == n);
-    BOUNDS
-        .iter()
-        .find(|bound| (bound.0, bound.1) == (algorithm, length))
-        .and_then(|bound| bound.2.get(size?))
-        .copied()
-        .unwrap_or_else(|| panic!("{subject} has no bound; add what is measured now and a quarter"))
+    callgrind::hold("instructions", BOUNDS, lb_benches::fleet::SIZES);
 }

@@ -1,12 +1,9 @@
 //! What the session tables allocate: nothing on a lookup, and never more than documented.
-//!
-//! One test: the allocator counts for the whole process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use allocation_counter::measure;
 use lb_core::clock::Timestamp;
 use lb_core::session::{
     ConnectionConfig, ConnectionTable, Flow, Key, Packet, Protocol, Seed, Segment, StickConfig, StickTable,
@@ -15,49 +12,16 @@ use lb_core::session::{
 
 const SEED: Seed = Seed::new(3, 4);
 
-/// Counts what this thread asks for.
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-    static BYTES: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(calls: usize, bytes: isize) {
-    CALLS.set(CALLS.get() + calls);
-    BYTES.set(BYTES.get() + bytes);
-}
-
-// SAFETY: every method passes its arguments on to the system's allocator, whose contract is the same;
-// counting touches constant-initialized thread locals without destructors, and so allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as isize);
-        // SAFETY: as for the whole block.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(0, -(layout.size() as isize));
-        // SAFETY: as for the whole block.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(1, size as isize - layout.size() as isize);
-        // SAFETY: as for the whole block.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// How often `work` asks for memory.
-fn calls(work: impl FnOnce()) -> usize {
-    let before = CALLS.get();
-    work();
-    CALLS.get() - before
+fn calls(work: impl FnOnce()) -> u64 {
+    measure(work).count_total
+}
+
+/// What `work` gives, and by how many bytes more than before are allocated after it.
+fn grown<T>(work: impl FnOnce() -> T) -> (T, i64) {
+    let mut made = None;
+    let counted = measure(|| made = Some(work()));
+    (made.expect("it was run"), counted.bytes_current)
 }
 
 fn client(n: u32) -> Key<'static> {
@@ -82,17 +46,16 @@ fn tables_allocate_as_they_fill_and_at_no_other_time() {
     const N: u32 = 1800;
 
     let keys: Vec<String> = (0..1000).map(|n| format!("cookie-{n:014}")).collect();
-    let start = BYTES.get();
-    let table =
-        StickTable::<u64>::with_seed(StickConfig::new(N as usize, Duration::from_secs(60)).shards(1), SEED);
+    let config = StickConfig::new(N as usize, Duration::from_secs(60)).shards(1);
+    let (table, making) = grown(|| StickTable::<u64>::with_seed(config, SEED));
     let fill = |from: u32, to: u32, now| {
         for n in from..to {
             table.insert(client(n), 7, now).expect("evicts");
         }
     };
-    fill(0, 5 * N, secs(0));
-    let table_bytes = BYTES.get() - start;
-    assert!(table_bytes <= 143 * N as isize + 1024, "{} bytes an entry", table_bytes / N as isize);
+    let ((), filling) = grown(|| fill(0, 5 * N, secs(0)));
+    let table_bytes = making + filling;
+    assert!(table_bytes <= 143 * i64::from(N) + 1024, "{} bytes an entry", table_bytes / i64::from(N));
 
     let looking = calls(|| {
         for round in 1..20 {
@@ -111,24 +74,26 @@ fn tables_allocate_as_they_fill_and_at_no_other_time() {
     assert_eq!(calls(|| assert_eq!(table.expire(secs(1000), usize::MAX).removed, N as usize)), 0, "sweeps");
     assert_eq!(calls(|| fill(0, N, secs(1001))), 0, "filling it anew");
 
-    let start = BYTES.get();
-    let table = ConnectionTable::<u64>::with_seed(ConnectionConfig::new(N as usize).shards(1), SEED);
+    let config = ConnectionConfig::new(N as usize).shards(1);
+    let (table, making) = grown(|| ConnectionTable::<u64>::with_seed(config, SEED));
     let opening = |now| {
         for n in 0..5 * N {
             table.insert(flow(n), 7, tcp(TcpFlags::SYN), now).expect("evicts");
         }
     };
-    opening(secs(0));
-    table.expire(secs(1000), usize::MAX, drop);
-    // Now each entry goes through all three classes.
+    // Once filled, each entry goes through all three classes.
     let adopt = |now| (0..N).for_each(|n| assert!(table.insert(flow(n), 7, tcp(TcpFlags::ACK), now).is_ok()));
     let through = |flags, now| {
         (0..N).for_each(|n| assert!(table.packet(&flow(n), tcp(flags), now).is_some()));
     };
-    adopt(secs(2000));
-    through(TcpFlags::FIN, secs(2001));
-    let table_bytes = BYTES.get() - start;
-    assert!(table_bytes <= 175 * N as isize + 1024, "{} bytes an entry", table_bytes / N as isize);
+    let ((), filling) = grown(|| {
+        opening(secs(0));
+        table.expire(secs(1000), usize::MAX, drop);
+        adopt(secs(2000));
+        through(TcpFlags::FIN, secs(2001));
+    });
+    let table_bytes = making + filling;
+    assert!(table_bytes <= 175 * i64::from(N) + 1024, "{} bytes an entry", table_bytes / i64::from(N));
 
     let looking = calls(|| {
         through(TcpFlags::ACK, secs(2002));

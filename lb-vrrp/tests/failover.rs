@@ -48,7 +48,6 @@ fn a_client_sees_the_gap_that_the_wire_sees() {
     const ROUNDS: usize = 10;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for vmac in [false, true] {
-        let mut within = 0;
         let lan = Lan::new("gap", 3);
         let wire = Wire::new(&lan);
         let mut routers = [0, 1].map(|host| {
@@ -81,11 +80,10 @@ fn a_client_sees_the_gap_that_the_wire_sees() {
                 .expect("the client has answers before and after");
             let (wire_gap, client_gap) = (first - last, after - before);
             println!("vmac {vmac}, round {round}: wire {wire_gap:.1?}, client {client_gap:.1?}");
-            within += usize::from(client_gap.abs_diff(wire_gap) <= WITHIN);
+            let difference = client_gap.abs_diff(wire_gap);
+            assert!(difference <= WITHIN, "vmac {vmac}, round {round}: {difference:?} apart");
             lan.set_cable(0, true);
         }
-        // One that the machine was too busy for is no rule.
-        assert!(within >= ROUNDS - 2, "in {within} rounds of {ROUNDS} within {WITHIN:?}");
     }
 }
 

@@ -3,12 +3,39 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Instructions of one round of every subject of the program `name`.
-///
-/// The program prints `rounds N`, then a line for each subject; between, it does that subject's N rounds in a function
-/// `measured`. Callgrind counts inside of that function alone, and writes `counts.1`, `counts.2`, … whenever it returns.
-pub(crate) fn count(name: &str) -> Vec<(String, f64)> {
-    run(name, &build(name))
+/// The most instructions of a subject, named by two parts, at each of three sizes.
+pub(crate) type Bound = (&'static str, &'static str, [f64; 3]);
+
+/// Holds every subject of the program `name` to its bound, after printing all; a subject is `one|other|size`.
+pub(crate) fn hold(name: &str, bounds: &[Bound], sizes: [usize; 3]) {
+    let counts = run(name, &build(name));
+    assert_eq!(counts.len(), bounds.len() * sizes.len(), "a bound without a subject");
+    let mut over = Vec::new();
+    for (subject, instructions) in counts {
+        let bound = bound(&subject, bounds, sizes);
+        let line = format!("{subject:<28} {instructions:>9.1} of at most {bound}");
+        println!("{line}");
+        if instructions > bound {
+            over.push(line);
+        }
+    }
+    assert!(
+        over.is_empty(),
+        "more instructions than allowed; make it shorter, or raise the bound and say why:\n{}",
+        over.join("\n")
+    );
+}
+
+fn bound(subject: &str, bounds: &[Bound], sizes: [usize; 3]) -> f64 {
+    let parts: Vec<&str> = subject.split('|').collect();
+    let [one, other, size] = parts[..] else { panic!("not a subject: {subject:?}") };
+    let at = sizes.iter().position(|known| known.to_string() == size);
+    bounds
+        .iter()
+        .find(|bound| (bound.0, bound.1) == (one, other))
+        .and_then(|bound| bound.2.get(at?))
+        .copied()
+        .unwrap_or_else(|| panic!("{subject} has no bound; add what is measured now and a quarter"))
 }
 
 /// Builds the program, optimised, and gives its path.
@@ -29,6 +56,10 @@ fn build(name: &str) -> PathBuf {
         .expect("cargo says where the program is")
 }
 
+/// Instructions of one round of every subject.
+///
+/// The program prints `rounds N`, then a line for each subject; between, it does that subject's N rounds in a function
+/// `measured`. Callgrind counts inside of that function alone, and writes `counts.1`, `counts.2`, … whenever it returns.
 fn run(name: &str, program: &Path) -> Vec<(String, f64)> {
     let measured = format!("{name}::measured");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);

@@ -12,7 +12,7 @@ use crate::director::config::{Place, hint, quoted};
 use lb_vrrp::wire::Family;
 
 /// What may stand at the top level.
-const TOP: [&str; 7] = [
+pub(super) const TOP: [&str; 7] = [
     "global_defs",
     "track_file",
     "vrrp_instance",

@@ -14,19 +14,13 @@ use std::path::Path;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::build::TOP;
 use super::item::Item;
 use super::problem::{At, Findings};
 use crate::director::config::{Document, Place, quoted};
 
-/// Blocks with a name: tables of tables.
-pub(super) const NAMED: [&str; 6] = [
-    "track_file",
-    "vrrp_instance",
-    "vrrp_script",
-    "vrrp_sync_group",
-    "vrrp_track_file",
-    "vrrp_track_process",
-];
+/// Blocks with a name: tables of tables. All of the top level but `global_defs`, which comes first there.
+pub(super) const NAMED: &[&str] = TOP.split_at(1).1;
 
 /// Blocks of lines: lists of strings.
 pub(super) const LISTS: [&str; 10] = [

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

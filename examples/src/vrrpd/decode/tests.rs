@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
-
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use lb_vrrp::wire::checksum;

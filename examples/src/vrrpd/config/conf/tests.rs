@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
-
 use super::*;
 
 struct Shelf(Vec<(&'static str, &'static str)>);
