@@ -131,6 +131,10 @@ pub struct Driver {
     expected: HashMap<(u32, IpAddr), u32>,
     counters: HashMap<String, InterfaceCounters>,
     deadlines: BTreeSet<(Timestamp, InstanceId)>,
+    /// When the last wait ended: whatever had come until then is read.
+    heard: Timestamp,
+    /// When a backup's wait was over, last.
+    took_over: Option<Timestamp>,
     /// Instances whose routers may have an advert to send.
     fresh: VecDeque<InstanceId>,
     /// Instances with addresses to move or to announce.
@@ -227,6 +231,8 @@ impl Driver {
             expected: HashMap::new(),
             counters: HashMap::new(),
             deadlines: BTreeSet::new(),
+            heard: now(),
+            took_over: None,
             fresh: VecDeque::new(),
             work: VecDeque::new(),
             pace: Pace::new(Duration::from_micros(20)),

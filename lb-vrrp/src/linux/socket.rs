@@ -3,11 +3,11 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
-use nix::cmsg_space;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, recvmsg, sendmsg,
-    setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
+    recvmsg, sendmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
@@ -17,6 +17,22 @@ use crate::wire::{Family, MULTICAST_V4, MULTICAST_V6, Meta, PROTOCOL, TTL};
 
 /// Adverts of 255 routers for some seconds, for the time in which the thread does not get to read them.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Room for what comes beside a packet: a time, and of IPv6 destination and hop limit.
+const CONTROL: usize = 128;
+
+#[repr(align(8))]
+struct Control([u8; CONTROL]);
+
+/// A packet.
+#[derive(Debug)]
+pub(super) struct Received<'b> {
+    /// What its header says.
+    pub(super) meta: Meta,
+    pub(super) payload: &'b [u8],
+    /// When the kernel got it, by the wall clock, since 1970.
+    pub(super) stamp: Option<Duration>,
+}
 
 /// A raw socket of protocol 112 for one family on one interface: hears the group, and what is sent to the host itself.
 #[derive(Debug)]
@@ -37,6 +53,7 @@ impl RawSocket {
         let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
         socket.bind_device(Some(name.as_bytes()))?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         match family {
             Family::Ipv4 => {
                 socket.set_ttl_v4(TTL.into())?;
@@ -69,44 +86,40 @@ impl RawSocket {
         self.index
     }
 
-    /// Reads one packet: what its header says, and its payload within `buffer`. A packet whose header can't be read is an
-    /// empty one from nowhere.
-    pub(super) fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<(Meta, &'b [u8])> {
-        match self.family {
-            Family::Ipv4 => {
-                let mut parts = [IoSliceMut::new(buffer)];
-                let length =
-                    recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT)?.bytes;
-                Ok(split_ipv4(&buffer[..length]))
-            }
-            Family::Ipv6 => {
-                let mut control = cmsg_space!(libc::in6_pktinfo, i32);
-                let mut parts = [IoSliceMut::new(buffer)];
-                let message = recvmsg::<SockaddrIn6>(
-                    self.socket.as_raw_fd(),
-                    &mut parts,
-                    Some(&mut control),
-                    MsgFlags::MSG_DONTWAIT,
-                )?;
-                let length = message.bytes;
-                let mut meta = NOWHERE_V6;
-                if let Some(address) = message.address {
-                    meta.source = address.ip().into();
+    /// Reads one packet, its payload into `buffer`. A packet whose header can't be read is an empty one from nowhere.
+    pub(super) fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Received<'b>> {
+        let mut control = Control([0; CONTROL]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control.0),
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        let length = message.bytes;
+        let mut meta = NOWHERE_V6;
+        if let Some(address) = message.address.as_ref().and_then(SockaddrStorage::as_sockaddr_in6) {
+            meta.source = address.ip().into();
+        }
+        let mut stamp = None;
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::ScmTimestampns(at) => stamp = Some(at.into()),
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    meta.destination = IpAddr::from(info.ipi6_addr.s6_addr);
                 }
-                for control in message.cmsgs()? {
-                    match control {
-                        ControlMessageOwned::Ipv6PacketInfo(info) => {
-                            meta.destination = IpAddr::from(info.ipi6_addr.s6_addr);
-                        }
-                        ControlMessageOwned::Ipv6HopLimit(limit) => {
-                            meta.ttl = u8::try_from(limit).unwrap_or(0);
-                        }
-                        _ => {}
-                    }
-                }
-                Ok((meta, &buffer[..length]))
+                ControlMessageOwned::Ipv6HopLimit(limit) => meta.ttl = u8::try_from(limit).unwrap_or(0),
+                _ => {}
             }
         }
+        let packet = &buffer[..length];
+        Ok(match self.family {
+            Family::Ipv4 => {
+                let (meta, payload) = split_ipv4(packet);
+                Received { meta, payload, stamp }
+            }
+            Family::Ipv6 => Received { meta, payload: packet, stamp },
+        })
     }
 
     /// Sends `message` from `source`, whether or not the interface has that address first of all.

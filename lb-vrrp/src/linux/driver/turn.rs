@@ -11,14 +11,26 @@ use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, keep_wall_clock, now};
 use crate::linux::links::Links;
 use crate::linux::netlink::{Heard, NetEvent};
+use crate::linux::socket::Received;
 use crate::{Event, State, Timestamp};
 
 /// Packets that are read from one socket before the others have their turn.
 const BURST: usize = 4096;
 
-/// How long before a takeover this thread is awake. The kernel's timers wake a thread 50 to 200 µs late, and to a cold cache; a
-/// takeover is rare enough to be awaited with open eyes instead.
-const LEAD: Duration = Duration::from_micros(250);
+/// How long before a takeover this thread is awake. A timer wakes a thread 50 to 200 µs late, and to a cold cache; on a virtual
+/// machine whose processor is given away while it sleeps, by milliseconds. A takeover is rare enough to be awaited with open
+/// eyes instead.
+const LEAD: Duration = Duration::from_millis(5);
+/// After a takeover, the next within this time are not: a thread with much to do is awake anyway.
+const REST: Duration = Duration::from_millis(100);
+
+/// When a packet came that the kernel stamped by the wall clock: its age counts, however late this thread gets to read it. A
+/// wall clock that was set meanwhile can make it no older than `since` and no younger than now.
+fn arrival(stamp: Duration, since: Timestamp) -> Timestamp {
+    let now = now();
+    let age = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(stamp);
+    (now - age).max(since).min(now)
+}
 
 impl Driver {
     /// Waits until something is to be done, at most for `timeout` (`None`: for ever), and does it: reads every packet that is
@@ -30,7 +42,7 @@ impl Driver {
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), DriverError> {
         self.arm()?;
         let timeout = match timeout {
-            _ if self.has_work() => EpollTimeout::ZERO,
+            _ if self.has_work() || self.next_wake().is_some_and(|wake| wake <= now()) => EpollTimeout::ZERO,
             None => EpollTimeout::NONE,
             Some(timeout) => {
                 // Rounded up: not before its time, and a short one does not become a busy loop.
@@ -42,7 +54,6 @@ impl Driver {
             }
         };
         self.hear(timeout)?;
-        self.await_takeover();
         loop {
             let now = now();
             if self.deadlines.first().is_none_or(|&(deadline, _)| deadline > now) {
@@ -61,21 +72,13 @@ impl Driver {
         self.arm()
     }
 
-    /// When the thread must be awake for the next deadline: a little before it, if that is a takeover.
+    /// When the thread must be awake for the next deadline: a little before it, if that is a takeover. From then on turns do not
+    /// wait, and the descriptor stays readable.
     fn next_wake(&self) -> Option<Timestamp> {
         let &(deadline, id) = self.deadlines.first()?;
         let takes_over = self.slots.get(&id).is_some_and(|slot| slot.router.state() == State::Backup);
-        Some(if takes_over { deadline - LEAD } else { deadline })
-    }
-
-    /// Watches the clock until a takeover that is a moment ahead.
-    fn await_takeover(&self) {
-        let Some((wake, &(deadline, _))) = self.next_wake().zip(self.deadlines.first()) else { return };
-        if wake <= now() {
-            while now() < deadline {
-                std::hint::spin_loop();
-            }
-        }
+        let rested = self.took_over.is_none_or(|last| deadline.since(last) > REST);
+        Some(if takes_over && rested { deadline - LEAD } else { deadline })
     }
 
     /// Reads what there is to read: packets, then netlink's events; and sends what they bring about.
@@ -89,6 +92,8 @@ impl Driver {
             waited = self.epoll.wait(&mut events, EpollTimeout::ZERO);
         }
         let count = waited.map_err(|error| DriverError::system("waiting with epoll")(error.into()))?;
+        // What is read now was not there when the wait before this one ended.
+        let since = std::mem::replace(&mut self.heard, now());
         let mut changes = false;
         for event in &events[..count] {
             match event.data() {
@@ -99,7 +104,7 @@ impl Driver {
                 }
                 MONITOR => changes = true,
                 WORKER => self.collect(),
-                port => self.receive(port),
+                port => self.receive(port, since),
             }
         }
         self.events = events;
@@ -110,11 +115,11 @@ impl Driver {
         Ok(())
     }
 
-    /// Reads every packet of a port and gives each to whom it is for.
-    fn receive(&mut self, port: u64) {
+    /// Reads every packet of a port and gives each to whom it is for. They have come after `since`.
+    fn receive(&mut self, port: u64, since: Timestamp) {
         for _ in 0..BURST {
             let Some((socket, interface)) = self.ports.get(port) else { return };
-            let (meta, payload) = match socket.receive(&mut self.received) {
+            let Received { meta, payload, stamp } = match socket.receive(&mut self.received) {
                 Ok(packet) => packet,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // Nothing left; or the interface is down or gone, of which netlink tells.
@@ -133,8 +138,9 @@ impl Driver {
             };
             if let Some(slot) = self.slots.get_mut(&id) {
                 keep_wall_clock(&mut slot.router);
+                let arrived = stamp.map_or_else(now, |stamp| arrival(stamp, since));
                 // The router has counted why, if it dropped it.
-                let _ = slot.router.handle_packet(now(), &meta, payload);
+                let _ = slot.router.handle_packet(arrived, &meta, payload);
                 self.touched(id);
             }
         }
@@ -239,6 +245,9 @@ impl Driver {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.deadline = None;
             keep_wall_clock(&mut slot.router);
+            if slot.router.state() == State::Backup {
+                self.took_over = Some(now);
+            }
             slot.router.handle_timeout(now);
             let rebind = slot.rebind.is_some_and(|at| at <= now);
             self.touched(id);
@@ -319,5 +328,24 @@ impl Driver {
         set.map_err(|error| DriverError::system("setting the timer")(error.into()))?;
         self.armed = wanted;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_as_old_as_its_stamp_says_but_for_a_clock_that_was_set() {
+        let wall = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+        let begin = now();
+        let since = begin - Duration::from_secs(1);
+        let age = |stamp, since| begin.since(arrival(stamp, since));
+
+        let old = age(wall - Duration::from_millis(300), since);
+        assert!(old > Duration::from_millis(200) && old < Duration::from_millis(301), "{old:?}");
+        assert_eq!(age(wall - Duration::from_secs(3600), since), Duration::from_secs(1), "set forward");
+        assert_eq!(age(wall + Duration::from_secs(3600), since), Duration::ZERO, "set back");
+        assert_eq!(arrival(Duration::ZERO, begin), begin);
     }
 }
