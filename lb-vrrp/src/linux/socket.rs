@@ -61,6 +61,8 @@ impl RawSocket {
                 socket.set_multicast_loop_v4(false)?;
                 // Only the groups that this socket has joined, not those of every socket on the host.
                 socket.set_multicast_all_v4(false)?;
+                // The source is checked here, by netlink's events; the kernel would seek it among all addresses at each send.
+                socket.set_ip_transparent_v4(true)?;
                 socket.set_tos_v4(TRAFFIC_CLASS.into())?;
                 socket.join_multicast_v4_n(&MULTICAST_V4, &InterfaceIndexOrAddress::Index(index))?;
             }
