@@ -11,13 +11,11 @@ use std::marker::PhantomData;
 use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, Sub, SubAssign};
 use std::str::FromStr;
 
-use smallvec::SmallVec;
-
 /// The highest id that a set holds. Linux has at most 8192 CPUs and 1024 nodes; the bound keeps a garbled file from taking the
 /// memory.
 pub const MAX_ID: u32 = 65_535;
 
-/// Words without an allocation: 1024 ids.
+/// Words without an allocation: 1024 ids. All of them are always worked on, which is one short run without a branch.
 const INLINE: usize = 16;
 const BITS: u32 = u64::BITS;
 
@@ -70,27 +68,51 @@ pub type NodeSet = IdSet<Nodes>;
 /// A set of ids from 0 to [`MAX_ID`]. Up to 1024 of them it allocates nothing.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct IdSet<K> {
-    /// The last word is not zero.
-    words: SmallVec<[u64; INLINE]>,
+    words: Words,
     kind: PhantomData<K>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Words {
+    Inline([u64; INLINE]),
+    /// More than fit inline, and the last is not zero: so equal sets are equal here too.
+    Heap(Box<[u64]>),
+}
+
+impl Words {
+    fn new(words: &[u64]) -> Self {
+        let used = words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+        if used > INLINE {
+            return Self::Heap(words[..used].into());
+        }
+        let mut inline = [0; INLINE];
+        inline[..used].copy_from_slice(&words[..used]);
+        Self::Inline(inline)
+    }
+
+    fn get(&self) -> &[u64] {
+        match self {
+            Self::Inline(words) => words,
+            Self::Heap(words) => words,
+        }
+    }
 }
 
 impl<K: Kind> IdSet<K> {
     /// No id.
     #[must_use]
     pub const fn new() -> Self {
-        Self { words: SmallVec::new_const(), kind: PhantomData }
+        Self { words: Words::Inline([0; INLINE]), kind: PhantomData }
     }
 
     /// The ids 0 to `count` − 1; at most up to [`MAX_ID`].
     #[must_use]
     pub fn first_n(count: u32) -> Self {
-        let count = count.min(MAX_ID + 1);
-        let mut words = SmallVec::from_elem(u64::MAX, (count / BITS) as usize);
-        if !count.is_multiple_of(BITS) {
-            words.push((1 << (count % BITS)) - 1);
+        let mut set = Self::new();
+        if let Some(last) = count.checked_sub(1) {
+            set.insert_range(0, last.min(MAX_ID));
         }
-        Self { words, kind: PhantomData }
+        set
     }
 
     /// Adds an id; says whether it was not there.
@@ -100,40 +122,48 @@ impl<K: Kind> IdSet<K> {
     pub fn insert(&mut self, id: u32) -> bool {
         assert!(id <= MAX_ID, "{} {id} is above {MAX_ID}", K::NAME);
         let (word, bit) = place(id);
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        let new = self.words[word] & bit == 0;
-        self.words[word] |= bit;
+        let word = &mut self.reach(word)[word];
+        let new = *word & bit == 0;
+        *word |= bit;
         new
     }
 
     /// Takes an id out; says whether it was there.
     pub fn remove(&mut self, id: u32) -> bool {
         let (word, bit) = place(id);
-        let Some(word) = self.words.get_mut(word).filter(|word| **word & bit != 0) else { return false };
-        *word &= !bit;
-        self.trim();
-        true
+        match &mut self.words {
+            Words::Inline(words) => {
+                let Some(word) = words.get_mut(word) else { return false };
+                let there = *word & bit != 0;
+                *word &= !bit;
+                there
+            }
+            Words::Heap(words) => {
+                let Some(word) = words.get_mut(word).filter(|word| **word & bit != 0) else { return false };
+                *word &= !bit;
+                self.words = Words::new(words);
+                true
+            }
+        }
     }
 
     /// Whether an id is in it.
     #[must_use]
     pub fn contains(&self, id: u32) -> bool {
         let (word, bit) = place(id);
-        self.words.get(word).is_some_and(|word| word & bit != 0)
+        self.words.get().get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// How many ids it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.words.get().iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
+        self.words.get().iter().fold(0, |all, word| all | word) == 0
     }
 
     /// The lowest id.
@@ -145,34 +175,41 @@ impl<K: Kind> IdSet<K> {
     /// The highest id.
     #[must_use]
     pub fn last(&self) -> Option<u32> {
-        let last = self.words.last()?;
-        Some((self.words.len() as u32 - 1) * BITS + last.ilog2())
+        let words = self.words.get();
+        let last = words.iter().rposition(|&word| word != 0)?;
+        Some(last as u32 * BITS + words[last].ilog2())
     }
 
     /// Whether every id of it is in `other` too.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.words.len() <= other.words.len()
-            && self.words.iter().zip(&other.words).all(|(one, other)| one & !other == 0)
+        match (&self.words, &other.words) {
+            (Words::Inline(one), Words::Inline(other)) => {
+                one.iter().zip(other).fold(0, |left, (one, other)| left | one & !other) == 0
+            }
+            _ => (self - other).is_empty(),
+        }
     }
 
     /// Whether no id of it is in `other`.
     #[must_use]
     pub fn is_disjoint(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).all(|(one, other)| one & other == 0)
+        let pairs = self.words.get().iter().zip(other.words.get());
+        pairs.fold(0, |common, (one, other)| common | one & other) == 0
     }
 
     /// The ids from low to high.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
-        Iter { words: &self.words, at: 0, word: self.words.first().copied().unwrap_or(0) }
+        let words = self.words.get();
+        Iter { words, at: 0, word: words[0] }
     }
 
     /// The set as the kernel prints masks on a machine with `ids` ids (`nr_cpu_ids`: the highest possible CPU + 1):
     /// exactly ⌈ids/32⌉ groups, the first only as wide as it must be. Ids from `ids` on are left out.
     #[must_use]
     pub fn mask(&self, ids: u32) -> Mask<'_> {
-        Mask { words: &self.words, ids: ids.clamp(1, MAX_ID + 1) }
+        Mask { words: self.words.get(), ids: ids.clamp(1, MAX_ID + 1) }
     }
 
     /// Reads a mask: `f`, `00ff`, `1,00000000`. White space around it and one `0x` before it do not count.
@@ -199,35 +236,66 @@ impl<K: Kind> IdSet<K> {
                 return Err(error(Reason::TooHigh(highest)));
             }
             let word = group / 2;
-            if word >= set.words.len() {
-                set.words.resize(word + 1, 0);
-            }
-            set.words[word] |= u64::from(bits) << (32 * (group % 2));
+            set.reach(word)[word] |= u64::from(bits) << (32 * (group % 2));
         }
-        set.trim();
         Ok(set)
     }
 
     fn insert_range(&mut self, first: u32, last: u32) {
         let (first_word, last_word) = ((first / BITS) as usize, (last / BITS) as usize);
-        if last_word >= self.words.len() {
-            self.words.resize(last_word + 1, 0);
-        }
+        let words = self.reach(last_word);
         let low = u64::MAX << (first % BITS);
         let high = u64::MAX >> (BITS - 1 - last % BITS);
         if first_word == last_word {
-            self.words[first_word] |= low & high;
+            words[first_word] |= low & high;
             return;
         }
-        self.words[first_word] |= low;
-        self.words[first_word + 1..last_word].fill(u64::MAX);
-        self.words[last_word] |= high;
+        words[first_word] |= low;
+        words[first_word + 1..last_word].fill(u64::MAX);
+        words[last_word] |= high;
     }
 
-    fn trim(&mut self) {
-        let used = self.words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
-        self.words.truncate(used);
+    /// The words, so many that there is one at `word`, in which the caller sets a bit.
+    fn reach(&mut self, word: usize) -> &mut [u64] {
+        if word >= self.words.get().len() {
+            let mut words = vec![0; word + 1];
+            words[..self.words.get().len()].copy_from_slice(self.words.get());
+            self.words = Words::Heap(words.into());
+        }
+        match &mut self.words {
+            Words::Inline(words) => words,
+            Words::Heap(words) => words,
+        }
     }
+
+    /// Word by word.
+    #[inline]
+    fn combine(&self, other: &Self, operation: impl Fn(u64, u64) -> u64) -> Self {
+        let words = match (&self.words, &other.words) {
+            (Words::Inline(one), Words::Inline(other)) => {
+                Words::Inline(std::array::from_fn(|at| operation(one[at], other[at])))
+            }
+            (one, other) => combine_long(one.get(), other.get(), operation),
+        };
+        Self { words, kind: PhantomData }
+    }
+
+    #[inline]
+    fn combine_assign(&mut self, other: &Self, operation: impl Fn(u64, u64) -> u64) {
+        match (&mut self.words, &other.words) {
+            (Words::Inline(words), Words::Inline(other)) => {
+                words.iter_mut().zip(other).for_each(|(word, other)| *word = operation(*word, *other));
+            }
+            (one, other) => *one = combine_long(one.get(), other.get(), operation),
+        }
+    }
+}
+
+#[cold]
+fn combine_long(one: &[u64], other: &[u64], operation: impl Fn(u64, u64) -> u64) -> Words {
+    let word = |words: &[u64], at: usize| words.get(at).copied().unwrap_or(0);
+    let all = 0..one.len().max(other.len());
+    Words::new(&all.map(|at| operation(word(one, at), word(other, at))).collect::<Vec<_>>())
 }
 
 const fn place(id: u32) -> (usize, u64) {
@@ -307,43 +375,11 @@ impl Iterator for Iter<'_> {
     }
 }
 
-impl<K: Kind> BitAndAssign<&Self> for IdSet<K> {
-    fn bitand_assign(&mut self, other: &Self) {
-        self.words.truncate(other.words.len());
-        for (one, other) in self.words.iter_mut().zip(&other.words) {
-            *one &= other;
-        }
-        self.trim();
-    }
-}
-
-impl<K: Kind> BitOrAssign<&Self> for IdSet<K> {
-    fn bitor_assign(&mut self, other: &Self) {
-        if self.words.len() < other.words.len() {
-            self.words.resize(other.words.len(), 0);
-        }
-        for (one, other) in self.words.iter_mut().zip(&other.words) {
-            *one |= other;
-        }
-    }
-}
-
-impl<K: Kind> SubAssign<&Self> for IdSet<K> {
-    fn sub_assign(&mut self, other: &Self) {
-        for (one, other) in self.words.iter_mut().zip(&other.words) {
-            *one &= !other;
-        }
-        self.trim();
-    }
-}
-
 impl<K: Kind> BitAnd for &IdSet<K> {
     type Output = IdSet<K>;
 
     fn bitand(self, other: Self) -> IdSet<K> {
-        let mut result = self.clone();
-        result &= other;
-        result
+        self.combine(other, |one, other| one & other)
     }
 }
 
@@ -351,10 +387,7 @@ impl<K: Kind> BitOr for &IdSet<K> {
     type Output = IdSet<K>;
 
     fn bitor(self, other: Self) -> IdSet<K> {
-        let (long, short) = if self.words.len() < other.words.len() { (other, self) } else { (self, other) };
-        let mut result = long.clone();
-        result |= short;
-        result
+        self.combine(other, |one, other| one | other)
     }
 }
 
@@ -362,13 +395,7 @@ impl<K: Kind> BitXor for &IdSet<K> {
     type Output = IdSet<K>;
 
     fn bitxor(self, other: Self) -> IdSet<K> {
-        let (long, short) = if self.words.len() < other.words.len() { (other, self) } else { (self, other) };
-        let mut result = long.clone();
-        for (one, other) in result.words.iter_mut().zip(&short.words) {
-            *one ^= other;
-        }
-        result.trim();
-        result
+        self.combine(other, |one, other| one ^ other)
     }
 }
 
@@ -376,9 +403,25 @@ impl<K: Kind> Sub for &IdSet<K> {
     type Output = IdSet<K>;
 
     fn sub(self, other: Self) -> IdSet<K> {
-        let mut result = self.clone();
-        result -= other;
-        result
+        self.combine(other, |one, other| one & !other)
+    }
+}
+
+impl<K: Kind> BitAndAssign<&Self> for IdSet<K> {
+    fn bitand_assign(&mut self, other: &Self) {
+        self.combine_assign(other, |one, other| one & other);
+    }
+}
+
+impl<K: Kind> BitOrAssign<&Self> for IdSet<K> {
+    fn bitor_assign(&mut self, other: &Self) {
+        self.combine_assign(other, |one, other| one | other);
+    }
+}
+
+impl<K: Kind> SubAssign<&Self> for IdSet<K> {
+    fn sub_assign(&mut self, other: &Self) {
+        self.combine_assign(other, |one, other| one & !other);
     }
 }
 
@@ -652,6 +695,7 @@ mod tests {
         assert!(set.remove(700) && !set.remove(700) && !set.remove(5000));
         assert_eq!(set, CpuSet::from(1));
         assert_eq!((set.first(), set.last(), set.len()), (Some(1), Some(1), 1));
+        assert!(set.insert(5000) && set.remove(5000) && set == CpuSet::from(1));
         set -= &CpuSet::from(1);
         assert!(set.is_empty() && set.first().is_none() && set.last().is_none());
         assert_eq!(CpuSet::first_n(130), list("0-129"));
