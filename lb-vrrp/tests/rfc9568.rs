@@ -133,7 +133,7 @@ fn s5_2_2_the_type_is_advertisement__refused() {
     }
 }
 
-/// A VRID is 1 to 255; the families' virtual routers are independent.
+/// A VRID is 1 to 255.
 #[test]
 fn s5_2_3_a_vrid_is_1_to_255__accepted() {
     for family in BOTH {
@@ -148,9 +148,6 @@ fn s5_2_3_a_vrid_is_1_to_255__refused() {
     for family in BOTH {
         assert_eq!(Config { vrid: 0, ..config(family, 100) }.validate(), Err(ConfigError::Vrid));
     }
-    let mut mixed = config(Family::Ipv4, 100);
-    mixed.addresses.push("fe80::1/64".parse().unwrap());
-    assert!(matches!(mixed.validate(), Err(ConfigError::MixedFamilies { .. })));
 }
 
 /// The owner of the addresses has priority 255, and only it.
@@ -308,6 +305,29 @@ fn s5_2_9_the_first_ipv6_address_is_link_local__refused() {
     assert!(matches!(global.validate(), Err(ConfigError::LinkLocal { .. })));
     global.require_link_local = false;
     drops_advert(Family::Ipv6, &message(&global, greater(Family::Ipv6), 200), Discard::LinkLocal);
+}
+
+/// The addresses have one family, that of the packet which lists them; the virtual routers of the families are independent.
+#[test]
+fn s5_2_9_the_addresses_are_of_the_packets_family__accepted() {
+    for family in BOTH {
+        assert_eq!(good(family).len(), 8 + 2 * family.octets());
+        takes_advert(family, &good(family));
+    }
+}
+
+#[test]
+fn s5_2_9_the_addresses_are_of_the_packets_family__refused() {
+    for (ours, theirs) in [(Family::Ipv4, Family::Ipv6), (Family::Ipv6, Family::Ipv4)] {
+        let mut mixed = config(ours, 100);
+        mixed.addresses.push(config(theirs, 100).addresses[0]);
+        assert!(matches!(mixed.validate(), Err(ConfigError::MixedFamilies { .. })));
+        // The same VRID in the other family is another virtual router.
+        let other = meta(&config(theirs, 200), greater(theirs));
+        drops(&started(&config(ours, 100)), &other, &good(theirs), Discard::Vrid);
+    }
+    // IPv4 addresses in IPv6 are too short.
+    drops_advert(Family::Ipv6, &good(Family::Ipv4), Discard::Length);
 }
 
 /// The skew time is (256 − priority) / 256 of the active router's interval.

@@ -37,8 +37,8 @@ pub enum Discard {
     /// No addresses (`vrrpv3StatisticsAddressListErrors`).
     #[error("no addresses")]
     NoAddresses,
-    /// Another virtual router's (`vrrpv3RouterVrIdErrors`).
-    #[error("VRID is not this router's")]
+    /// Another virtual router's: of another VRID, or of the other address family (`vrrpv3RouterVrIdErrors`).
+    #[error("VRID or address family is not this router's")]
     Vrid,
     /// An interval of zero; in version 2 any that is not the router's own (`vrrpv3StatisticsAdvIntervalErrors`).
     #[error("advertisement interval is zero or, in version 2, not this router's")]
