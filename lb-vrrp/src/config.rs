@@ -148,6 +148,17 @@ impl Config {
         self.addresses.iter().filter(|address| address.advertised).map(|address| address.address)
     }
 
+    /// Whether adverts may come from `source`: an address of the family and, to the group of IPv6, a link-local one (RFC 9568
+    /// §5.1.2.1).
+    #[must_use]
+    pub fn sends_from(&self, source: IpAddr) -> bool {
+        Family::of(source) == self.family()
+            && match source {
+                IpAddr::V6(source) => source.is_unicast_link_local() || !self.unicast_peers.is_empty(),
+                IpAddr::V4(_) => true,
+            }
+    }
+
     /// Whether the router can be what is said here.
     ///
     /// # Errors

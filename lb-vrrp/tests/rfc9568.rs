@@ -58,7 +58,7 @@ fn words(family: Family, priority: u8) -> [String; 5] {
     ]
 }
 
-/// Adverts come from the interface's primary IPv4, or link-local IPv6, address.
+/// Adverts come from the interface's primary IPv4, or link-local IPv6 (§5.1.2.1), address.
 #[test]
 fn s5_1_1_1_the_source_is_the_own_address__done() {
     for family in BOTH {
@@ -69,13 +69,27 @@ fn s5_1_1_1_the_source_is_the_own_address__done() {
 
 #[test]
 fn s5_1_1_1_the_source_is_the_own_address__not_otherwise() {
-    for (family, other) in
-        [(Family::Ipv4, None), (Family::Ipv4, Some("fe80::1")), (Family::Ipv6, Some("10.9.0.5"))]
-    {
+    for (family, other) in [
+        (Family::Ipv4, None),
+        (Family::Ipv4, Some("fe80::1")),
+        (Family::Ipv6, Some("10.9.0.5")),
+        (Family::Ipv6, Some("2001:db8::5")),
+    ] {
         let mut router = VirtualRouter::new(config(family, OWNER), other.map(ip)).unwrap();
         router.handle_event(START, Event::Startup);
         assert_eq!((router.state(), actions(&mut router)), (State::Initialize, vec![]));
     }
+    // Only adverts to single peers, which no RFC has, may come from a global address.
+    let group = config(Family::Ipv6, OWNER);
+    let peers = Config { unicast_peers: vec![ip("2001:db8::6")], ..group.clone() };
+    let mut router = VirtualRouter::new(peers, Some(ip("2001:db8::5"))).unwrap();
+    router.handle_event(START, Event::Startup);
+    assert_eq!(transmits(&mut router)[0].source, ip("2001:db8::5"));
+    router.reconfigure(START, group).unwrap();
+    assert_eq!((router.state(), router.faults()), (State::Initialize, Faults::SOURCE));
+    assert_eq!(transmits(&mut router), []);
+    router.handle_event(START, Event::Source(Some(own(Family::Ipv6))));
+    assert_eq!(transmits(&mut router)[0].source, own(Family::Ipv6));
 }
 
 /// Adverts go to 224.0.0.18 or ff02::12.
