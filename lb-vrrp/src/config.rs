@@ -385,10 +385,11 @@ pub enum LateWake {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Owners {
-    /// Yes: of two owners, which is a mistake in their configuration, the greater address stays.
+    /// Yes, as RFC 9568 §7.1 has it since erratum 8298: of two owners, which is a mistake in their configuration, the greater
+    /// address stays.
     #[default]
     Hear,
-    /// No, by the letter of RFC 9568 §7.1: two owners both stay active.
+    /// No, as RFC 3768 §7.1 has it, and RFC 9568 §7.1 had it when it was published: two owners both stay active.
     Ignore,
 }
 

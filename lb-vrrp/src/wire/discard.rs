@@ -67,7 +67,8 @@ pub enum Discard {
     /// From a host that is not among the unicast peers.
     #[error("sender is not a unicast peer")]
     UnknownPeer,
-    /// This router owns the addresses and follows the letter of RFC 9568 §7.1: an owner listens to nobody.
+    /// This router owns the addresses and was told to listen to nobody
+    /// ([`Owners::Ignore`](crate::config::Owners::Ignore)).
     #[error("this router owns the addresses")]
     Owner,
     /// The router is not running.
