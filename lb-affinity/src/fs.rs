@@ -88,7 +88,8 @@ impl FileSystem for Real {
 
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let mut content = Vec::new();
+    // Files of sysfs have at most a page, and most of them some bytes: one call reads all.
+    let mut content = Vec::with_capacity(4096);
     std::fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(content) }
 }

@@ -1,14 +1,24 @@
 //! Puts every worker and every interrupt where it belongs.
 //!
 //! ```
+//! use lb_affinity::fs::Memory;
 //! use lb_affinity::{CpuSet, Topology};
 //!
-//! // The machine of `lscpu -p`: two packages of two cores, each package a NUMA node.
-//! let topology = Topology::from_lscpu("# CPU,Core,Socket,Node\n0,0,0,0\n1,1,0,0\n2,2,1,1\n3,3,1,1\n")?;
-//! let node = topology.node_of(3).and_then(|node| topology.node(node)).expect("CPU 3 is in a node");
-//! assert_eq!(node.cpus, "2-3".parse::<CpuSet>()?);
-//! assert_eq!(node.cpus.mask(topology.nr_cpu_ids()).to_string(), "c");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! // This machine is `Topology::live()?`, a recorded one `Topology::discover(&Rooted::new("recording"))?`. Here is one of two
+//! // NUMA nodes, of which a container has three CPUs.
+//! let mut machine = Memory::new();
+//! machine.insert("/sys/devices/system/cpu/online", "0-7\n");
+//! machine.insert("/sys/devices/system/node/online", "0-1\n");
+//! machine.insert("/sys/devices/system/node/node0/cpumap", "0f\n");
+//! machine.insert("/sys/devices/system/node/node1/cpumap", "f0\n");
+//! machine.insert("/proc/self/status", "Cpus_allowed_list:\t3-5\n");
+//!
+//! let topology = Topology::discover(&machine)?;
+//! let node = topology.node_of(4).and_then(|node| topology.node(node)).expect("CPU 4 is in a node");
+//! let beside: CpuSet = &node.cpus & topology.allowed();
+//! assert_eq!(beside.to_string(), "4-5");
+//! assert_eq!(beside.mask(topology.nr_cpu_ids()).to_string(), "30");
+//! # Ok::<(), lb_affinity::topology::TopologyError>(())
 //! ```
 //!
 //! | module | what is inside |
@@ -16,7 +26,7 @@
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
-//! | [`topology`] | [`Topology`]: packages, cores, caches, NUMA nodes, and what this process may use of them |
+//! | [`topology`] | [`Topology`]: packages, dies, cores, caches, NUMA nodes, and what this process may use of them; from a live or recorded system, or from `lscpu -p` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 

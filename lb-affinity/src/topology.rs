@@ -1,12 +1,16 @@
 //! What a machine is made of: packages, dies, cores, hardware threads, caches, NUMA nodes.
 //!
-//! A [`Topology`] is a value. It is read from a live or recorded `sysfs`, from `lscpu -p`, or assembled from [`Parts`], and the
-//! planner works on nothing else.
+//! A [`Topology`] is a value. It is read from a live or recorded system ([`Topology::discover`]), from `lscpu -p`, or assembled
+//! from [`Parts`], and the planner works on nothing else.
+
+use std::collections::HashMap;
 
 use crate::{CpuSet, NodeSet};
 
+mod discover;
 mod lscpu;
 
+pub use discover::TopologyError;
 pub use lscpu::LscpuError;
 
 /// A logical CPU: a hardware thread that the kernel runs tasks on (hwloc: PU).
@@ -18,6 +22,10 @@ pub struct Cpu {
     pub id: u32,
     /// Its core: an index into [`Topology::cores`].
     pub core: usize,
+    /// Its cluster: an index into [`Topology::clusters`]. `None` if the kernel does not tell.
+    pub cluster: Option<usize>,
+    /// Its die: an index into [`Topology::dies`].
+    pub die: usize,
     /// Its package: an index into [`Topology::packages`].
     pub package: usize,
     /// Its NUMA node's number; `None` if the kernel gives it none.
@@ -35,12 +43,30 @@ pub struct Core {
     pub cpus: CpuSet,
 }
 
-/// A package (socket), or what a package is divided into.
+/// A cluster: cores of a die that share more than the others, an L2 cache or a bus (`cluster_cpus`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub struct Cluster {
+    /// Its CPUs that are online.
+    pub cpus: CpuSet,
+}
+
+/// A die: a package's piece of silicon (`die_cpus`). A package whose dies the kernel does not tell counts as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub struct Die {
+    /// Its CPUs that are online.
+    pub cpus: CpuSet,
+}
+
+/// A package (socket).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Package {
-    /// The number that the firmware gives it, which may be any.
+    /// The number that the firmware gives it, which may be any; below 0 if it gives none.
     pub id: i64,
     /// Its CPUs that are online.
     pub cpus: CpuSet,
@@ -91,11 +117,13 @@ pub struct Cache {
 /// What a topology is assembled from: lists in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
-    /// Each CPU that is online, and where it is. Core and package may be any numbers: CPUs with both alike share the core.
+    /// Each CPU that is online, and where it is. The numbers may be any: CPUs with the same package and core share the core, and so
+    /// with dies and clusters.
     pub cpus: Vec<CpuPlace>,
     /// The caches. Those with the same level, kind and CPUs are one.
     pub caches: Vec<Cache>,
-    /// The nodes. A CPU is in the first that names it.
+    /// The nodes. A CPU is in one node alone, so a node that names CPUs of a node with a lower number is left out: its firmware
+    /// errs.
     pub nodes: Vec<Node>,
     /// CPUs that could be made online, those that are included. Empty: those that are.
     pub possible: CpuSet,
@@ -110,12 +138,16 @@ pub struct Parts {
 }
 
 /// Where a CPU is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CpuPlace {
     /// The kernel's number of the CPU.
     pub id: u32,
     /// Its core's number, unique within the package.
     pub core: i64,
+    /// Its cluster's number, unique within the package; `None` if it is not known.
+    pub cluster: Option<i64>,
+    /// Its die's number, unique within the package; 0 if it is not known.
+    pub die: i64,
     /// Its package's number.
     pub package: i64,
     /// [`Cpu::capacity`].
@@ -130,6 +162,8 @@ pub struct CpuPlace {
 pub struct Topology {
     cpus: Vec<Cpu>,
     cores: Vec<Core>,
+    clusters: Vec<Cluster>,
+    dies: Vec<Die>,
     packages: Vec<Package>,
     nodes: Vec<Node>,
     caches: Vec<Cache>,
@@ -155,6 +189,8 @@ impl Topology {
         let mut topology = Self {
             cpus: Vec::with_capacity(places.len()),
             cores: Vec::new(),
+            clusters: Vec::new(),
+            dies: Vec::new(),
             packages: Vec::new(),
             caches: assemble_caches(caches, &online),
             possible: &possible | &online,
@@ -168,27 +204,33 @@ impl Topology {
         let all_nodes: NodeSet = topology.nodes.iter().map(|node| node.id).collect();
         topology.allowed_nodes = allowed_nodes.map_or(all_nodes.clone(), |allowed| &allowed & &all_nodes);
 
-        let mut node_of = std::collections::HashMap::new();
+        let mut node_of = HashMap::new();
         for node in &topology.nodes {
-            for cpu in &node.cpus {
-                node_of.entry(cpu).or_insert(node.id);
+            node_of.extend(node.cpus.iter().map(|cpu| (cpu, node.id)));
+        }
+        let (mut packages, mut dies) = (Groups::default(), Groups::default());
+        let (mut clusters, mut cores) = (Groups::default(), Groups::default());
+        let mut package_ids = Vec::new();
+        for CpuPlace { id, core, cluster, die, package, capacity } in places {
+            let place = Cpu {
+                id,
+                core: cores.add(id, (package, core)),
+                cluster: cluster.map(|cluster| clusters.add(id, (package, cluster))),
+                die: dies.add(id, (package, die)),
+                package: packages.add(id, (package, 0)),
+                node: node_of.get(&id).copied(),
+                capacity,
+            };
+            if place.package == package_ids.len() {
+                package_ids.push(package);
             }
+            topology.cpus.push(place);
         }
-        let (mut packages, mut cores) = (std::collections::HashMap::new(), std::collections::HashMap::new());
-        for place in places {
-            let package = *packages.entry(place.package).or_insert_with(|| {
-                topology.packages.push(Package { id: place.package, cpus: CpuSet::new() });
-                topology.packages.len() - 1
-            });
-            let core = *cores.entry((place.package, place.core)).or_insert_with(|| {
-                topology.cores.push(Core { cpus: CpuSet::new() });
-                topology.cores.len() - 1
-            });
-            topology.packages[package].cpus.insert(place.id);
-            topology.cores[core].cpus.insert(place.id);
-            let node = node_of.get(&place.id).copied();
-            topology.cpus.push(Cpu { id: place.id, core, package, node, capacity: place.capacity });
-        }
+        topology.cores = cores.sets.into_iter().map(|cpus| Core { cpus }).collect();
+        topology.clusters = clusters.sets.into_iter().map(|cpus| Cluster { cpus }).collect();
+        topology.dies = dies.sets.into_iter().map(|cpus| Die { cpus }).collect();
+        let packages = package_ids.into_iter().zip(packages.sets);
+        topology.packages = packages.map(|(id, cpus)| Package { id, cpus }).collect();
         topology
     }
 
@@ -204,13 +246,26 @@ impl Topology {
         &self.cores
     }
 
+    /// The clusters. None where the kernel does not tell.
+    #[must_use]
+    pub fn clusters(&self) -> &[Cluster] {
+        &self.clusters
+    }
+
+    /// The dies.
+    #[must_use]
+    pub fn dies(&self) -> &[Die] {
+        &self.dies
+    }
+
     /// The packages.
     #[must_use]
     pub fn packages(&self) -> &[Package] {
         &self.packages
     }
 
-    /// The NUMA nodes that are online, by number. None on a kernel that knows of no nodes.
+    /// The NUMA nodes that are online, by number. What knows of no nodes has one, number 0, with everything in it, if it was read
+    /// from a system, and none if it comes from `lscpu -p`.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -308,14 +363,42 @@ impl Topology {
     }
 }
 
+/// CPUs that share a key, in the order of the lowest.
+#[derive(Default)]
+struct Groups {
+    index: HashMap<(i64, i64), usize>,
+    sets: Vec<CpuSet>,
+}
+
+impl Groups {
+    /// Puts a CPU to the others with its key; gives their index.
+    fn add(&mut self, cpu: u32, key: (i64, i64)) -> usize {
+        let index = *self.index.entry(key).or_insert_with(|| {
+            self.sets.push(CpuSet::new());
+            self.sets.len() - 1
+        });
+        self.sets[index].insert(cpu);
+        index
+    }
+}
+
 fn assemble_nodes(mut nodes: Vec<Node>, online: &CpuSet) -> Vec<Node> {
     // The distances' columns are the nodes as they came; they follow their nodes into the order by number.
     let count = nodes.len();
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by_key(|&index| nodes[index].id);
     order.dedup_by_key(|index| nodes[*index].id);
+    nodes.iter_mut().for_each(|node| node.cpus &= online);
+    let mut taken = CpuSet::new();
+    order.retain(|&index| {
+        let cpus = &nodes[index].cpus;
+        let free = cpus.is_disjoint(&taken);
+        if free {
+            taken |= cpus;
+        }
+        free
+    });
     for node in &mut nodes {
-        node.cpus &= online;
         node.distances = if node.distances.len() == count {
             order.iter().map(|&column| node.distances[column]).collect()
         } else {
@@ -350,7 +433,7 @@ mod tests {
 
     #[test]
     fn parts_come_in_any_order() {
-        let place = |id, core, package| CpuPlace { id, core, package, capacity: None };
+        let place = |id, core, package| CpuPlace { id, core, package, ..CpuPlace::default() };
         let cache = |level, cpus: &str, size| Cache {
             level,
             kind: CacheKind::Unified,
@@ -375,7 +458,7 @@ mod tests {
         assert_eq!(topology.nr_cpu_ids(), 8);
         let packages: Vec<_> = topology.packages().iter().map(|one| (one.id, one.cpus.to_string())).collect();
         assert_eq!(packages, [(3, "0-1".to_owned()), (7, "4-5".to_owned())]);
-        assert_eq!(topology.cores().len(), 2);
+        assert_eq!((topology.cores().len(), topology.dies().len(), topology.clusters().len()), (2, 2, 0));
         assert_eq!(topology.siblings(4).unwrap().to_string(), "4-5");
         let caches: Vec<_> =
             topology.caches().iter().map(|one| (one.level, one.cpus.to_string(), one.size)).collect();
@@ -385,6 +468,51 @@ mod tests {
         assert_eq!((topology.node_of(5), topology.node_of(2)), (Some(4), None));
         assert_eq!([(1, 1), (1, 4), (4, 1), (4, 4)].map(|(a, b)| topology.distance(a, b)), [11, 22, 21, 10]);
         assert_eq!(topology.allowed_nodes().to_string(), "1,4");
+    }
+
+    #[test]
+    fn dies_and_clusters_are_numbered_within_their_package() {
+        let place = |id, cluster, die, package| CpuPlace {
+            id,
+            core: id.into(),
+            cluster,
+            die,
+            package,
+            capacity: None,
+        };
+        let topology = Topology::assemble(Parts {
+            cpus: vec![
+                place(0, Some(0), 0, 0),
+                place(1, Some(0), 0, 0),
+                place(2, Some(8), 1, 0),
+                place(3, None, 0, 1),
+                place(4, Some(0), 0, 1),
+            ],
+            ..Parts::default()
+        });
+        let dies: Vec<_> = topology.dies().iter().map(|die| die.cpus.to_string()).collect();
+        assert_eq!(dies, ["0-1", "2", "3-4"]);
+        let clusters: Vec<_> = topology.clusters().iter().map(|cluster| cluster.cpus.to_string()).collect();
+        assert_eq!(clusters, ["0-1", "2", "4"]);
+        let cpu = |id| topology.cpu(id).map(|cpu| (cpu.die, cpu.cluster));
+        assert_eq!([cpu(2), cpu(3)], [Some((1, Some(1))), Some((2, None))]);
+    }
+
+    #[test]
+    fn a_node_with_anothers_cpus_is_left_out() {
+        let places = (0..4).map(|id| CpuPlace { id, core: id.into(), ..CpuPlace::default() });
+        let topology = Topology::assemble(Parts {
+            cpus: places.collect(),
+            nodes: vec![
+                node(2, "1-3", &[10, 30, 50]),
+                node(0, "0-1", &[31, 10, 40]),
+                node(5, "", &[51, 41, 10]),
+            ],
+            ..Parts::default()
+        });
+        let nodes: Vec<_> = topology.nodes().iter().map(|node| (node.id, &*node.distances)).collect();
+        assert_eq!(nodes, [(0, &[10, 40][..]), (5, &[41, 10])]);
+        assert_eq!((topology.node_of(1), topology.node_of(3)), (Some(0), None));
     }
 
     #[test]

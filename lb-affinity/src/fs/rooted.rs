@@ -1,29 +1,57 @@
 //! A machine's files recorded under a directory.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::memory::resolve;
 use super::{FileSystem, list_real, read_whole};
 
 /// Files below a directory that stands for `/`: a recorded machine, or one in a container. Links in it, absolute ones too, never
-/// lead out of it. It can't be written to.
+/// lead out of it. It can't be written to. Where the links of directories lead is looked up once.
 #[derive(Clone, Debug)]
 pub struct Rooted {
     root: PathBuf,
+    /// Directories without links on the way, by the path they were asked by.
+    directories: Arc<Mutex<HashMap<PathBuf, PathBuf>>>,
 }
 
 impl Rooted {
     /// The files below `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), directories: Arc::default() }
     }
 
     fn inside(&self, path: &Path) -> io::Result<PathBuf> {
-        let resolved = self.canonicalize(path)?;
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(below(&self.root, &self.canonicalize(path)?));
+        };
+        let direct = self.directory(directory)?.join(name);
+        let is_link = below(&self.root, &direct).symlink_metadata()?.is_symlink();
+        let resolved = if is_link { self.canonicalize(path)? } else { direct };
         Ok(below(&self.root, &resolved))
+    }
+
+    /// A directory without links. It is found from its parent's, so that a tree's deep paths cost one look a directory.
+    fn directory(&self, path: &Path) -> io::Result<PathBuf> {
+        let known = self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let resolved = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => {
+                let direct = self.directory(parent)?.join(name);
+                let is_link = below(&self.root, &direct).symlink_metadata()?.is_symlink();
+                if is_link { self.canonicalize(path)? } else { direct }
+            }
+            _ => self.canonicalize(path)?,
+        };
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.insert(path.to_owned(), resolved.clone());
+        Ok(resolved)
     }
 }
 
@@ -76,6 +104,11 @@ mod tests {
             Path::new("/sys/devices/cpu0")
         );
         assert_eq!(tree.list(Path::new("/sys/absolute")).unwrap(), ["online"]);
+        assert_eq!(tree.read(Path::new("/sys/absolute/../cpu0/online")).unwrap(), b"1\n");
+        assert_eq!(tree.read(Path::new("/sys/bus/../../sys/bus/cpu0/./online")).unwrap(), b"1\n");
+        symlink("cpu0/online", root.join("sys/devices/file")).unwrap();
+        assert_eq!(tree.read(Path::new("/sys/bus/file")).unwrap(), b"1\n");
+        assert_eq!(tree.list(Path::new("/")).unwrap(), ["sys"]);
         assert_eq!(tree.read(Path::new("/sys/out/passwd")).unwrap_err().kind(), io::ErrorKind::NotFound);
         let error = tree.write(Path::new("/sys/bus/cpu0/online"), b"0").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);

@@ -167,7 +167,7 @@ impl Table {
         }
         if online {
             let core = core.unwrap_or(-1 - i64::from(id));
-            self.cpus.push(CpuPlace { id, core, package, capacity: None });
+            self.cpus.push(CpuPlace { id, core, package, ..CpuPlace::default() });
             if let Some(node) = node {
                 self.nodes.entry(node).or_default().insert(id);
             }
