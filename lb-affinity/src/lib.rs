@@ -13,6 +13,7 @@
 //!
 //! | module | what is inside |
 //! |---|---|
+//! | [`apply`] | [`Applier`](apply::Applier): a dry run, writes that are journalled, read back and rolled back, and `restore` after a crash |
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
@@ -20,6 +21,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
+pub mod apply;
 pub mod cpu_set;
 pub mod fs;
 mod setting;
