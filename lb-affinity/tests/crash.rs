@@ -2,7 +2,7 @@
 //! value comes back.
 //!
 //! Each test starts its own binary again, with `CRASH` saying where the process is to kill itself.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::cell::Cell;
 use std::ffi::OsString;
