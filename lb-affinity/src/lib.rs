@@ -23,16 +23,25 @@
 //!
 //! | module | what is inside |
 //! |---|---|
+//! | [`apply`] | [`Applier`](apply::Applier): a dry run, writes that are journalled, read back and rolled back, and `restore` after a crash |
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
+//! | [`memory`] | NUMA policies of threads and ranges, memory on a node, where a page is |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
+//! | [`socket`] | listeners that get the packets of their CPUs, and what a socket knows of its packets' way |
+//! | [`thread`] | pins threads and says where they run, also beyond 1024 CPUs |
 //! | [`topology`] | [`Topology`]: packages, dies, cores, caches, NUMA nodes, and what this process may use of them; from a live or recorded system, or from `lscpu -p` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
+pub mod apply;
 pub mod cpu_set;
 pub mod fs;
+pub mod memory;
 mod setting;
+pub mod socket;
+mod sys;
+pub mod thread;
 pub mod topology;
 
 pub use cpu_set::{CpuSet, NodeSet};
