@@ -16,6 +16,7 @@
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
 //! | [`interrupts`] | [`Interrupts`]: which CPU takes which interrupt, and how often |
+//! | [`nic`] | [`Nic`]: an interface's queues, the interrupts that serve them, its node |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
 //! | [`topology`] | [`Topology`]: packages, cores, caches, NUMA nodes, and what this process may use of them |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -24,10 +25,12 @@
 pub mod cpu_set;
 pub mod fs;
 pub mod interrupts;
+pub mod nic;
 mod setting;
 pub mod topology;
 
 pub use cpu_set::{CpuSet, NodeSet};
 pub use interrupts::Interrupts;
+pub use nic::Nic;
 pub use setting::Setting;
 pub use topology::Topology;
