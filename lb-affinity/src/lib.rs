@@ -13,6 +13,7 @@
 //!
 //! | module | what is inside |
 //! |---|---|
+//! | [`balance`] | [`Balancer`](balance::Balancer): moves interrupts from busy CPUs to idle ones |
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
 //! | [`interrupts`] | [`Interrupts`]: which CPU takes which interrupt, and how often |
@@ -22,6 +23,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
+pub mod balance;
 pub mod cpu_set;
 pub mod fs;
 pub mod interrupts;

@@ -44,6 +44,8 @@ pub struct InterruptRate {
     pub label: String,
     /// Its number, if it has one.
     pub irq: Option<u32>,
+    /// Whether every CPU has one of its own ([`Interrupt::is_per_cpu`](super::Interrupt::is_per_cpu)).
+    pub per_cpu: bool,
     /// The CPUs that took it, and how often; those with none are left out.
     pub on: Vec<(u32, f64)>,
 }
@@ -104,7 +106,12 @@ impl Rates {
                 }
                 on.push((cpu.cpu, rate));
             }
-            interrupts.push(InterruptRate { label: line.label.clone(), irq: line.irq, on });
+            interrupts.push(InterruptRate {
+                label: line.label.clone(),
+                irq: line.irq,
+                per_cpu: line.is_per_cpu(),
+                on,
+            });
         }
 
         let set = |cpus: &[u32]| cpus.iter().copied().collect::<CpuSet>();
