@@ -24,9 +24,12 @@
 //! | module | what is inside |
 //! |---|---|
 //! | [`apply`] | [`Applier`](apply::Applier): a dry run, writes that are journalled, read back and rolled back, and `restore` after a crash |
+//! | [`balance`] | [`Balancer`](balance::Balancer): moves interrupts from busy CPUs to idle ones |
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
+//! | [`interrupts`] | [`Interrupts`]: which CPU takes which interrupt, and how often |
 //! | [`memory`] | NUMA policies of threads and ranges, memory on a node, where a page is |
+//! | [`nic`] | [`Nic`]: an interface's queues, the interrupts that serve them, its node |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
 //! | [`socket`] | listeners that get the packets of their CPUs, and what a socket knows of its packets' way |
 //! | [`thread`] | pins threads and says where they run, also beyond 1024 CPUs |
@@ -35,9 +38,12 @@
 #![deny(unsafe_code)]
 
 pub mod apply;
+pub mod balance;
 pub mod cpu_set;
 pub mod fs;
+pub mod interrupts;
 pub mod memory;
+pub mod nic;
 mod setting;
 pub mod socket;
 mod sys;
@@ -45,5 +51,7 @@ pub mod thread;
 pub mod topology;
 
 pub use cpu_set::{CpuSet, NodeSet};
+pub use interrupts::Interrupts;
+pub use nic::Nic;
 pub use setting::Setting;
 pub use topology::Topology;
