@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lb_examples::vrrpd::config::{self, Config, Problems};
 use lb_vrrp::event::{Notification, Reason};
+use lb_vrrp::hmac::Key;
 use lb_vrrp::linux::{Driver, DriverError, Settings, check_capabilities};
 use lb_vrrp::{State, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +20,8 @@ use crate::log;
 use crate::program::{self, ProgramError};
 use crate::signals::Signals;
 use crate::status::{
-    ActiveRouter, Adverts, GroupStatus, InstanceStatus, Priority, Status, TrackStatus, Transitions,
+    ActiveRouter, Adverts, GroupStatus, InstanceStatus, Priority, Signatures, Status, TrackStatus,
+    Transitions,
 };
 
 /// How long the last scripts may take when the program ends.
@@ -271,6 +273,12 @@ impl Daemon {
                 discarded: counters.discards.total(),
             },
             discards: discards.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            signatures: config.hmac.as_ref().map(|hmac| Signatures {
+                mode: config::hmac_mode(hmac.mode).to_owned(),
+                active_key: hmac.active_key,
+                keys: hmac.keys.iter().map(Key::id).collect(),
+                unsigned_received: counters.unsigned_received,
+            }),
             faults: router.faults().iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect(),
             trouble: self.driver.trouble(live.id).map(str::to_owned),
             tracks: live
