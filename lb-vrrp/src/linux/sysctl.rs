@@ -22,6 +22,9 @@ pub(super) fn write(path: &str, value: &str) -> io::Result<()> {
     fs::write(file(path), value)
 }
 
+/// What settings are changed to.
+const CHANGED: &str = "1";
+
 #[derive(Debug)]
 struct Changed {
     original: String,
@@ -33,8 +36,8 @@ struct Changed {
 pub(super) struct Sysctls(BTreeMap<String, Changed>);
 
 impl Sysctls {
-    /// Sets `path` to `value` unless it is neither `value` nor 0: then somebody has chosen, and that stays.
-    pub(super) fn require(&mut self, journal: &mut Journal, path: String, value: &str) -> io::Result<()> {
+    /// Sets `path` to 1 unless it is neither 1 nor 0: then somebody has chosen, and that stays.
+    pub(super) fn require(&mut self, journal: &mut Journal, path: String) -> io::Result<()> {
         if let Some(changed) = self.0.get_mut(&path) {
             changed.users += 1;
             return Ok(());
@@ -42,7 +45,7 @@ impl Sysctls {
         let original = fs::read_to_string(file(&path))?.trim().to_owned();
         if original == "0" {
             journal.add(&Record::Sysctl { path: path.clone(), original: original.clone() })?;
-            write(&path, value)?;
+            write(&path, CHANGED)?;
             self.0.insert(path, Changed { original, users: 1 });
         }
         Ok(())
@@ -61,10 +64,50 @@ impl Sysctls {
     }
 }
 
-/// Writes an old value back. An interface that is gone has none.
+/// Whether `path` and `original` can be what [`Sysctls::require`] wrote down. A file in the run directory must not be able to
+/// name any other file of the system.
+pub(super) fn is_own(path: &str, original: &str) -> bool {
+    let mut parts = path.split('/');
+    let mut is = |accepted: &dyn Fn(&str) -> bool| parts.next().is_some_and(accepted);
+    is(&|part| part == "net")
+        && is(&|part| matches!(part, "ipv4" | "ipv6"))
+        && is(&|part| part == "conf")
+        && is(&|part| !matches!(part, "" | "." | ".."))
+        && is(&|part| matches!(part, "arp_ignore" | "arp_filter" | "promote_secondaries"))
+        && parts.next().is_none()
+        && original == "0"
+}
+
+/// Writes an old value back, unless somebody has chosen another since. An interface that is gone has none.
 pub(super) fn restore(path: &str, original: &str) -> io::Result<()> {
+    if fs::read_to_string(file(path)).is_ok_and(|now| now.trim() != CHANGED) {
+        return Ok(());
+    }
     match write(path, original) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_no_other_file() {
+        for (path, original, own) in [
+            ("net/ipv4/conf/eth0.7/arp_ignore", "0", true),
+            ("net/ipv4/conf/eth0/promote_secondaries", "0", true),
+            ("net/ipv4/conf/eth0/arp_ignore", "2", false),
+            ("net/ipv4/conf/eth0/forwarding", "0", false),
+            ("net/ipv4/conf/../arp_ignore", "0", false),
+            ("net/ipv4/conf/eth0/arp_ignore/", "0", false),
+            ("../../etc/passwd", "0", false),
+            ("net/ipv4/ip_forward", "0", false),
+            ("kernel/core_pattern", "0", false),
+            ("", "0", false),
+        ] {
+            assert_eq!(is_own(path, original), own, "{path} {original}");
+        }
     }
 }

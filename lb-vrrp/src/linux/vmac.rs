@@ -108,7 +108,7 @@ fn set_up(
     }
     if family == Family::Ipv4 {
         for name in OF_PARENT {
-            sysctls.require(journal, sysctl::path("ipv4", &parent.name, name), "1")?;
+            sysctls.require(journal, sysctl::path("ipv4", &parent.name, name))?;
         }
     }
     Ok(())

@@ -262,7 +262,7 @@ impl Driver {
                 // Else the kernel removes, with the first address of a network, all others of it, and they have to be put
                 // back. Where /proc/sys can't be written (a container), that is how it will be.
                 let path = sysctl::path("ipv4", &link.name, "promote_secondaries");
-                let asked = self.sysctls.require(&mut self.journal, path.clone(), "1");
+                let asked = self.sysctls.require(&mut self.journal, path.clone());
                 binding.sysctl = asked.is_ok().then_some(path);
             }
             Ok(())
