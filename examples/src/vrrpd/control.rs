@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most that ask at a time.
 const GUESTS: usize = 64;
 
+/// After nobody could be let in.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Why the socket is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
@@ -88,6 +91,8 @@ pub(crate) struct Control {
     listener: UnixListener,
     guests: Vec<Guest>,
     claim: Claim,
+    /// Nobody is let in until then.
+    shut: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -110,12 +115,13 @@ impl Control {
         let listener = UnixListener::bind(&claim.path).map_err(failed)?;
         std::fs::set_permissions(&claim.path, Permissions::from_mode(0o660)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, guests: Vec::new(), claim })
+        Ok(Self { listener, guests: Vec::new(), claim, shut: None })
     }
 
-    /// The socket on which they come.
-    pub(crate) fn door(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    /// The socket on which they come; none while no more are let in, lest those who wait there keep the loop awake.
+    pub(crate) fn door(&self) -> Option<BorrowedFd<'_>> {
+        let open = self.guests.len() < GUESTS && self.shut.is_none_or(|until| Instant::now() >= until);
+        open.then(|| self.listener.as_fd())
     }
 
     /// Those who have not read all.
@@ -125,9 +131,16 @@ impl Control {
 
     /// Lets in who waits and gives each as much as it takes.
     pub(crate) fn serve(&mut self, now: Instant, status: &dyn Fn() -> Status) {
-        while self.guests.len() < GUESTS
-            && let Ok((stream, _)) = self.listener.accept()
-        {
+        while self.door().is_some() {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => break,
+                Err(_) => {
+                    // No file descriptor is free, for instance: whoever waits goes on waiting.
+                    self.shut = Some(now + PAUSE);
+                    break;
+                }
+            };
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(mut answer) = serde_json::to_vec(&status())
             {

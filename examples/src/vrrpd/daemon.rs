@@ -118,7 +118,8 @@ impl Daemon {
             let calls = self.running.call(now);
             control.serve(now, &|| self.status());
             // Who asks and does not read is let go in time.
-            let guests = control.guests().next().map(|_| now + Duration::from_secs(1));
+            let waits = control.guests().next().is_some() || control.door().is_none();
+            let guests = waits.then(|| now + Duration::from_secs(1));
             wake = [checks, calls, guests].into_iter().flatten().min();
         }
         self.stop()
@@ -151,7 +152,12 @@ impl Daemon {
         while let Some((id, notification)) = self.driver.next_notification() {
             let found = self.running.instances.iter_mut().find(|(_, live)| live.id == id);
             let Some((name, live)) = found else { continue };
-            log::of(name, said(&notification));
+            let [own, others] = &mut live.talk;
+            let talk = match notification {
+                Notification::State { .. } | Notification::Faults(_) | Notification::Priority(_) => own,
+                _ => others,
+            };
+            talk.say(Instant::now(), name, || said(&notification));
             if let Notification::State { to, reason, .. } = notification {
                 live.since = SystemTime::now();
                 let told = match (to, reason) {
@@ -167,6 +173,13 @@ impl Daemon {
         }
         // What was at fault from the start has changed no state.
         for (name, live) in &mut self.running.instances {
+            let trouble = self.driver.trouble(live.id);
+            if live.trouble.as_deref() != trouble {
+                live.trouble = trouble.map(str::to_owned);
+                if let Some(trouble) = trouble {
+                    log::of(name, trouble);
+                }
+            }
             if let Some(router) = self.driver.router(live.id)
                 && router.state() == State::Initialize
                 && !router.faults().is_empty()
@@ -325,7 +338,8 @@ fn wait(
     wake: Option<Instant>,
 ) -> Result<(), nix::Error> {
     let readable = |source| PollFd::new(source, PollFlags::POLLIN);
-    let mut sources = vec![readable(driver.as_fd()), readable(control.door())];
+    let mut sources = vec![readable(driver.as_fd())];
+    sources.extend(control.door().map(readable));
     sources.extend(signals.sources().map(readable));
     sources.extend(control.guests().map(|guest| PollFd::new(guest, PollFlags::POLLOUT)));
     let timeout = match wake {
