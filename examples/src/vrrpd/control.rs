@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::status::Status;
@@ -98,7 +99,7 @@ pub(crate) struct Control {
 #[derive(Debug)]
 struct Guest {
     stream: UnixStream,
-    answer: Vec<u8>,
+    answer: Rc<[u8]>,
     written: usize,
     since: Instant,
 }
@@ -131,6 +132,8 @@ impl Control {
 
     /// Lets in who waits and gives each as much as it takes.
     pub(crate) fn serve(&mut self, now: Instant, status: &dyn Fn() -> Status) {
+        // All who wait get the same: the status of many routers takes its time.
+        let mut text: Option<Rc<[u8]>> = None;
         while self.door().is_some() {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
@@ -141,10 +144,15 @@ impl Control {
                     break;
                 }
             };
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(mut answer) = serde_json::to_vec(&status())
-            {
-                answer.push(b'\n');
+            let answer = match &text {
+                Some(text) => text.clone(),
+                None => {
+                    let Ok(mut answer) = serde_json::to_vec(&status()) else { break };
+                    answer.push(b'\n');
+                    text.insert(answer.into()).clone()
+                }
+            };
+            if stream.set_nonblocking(true).is_ok() {
                 self.guests.push(Guest { stream, answer, written: 0, since: now });
             }
         }
@@ -199,6 +207,33 @@ mod tests {
         drop(Claim::new(&path).expect("the next"));
         let nobody = ask(&path).expect_err("nobody is there").to_string();
         assert!(nobody.contains("no vrrpd answers on"), "{nobody}");
+        std::fs::remove_file(lock_file(&path)).expect("the lock stays");
+    }
+
+    #[test]
+    fn who_does_not_read_shuts_the_door_for_a_while() {
+        let path = std::env::temp_dir().join(format!("vrrpd-door-{}.sock", std::process::id()));
+        let mut control = Control::new(Claim::new(&path).expect("the first")).expect("it listens");
+        let large = || Status {
+            process: 1,
+            config: "x".repeat(4 << 20),
+            router_id: String::new(),
+            since: String::new(),
+            reloads: 0,
+            instances: Vec::new(),
+            groups: Vec::new(),
+        };
+        let stalled: Vec<UnixStream> =
+            (0..GUESTS + 1).map(|_| UnixStream::connect(&path).expect("the backlog has room")).collect();
+        let now = Instant::now();
+        control.serve(now, &large);
+        assert_eq!(control.guests().count(), GUESTS);
+        assert!(control.door().is_none(), "one waits outside, and keeps nobody awake");
+        control.serve(now + PATIENCE, &large);
+        assert!(control.door().is_some() && control.guests().count() == 0, "they had their time");
+        control.serve(now + PATIENCE, &large);
+        assert_eq!(control.guests().count(), 1, "the last one's turn");
+        drop((stalled, control));
         std::fs::remove_file(lock_file(&path)).expect("the lock stays");
     }
 }
