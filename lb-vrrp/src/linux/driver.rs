@@ -72,6 +72,8 @@ struct Slot {
     /// Why it could not be bound, and when to try again.
     trouble: Option<String>,
     rebind: Option<Timestamp>,
+    /// Its VMAC took no address: it is made anew at `rebind`.
+    renew: bool,
     /// The group it is in, and its number there.
     group: Option<(u32, usize)>,
     /// As in the driver's `deadlines`.

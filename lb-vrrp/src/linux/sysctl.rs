@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
+use nix::net::if_::if_indextoname;
+
 use super::journal::{Journal, Record};
 
 /// A setting of an interface: `net/ipv4/conf/eth0/arp_ignore`, below `/proc/sys`.
@@ -11,6 +13,13 @@ use super::journal::{Journal, Record};
 /// The path is not written with dots: interfaces may have some in their names.
 pub(super) fn path(family: &str, interface: &str, name: &str) -> String {
     format!("net/{family}/conf/{interface}/{name}")
+}
+
+/// The same setting of the interface `name`.
+fn on(path: &str, name: &str) -> Option<String> {
+    let (rest, setting) = path.rsplit_once('/')?;
+    let (rest, _) = rest.rsplit_once('/')?;
+    Some(format!("{rest}/{name}/{setting}"))
 }
 
 fn file(path: &str) -> String {
@@ -51,15 +60,17 @@ impl Sysctls {
         Ok(())
     }
 
-    /// One user less; the last puts the old value back.
-    pub(super) fn release(&mut self, journal: &mut Journal, path: &str) -> io::Result<()> {
+    /// One user less; the last puts the old value back, on the interface `index` whatever its name is now.
+    pub(super) fn release(&mut self, journal: &mut Journal, path: &str, index: u32) -> io::Result<()> {
         let Some(changed) = self.0.get_mut(path) else { return Ok(()) };
         changed.users -= 1;
         if changed.users > 0 {
             return Ok(());
         }
         let Some(changed) = self.0.remove(path) else { return Ok(()) };
-        restore(path, &changed.original)?;
+        let name = if_indextoname(index).ok();
+        let renamed = name.as_deref().and_then(|name| name.to_str().ok()).and_then(|name| on(path, name));
+        restore(renamed.as_deref().unwrap_or(path), &changed.original)?;
         journal.remove(&Record::Sysctl { path: path.to_owned(), original: changed.original })
     }
 }
@@ -92,6 +103,12 @@ pub(super) fn restore(path: &str, original: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_follows_its_interface() {
+        let path = path("ipv4", "eth0.7", "arp_ignore");
+        assert_eq!(on(&path, "lan0").as_deref(), Some("net/ipv4/conf/lan0/arp_ignore"));
+    }
 
     #[test]
     fn a_record_names_no_other_file() {

@@ -47,6 +47,7 @@ impl Driver {
                 binding: None,
                 trouble: None,
                 rebind: None,
+                renew: false,
                 group: None,
                 deadline: None,
                 fresh: false,
