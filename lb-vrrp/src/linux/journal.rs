@@ -109,6 +109,11 @@ impl Journal {
         }
     }
 
+    /// Its file; empty if there is none.
+    pub(super) fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new(""), |open| &open.path)
+    }
+
     pub(super) fn add(&mut self, record: &Record) -> io::Result<()> {
         self.write(&format!("+{}\n", record.line()))
     }

@@ -122,7 +122,8 @@ impl Driver {
     /// Writes down which addresses may come to be on the interface.
     fn write_down(&mut self, interface: &str, config: &Config) -> Result<(), DriverError> {
         let records = config.addresses.iter().map(|&address| Record::address(interface, address));
-        self.journal.add_all(records).map_err(DriverError::system("writing to the run directory"))
+        let written = self.journal.add_all(records);
+        written.map_err(|source| DriverError::RunDirectory { path: self.journal.path().to_owned(), source })
     }
 
     /// Stops an instance: it says farewell if it is active, and its addresses and its VMAC are gone when this returns. What it
