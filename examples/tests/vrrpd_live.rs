@@ -257,3 +257,67 @@ fn keepalived_judges_configurations_alike() {
         assert_eq!(theirs.status.success(), good, "{name}: keepalived says {}", said(&theirs));
     }
 }
+
+/// Whoever has another key counts for nothing, whatever its priority; a reload gives it the right one.
+#[test]
+#[ignore = "needs root"]
+fn signed_adverts_count_with_the_right_key_alone() {
+    let lab = Lab::new();
+    let right = lab.write("right.key", &format!("hex:{}\n", "2a".repeat(32)));
+    std::fs::set_permissions(&right, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let signed = |priority, key: &str| {
+        let block = format!("auth_hmac {{\n        key 1 {key}\n        active_key 1\n    }}\n");
+        let text = thesis("BACKUP", priority);
+        let (before, after) = text.split_once("authentication {").unwrap();
+        format!("{before}{block}{}", after.split_once("}\n").unwrap().1)
+    };
+    let good = format!("file:{}", right.display());
+    let config = lab.write("second.conf", &signed(200, &format!("hex:{}", "2b".repeat(32))));
+    let one = lab.vrrpd(0, &lab.write("first.conf", &signed(150, &good)));
+    lab.wait_for(0);
+    let two = lab.vrrpd(1, &config);
+    lab.wait_for(1);
+    until("the strangers do not hear each other", || {
+        [&one, &two].iter().all(|router| router.instance()["discards"]["auth-failure"].as_u64() >= Some(2))
+    });
+    assert!(lab.has(0), "a stranger's priority counts for nothing");
+    assert_eq!(one.instance()["signatures"]["mode"], "enforce");
+
+    std::fs::write(&config, signed(200, &good)).unwrap();
+    two.signal(Signal::SIGHUP);
+    until("the better one has the address alone", || lab.has(1) && !lab.has(0));
+    assert_eq!(two.instance()["transitions"]["from_active"], 0, "{}", two.log());
+    assert_eq!(one.instance()["active_router"]["priority"], 200);
+
+    // A new key: accepted everywhere, then signed with, then the old one goes.
+    let new = format!("hex:{}", "2c".repeat(32));
+    let both = |active| format!("{good}\n        key 2 {new}\n        active_key {active}");
+    let first = lab.folder.join("first.conf");
+    for (step, block) in [both(1), both(2), new.clone()].into_iter().enumerate() {
+        let text = |priority| {
+            let id = if step == 2 { "2" } else { "1" };
+            let text = signed(priority, "@").replace("key 1 @", &format!("key {id} {block}"));
+            let (head, tail) = text.rsplit_once("active_key 1\n").unwrap_or((&text, ""));
+            match step {
+                2 => format!("{head}active_key 2\n{tail}"),
+                _ => format!("{head}{tail}"),
+            }
+        };
+        std::fs::write(&first, text(150)).unwrap();
+        std::fs::write(&config, text(200)).unwrap();
+        for router in [&one, &two] {
+            router.signal(Signal::SIGHUP);
+        }
+        until("all is taken over", || one.ask().unwrap()["reloads"] == step + 1);
+        until("it is heard", || {
+            let before = one.instance()["adverts"]["received"].as_u64();
+            std::thread::sleep(Duration::from_millis(1100));
+            one.instance()["adverts"]["received"].as_u64() > before
+        });
+    }
+    assert_eq!(one.instance()["signatures"]["keys"], serde_json::json!([2]));
+    assert_eq!(one.instance()["transitions"]["to_active"], 1, "{}", one.log());
+    for router in [&one, &two] {
+        assert!(!router.log().contains("2a2a") && !router.log().contains("2c2c"), "no key is logged");
+    }
+}

@@ -442,3 +442,41 @@ fn a_router_that_cannot_send_is_not_active() {
     a.says("-> Active", 2);
     assert!(a.stop());
 }
+
+/// A VMAC that lost its IPv6 with the parent's MTU is made anew; and an interface that got another name gets its settings
+/// back under that.
+#[test]
+#[ignore = "needs root"]
+fn a_vmac_outlives_a_small_mtu_and_settings_follow_a_new_name() {
+    let lab = Lab::new(&["a", "b"]);
+    let six = "2001:db8::100/64";
+    let a = lab.start("a", &format!("addresses=fe80::100/64,{six} vmac=yes"));
+    is_active(&a);
+    let interface = lab.address_interface6("a", 51, "vmac=yes");
+    wait_until("the address is on a", || lab.has("a", &interface, six));
+    lab.exec("a", "ip link set eth0 mtu 68");
+    a.says("Active -> Initialize", 1);
+    lab.exec("a", "ip link set eth0 mtu 1500");
+    a.says("Backup -> Active", 2);
+    wait_until("the address is on a again", || lab.has("a", &interface, six));
+    assert!(a.stop());
+
+    let set = |name: &str| {
+        ["arp_ignore", "arp_filter", "promote_secondaries"]
+            .map(|setting| lab.get("a", &format!("net/ipv4/conf/{name}/{setting}")))
+    };
+    for (vmac, changed) in [("vmac=yes", ["1", "1", "0"]), ("", ["0", "0", "1"])] {
+        let a = lab.start("a", &format!("addresses={ADDRESS} {vmac}"));
+        is_active(&a);
+        assert_eq!(set("eth0"), changed);
+        lab.exec("a", "ip link set eth0 down");
+        lab.exec("a", "ip link set eth0 name lan0");
+        lab.exec("a", "ip link set lan0 up");
+        a.says("Active -> Initialize", 1);
+        assert!(a.stop());
+        assert_eq!(set("lan0"), ["0", "0", "0"], "{vmac}");
+        lab.exec("a", "ip link set lan0 down");
+        lab.exec("a", "ip link set lan0 name eth0");
+        lab.exec("a", "ip link set eth0 up");
+    }
+}

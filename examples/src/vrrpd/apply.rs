@@ -9,7 +9,7 @@ use lb_vrrp::track::{Check, TrackId, Weight};
 
 use crate::checks::{self, Finding, Look, ScriptCheck};
 use crate::hooks::{Caller, Told};
-use crate::log;
+use crate::log::{self, Talk};
 use crate::program::Program;
 
 /// Something that is tracked, by kind and name.
@@ -32,6 +32,10 @@ pub(crate) struct Live {
     /// Since when it is in its state.
     pub(crate) since: SystemTime,
     pub(crate) caller: Caller,
+    /// Why it has no sockets or no VMAC, as it was logged.
+    pub(crate) trouble: Option<String>,
+    /// What it says of itself, and what of others: these shall not drown that.
+    pub(crate) talk: [Talk; 2],
 }
 
 /// A sync group that runs.
@@ -169,6 +173,8 @@ impl Running {
             told: None,
             since: SystemTime::now(),
             caller: Caller::default(),
+            trouble: None,
+            talk: Default::default(),
         };
         self.instances.insert(definition.name.clone(), live);
         Ok(())

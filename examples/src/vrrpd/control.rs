@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::status::Status;
@@ -14,6 +15,9 @@ use crate::status::Status;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most that ask at a time.
 const GUESTS: usize = 64;
+
+/// After nobody could be let in.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the socket is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +92,14 @@ pub(crate) struct Control {
     listener: UnixListener,
     guests: Vec<Guest>,
     claim: Claim,
+    /// Nobody is let in until then.
+    shut: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Guest {
     stream: UnixStream,
-    answer: Vec<u8>,
+    answer: Rc<[u8]>,
     written: usize,
     since: Instant,
 }
@@ -110,12 +116,13 @@ impl Control {
         let listener = UnixListener::bind(&claim.path).map_err(failed)?;
         std::fs::set_permissions(&claim.path, Permissions::from_mode(0o660)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, guests: Vec::new(), claim })
+        Ok(Self { listener, guests: Vec::new(), claim, shut: None })
     }
 
-    /// The socket on which they come.
-    pub(crate) fn door(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    /// The socket on which they come; none while no more are let in, lest those who wait there keep the loop awake.
+    pub(crate) fn door(&self) -> Option<BorrowedFd<'_>> {
+        let open = self.guests.len() < GUESTS && self.shut.is_none_or(|until| Instant::now() >= until);
+        open.then(|| self.listener.as_fd())
     }
 
     /// Those who have not read all.
@@ -125,13 +132,27 @@ impl Control {
 
     /// Lets in who waits and gives each as much as it takes.
     pub(crate) fn serve(&mut self, now: Instant, status: &dyn Fn() -> Status) {
-        while self.guests.len() < GUESTS
-            && let Ok((stream, _)) = self.listener.accept()
-        {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(mut answer) = serde_json::to_vec(&status())
-            {
-                answer.push(b'\n');
+        // All who wait get the same: the status of many routers takes its time.
+        let mut text: Option<Rc<[u8]>> = None;
+        while self.door().is_some() {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => break,
+                Err(_) => {
+                    // No file descriptor is free, for instance: whoever waits goes on waiting.
+                    self.shut = Some(now + PAUSE);
+                    break;
+                }
+            };
+            let answer = match &text {
+                Some(text) => text.clone(),
+                None => {
+                    let Ok(mut answer) = serde_json::to_vec(&status()) else { break };
+                    answer.push(b'\n');
+                    text.insert(answer.into()).clone()
+                }
+            };
+            if stream.set_nonblocking(true).is_ok() {
                 self.guests.push(Guest { stream, answer, written: 0, since: now });
             }
         }
@@ -186,6 +207,33 @@ mod tests {
         drop(Claim::new(&path).expect("the next"));
         let nobody = ask(&path).expect_err("nobody is there").to_string();
         assert!(nobody.contains("no vrrpd answers on"), "{nobody}");
+        std::fs::remove_file(lock_file(&path)).expect("the lock stays");
+    }
+
+    #[test]
+    fn who_does_not_read_shuts_the_door_for_a_while() {
+        let path = std::env::temp_dir().join(format!("vrrpd-door-{}.sock", std::process::id()));
+        let mut control = Control::new(Claim::new(&path).expect("the first")).expect("it listens");
+        let large = || Status {
+            process: 1,
+            config: "x".repeat(4 << 20),
+            router_id: String::new(),
+            since: String::new(),
+            reloads: 0,
+            instances: Vec::new(),
+            groups: Vec::new(),
+        };
+        let stalled: Vec<UnixStream> =
+            (0..GUESTS + 1).map(|_| UnixStream::connect(&path).expect("the backlog has room")).collect();
+        let now = Instant::now();
+        control.serve(now, &large);
+        assert_eq!(control.guests().count(), GUESTS);
+        assert!(control.door().is_none(), "one waits outside, and keeps nobody awake");
+        control.serve(now + PATIENCE, &large);
+        assert!(control.door().is_some() && control.guests().count() == 0, "they had their time");
+        control.serve(now + PATIENCE, &large);
+        assert_eq!(control.guests().count(), 1, "the last one's turn");
+        drop((stalled, control));
         std::fs::remove_file(lock_file(&path)).expect("the lock stays");
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lb_examples::vrrpd::config::{self, Config, Problems};
 use lb_vrrp::event::{Notification, Reason};
+use lb_vrrp::hmac::Key;
 use lb_vrrp::linux::{Driver, DriverError, Settings, check_capabilities};
 use lb_vrrp::{State, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +20,8 @@ use crate::log;
 use crate::program::{self, ProgramError};
 use crate::signals::Signals;
 use crate::status::{
-    ActiveRouter, Adverts, GroupStatus, InstanceStatus, Priority, Status, TrackStatus, Transitions,
+    ActiveRouter, Adverts, GroupStatus, InstanceStatus, Priority, Signatures, Status, TrackStatus,
+    Transitions,
 };
 
 /// How long the last scripts may take when the program ends.
@@ -116,7 +118,8 @@ impl Daemon {
             let calls = self.running.call(now);
             control.serve(now, &|| self.status());
             // Who asks and does not read is let go in time.
-            let guests = control.guests().next().map(|_| now + Duration::from_secs(1));
+            let waits = control.guests().next().is_some() || control.door().is_none();
+            let guests = waits.then(|| now + Duration::from_secs(1));
             wake = [checks, calls, guests].into_iter().flatten().min();
         }
         self.stop()
@@ -149,7 +152,12 @@ impl Daemon {
         while let Some((id, notification)) = self.driver.next_notification() {
             let found = self.running.instances.iter_mut().find(|(_, live)| live.id == id);
             let Some((name, live)) = found else { continue };
-            log::of(name, said(&notification));
+            let [own, others] = &mut live.talk;
+            let talk = match notification {
+                Notification::State { .. } | Notification::Faults(_) | Notification::Priority(_) => own,
+                _ => others,
+            };
+            talk.say(Instant::now(), name, || said(&notification));
             if let Notification::State { to, reason, .. } = notification {
                 live.since = SystemTime::now();
                 let told = match (to, reason) {
@@ -165,6 +173,13 @@ impl Daemon {
         }
         // What was at fault from the start has changed no state.
         for (name, live) in &mut self.running.instances {
+            let trouble = self.driver.trouble(live.id);
+            if live.trouble.as_deref() != trouble {
+                live.trouble = trouble.map(str::to_owned);
+                if let Some(trouble) = trouble {
+                    log::of(name, trouble);
+                }
+            }
             if let Some(router) = self.driver.router(live.id)
                 && router.state() == State::Initialize
                 && !router.faults().is_empty()
@@ -271,6 +286,12 @@ impl Daemon {
                 discarded: counters.discards.total(),
             },
             discards: discards.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            signatures: config.hmac.as_ref().map(|hmac| Signatures {
+                mode: config::hmac_mode(hmac.mode).to_owned(),
+                active_key: hmac.active_key,
+                keys: hmac.keys.iter().map(Key::id).collect(),
+                unsigned_received: counters.unsigned_received,
+            }),
             faults: router.faults().iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect(),
             trouble: self.driver.trouble(live.id).map(str::to_owned),
             tracks: live
@@ -317,7 +338,8 @@ fn wait(
     wake: Option<Instant>,
 ) -> Result<(), nix::Error> {
     let readable = |source| PollFd::new(source, PollFlags::POLLIN);
-    let mut sources = vec![readable(driver.as_fd()), readable(control.door())];
+    let mut sources = vec![readable(driver.as_fd())];
+    sources.extend(control.door().map(readable));
     sources.extend(signals.sources().map(readable));
     sources.extend(control.guests().map(|guest| PollFd::new(guest, PollFlags::POLLOUT)));
     let timeout = match wake {

@@ -48,6 +48,8 @@ pub(crate) struct InstanceStatus {
     pub(crate) adverts: Adverts,
     /// Dropped adverts by reason, those that are not zero.
     pub(crate) discards: BTreeMap<String, u32>,
+    /// How its adverts are signed, if they are.
+    pub(crate) signatures: Option<Signatures>,
     /// What keeps it from taking part.
     pub(crate) faults: Vec<String>,
     /// Why it has no sockets or no VMAC.
@@ -59,6 +61,19 @@ pub(crate) struct InstanceStatus {
 pub(crate) struct Priority {
     pub(crate) configured: u8,
     pub(crate) effective: u8,
+}
+
+/// `auth_hmac`, without the secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Signatures {
+    /// `enforce`, `permissive`, or `receive-only`.
+    pub(crate) mode: String,
+    /// The id of the key that it signs with.
+    pub(crate) active_key: u8,
+    /// The ids of all keys that it accepts.
+    pub(crate) keys: Vec<u8>,
+    /// Adverts without a signature that it took.
+    pub(crate) unsigned_received: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +187,15 @@ impl fmt::Display for Status {
             if let Some(trouble) = &instance.trouble {
                 writeln!(f, "  {trouble}")?;
             }
+            if let Some(Signatures { mode, active_key, keys, unsigned_received }) = &instance.signatures {
+                let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                let keys = keys.join(" ");
+                let taken = match unsigned_received {
+                    0 => String::new(),
+                    count => format!(", {count} taken without a signature"),
+                };
+                writeln!(f, "  auth_hmac: {mode}, active key {active_key} of {keys}{taken}")?;
+            }
             if !instance.discards.is_empty() {
                 let each: Vec<String> =
                     instance.discards.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
@@ -222,6 +246,12 @@ mod tests {
                 discarded: 2,
             },
             discards: [("ttl".to_owned(), 2)].into(),
+            signatures: Some(Signatures {
+                mode: "permissive".into(),
+                active_key: 2,
+                keys: vec![1, 2],
+                unsigned_received: 4,
+            }),
             faults: Vec::new(),
             trouble: None,
             tracks: vec![TrackStatus {
@@ -246,6 +276,7 @@ mod tests {
             "d1: vrrpd, process 7, /etc/vrrpd.toml, since 2026-01-01T00:00:00Z\n\
              INSTANCE  STATE   INTERFACE  VRID  PRIORITY  ACTIVE ROUTER          SINCE                 TRANSITIONS  SENT  RECEIVED  ADDRESSES\n\
              HA1       Backup  eth0       11    40 (100)  192.168.250.121 (150)  2026-01-01T00:00:00Z  1            3     9         192.168.250.250/32\n  \
+             auth_hmac: permissive, active key 2 of 1 2, 4 taken without a signature\n  \
              discarded: ttl 2\n  \
              script chk: down, weight -60\n\
              group G: mixed, HA1\n"

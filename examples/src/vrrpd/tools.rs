@@ -74,6 +74,9 @@ fn summarize(config: &Config, file: &Path, out: &mut dyn Write) -> io::Result<()
         }
         let addresses: Vec<String> = router.addresses.iter().map(ToString::to_string).collect();
         write!(out, ", addresses {}", addresses.join(" "))?;
+        if let Some(hmac) = &router.hmac {
+            write!(out, ", signed with key {} ({})", hmac.active_key, config::hmac_mode(hmac.mode))?;
+        }
         if !router.preempt {
             write!(out, ", nopreempt")?;
         }

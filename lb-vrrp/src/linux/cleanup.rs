@@ -28,7 +28,10 @@ pub(super) fn undo(netlink: &mut Netlink, dump: &[NetEvent], records: &[Record])
                     netlink.apply_one(Change::RemoveAddress { index: link.index, address, prefix_len })?;
                 }
             }
-            Record::Sysctl { path, original } => sysctl::restore(path, original)?,
+            Record::Sysctl { path, original } if sysctl::is_own(path, original) => {
+                sysctl::restore(path, original)?;
+            }
+            Record::Sysctl { .. } => {}
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ use crate::wire::{Family, MAX_MESSAGE};
 use crate::{Event, Timestamp, VirtualRouter};
 use act::{Moving, Unsent};
 use bind::{Binding, Ports};
+use turn::Watch;
 
 /// An instance of a [`Driver`]. A number is never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +72,8 @@ struct Slot {
     /// Why it could not be bound, and when to try again.
     trouble: Option<String>,
     rebind: Option<Timestamp>,
+    /// Its VMAC took no address: it is made anew at `rebind`.
+    renew: bool,
     /// The group it is in, and its number there.
     group: Option<(u32, usize)>,
     /// As in the driver's `deadlines`.
@@ -133,8 +136,7 @@ pub struct Driver {
     deadlines: BTreeSet<(Timestamp, InstanceId)>,
     /// When the last wait ended: whatever had come until then is read.
     heard: Timestamp,
-    /// When a backup's wait was over, last.
-    took_over: Option<Timestamp>,
+    watch: Watch,
     /// Instances whose routers may have an advert to send.
     fresh: VecDeque<InstanceId>,
     /// Instances with addresses to move or to announce.
@@ -232,7 +234,7 @@ impl Driver {
             counters: HashMap::new(),
             deadlines: BTreeSet::new(),
             heard: now(),
-            took_over: None,
+            watch: Watch::default(),
             fresh: VecDeque::new(),
             work: VecDeque::new(),
             pace: Pace::new(Duration::from_micros(20)),

@@ -8,8 +8,9 @@
 //! the file says what *may* be there; an address is removed only if it is there and, where the kernel knows tags
 //! (`IFA_PROTO`, since Linux 5.18), has the driver's.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,9 +53,22 @@ impl Record {
     }
 }
 
+/// A file that has grown by so much is written anew, with what counts alone. Also the most that is read of a dead driver's.
+const LONG: u64 = 1 << 20;
+const LARGEST: u64 = 64 << 20;
+
 /// The driver's own file. Without a run directory it writes nowhere.
 #[derive(Debug, Default)]
-pub(super) struct Journal(Option<(PathBuf, File)>);
+pub(super) struct Journal(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: File,
+    /// How long it is, and at what length it is written anew.
+    size: u64,
+    limit: u64,
+}
 
 /// Tells files of one process apart.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -68,6 +82,7 @@ impl Journal {
             move |source| DriverError::RunDirectory { path, source }
         };
         fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed(directory))?;
+        guard(directory).map_err(failed(directory))?;
         let namespace = Path::new("/proc/thread-self/ns/net");
         let namespace = fs::metadata(namespace).map_err(failed(namespace))?.ino();
         let prefix = format!("{namespace}-");
@@ -88,10 +103,15 @@ impl Journal {
                 opened => {
                     let file = opened.map_err(failed(&path))?;
                     file.lock().map_err(failed(&path))?;
-                    return Ok((Self(Some((path, file))), leftovers));
+                    return Ok((Self(Some(Open { path, file, size: 0, limit: LONG })), leftovers));
                 }
             }
         }
+    }
+
+    /// Its file; empty if there is none.
+    pub(super) fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new(""), |open| &open.path)
     }
 
     pub(super) fn add(&mut self, record: &Record) -> io::Result<()> {
@@ -109,19 +129,72 @@ impl Journal {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
-        match &mut self.0 {
-            Some((_, file)) => file.write_all(text.as_bytes()),
-            None => Ok(()),
+        let Some(open) = &mut self.0 else { return Ok(()) };
+        if let Err(error) = open.file.write_all(text.as_bytes()) {
+            // On a full disk a part may be there: the next line must not continue it.
+            let _ = open.file.set_len(open.size);
+            return Err(error);
         }
+        open.size += text.len() as u64;
+        if open.size > open.limit {
+            // Too long does no harm; it is tried again when it is longer still.
+            let _ = open.shorten();
+            open.limit = open.size + LONG;
+        }
+        Ok(())
     }
 
     /// Nothing is left to undo.
     pub(super) fn close(&mut self) -> io::Result<()> {
         match self.0.take() {
-            Some((path, _)) => fs::remove_file(path),
+            Some(open) => fs::remove_file(open.path),
             None => Ok(()),
         }
     }
+}
+
+impl Open {
+    /// Writes what counts into a new file, which takes the old one's place.
+    fn shorten(&mut self) -> io::Result<()> {
+        let text: String = replay(&fs::read_to_string(&self.path)?)
+            .iter()
+            .map(|record| format!("+{}\n", record.line()))
+            .collect();
+        // No driver takes a file of this name for a dead one's.
+        let mut name = std::ffi::OsString::from("new-");
+        name.push(self.path.file_name().unwrap_or_default());
+        let path = self.path.with_file_name(name);
+        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let replaced = file
+            .set_len(0)
+            .and_then(|()| file.lock())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .and_then(|()| fs::rename(&path, &self.path));
+        if let Err(error) = replaced {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        (self.file, self.size) = (file, text.len() as u64);
+        Ok(())
+    }
+}
+
+/// What a file here says is undone with all rights. So nobody else may write one.
+fn guard(directory: &Path) -> io::Result<()> {
+    let about = fs::metadata(directory)?;
+    let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let message = if !about.is_dir() {
+        "it is no directory"
+    } else if about.uid() != 0 && about.uid() != user {
+        "it belongs to another user, who could have this program undo what it did not do: chown it"
+    } else if about.mode() & 0o002 != 0
+        || about.mode() & 0o020 != 0 && about.gid() != 0 && about.gid() != group
+    {
+        "other users can write to it, and could have this program undo what it did not do: chmod 755 it"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 /// A dead driver's file.
@@ -136,6 +209,13 @@ pub(super) struct Leftover {
 impl Leftover {
     /// `None` if the driver lives, or another start has taken the file.
     fn take(path: &Path) -> io::Result<Option<Self>> {
+        // A pipe would be waited for, and a link leads elsewhere.
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(about) if about.is_file() => {}
+            Ok(_) => return Err(io::Error::other("no regular file: remove it")),
+            Err(error) => return Err(error),
+        }
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
@@ -145,8 +225,11 @@ impl Leftover {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let text = io::read_to_string(&file)?;
-        Ok(Some(Self { path: path.to_owned(), _file: file, records: replay(&text) }))
+        let mut text = Vec::new();
+        (&file).take(LARGEST).read_to_end(&mut text)?;
+        // What is no text is no record.
+        let records = replay(&String::from_utf8_lossy(&text));
+        Ok(Some(Self { path: path.to_owned(), _file: file, records }))
     }
 
     /// All is undone.
@@ -160,21 +243,29 @@ impl Leftover {
 
 /// What was added and not removed.
 fn replay(text: &str) -> Vec<Record> {
-    let mut records: Vec<Record> = Vec::new();
+    let mut records: BTreeMap<usize, Record> = BTreeMap::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     // A line without an end was cut short by the kill; what it announces was not done yet.
-    for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+    for (at, line) in text.split_inclusive('\n').enumerate() {
+        let Some(line) = line.strip_suffix('\n') else { break };
         let (sign, rest) = line.split_at_checked(1).unwrap_or_default();
         match (sign, Record::parse(rest)) {
-            ("+", Some(record)) => records.push(record),
-            ("-", Some(record)) => {
-                if let Some(at) = records.iter().rposition(|known| *known == record) {
-                    records.remove(at);
+            ("+", Some(record)) => {
+                // Whatever was said before of the same thing is said again.
+                if let Some(before) = places.insert(rest, at) {
+                    records.remove(&before);
+                }
+                records.insert(at, record);
+            }
+            ("-", Some(_)) => {
+                if let Some(before) = places.remove(rest) {
+                    records.remove(&before);
                 }
             }
             _ => {}
         }
     }
-    records
+    records.into_values().collect()
 }
 
 #[cfg(test)]
@@ -205,6 +296,71 @@ mod tests {
     fn what_was_removed_or_cut_short_is_not_left() {
         let text = "+vmac a\n+address eth0 192.0.2.1/24\n-vmac a\n\nnonsense\n+vmac b\n+vmac c";
         assert_eq!(replay(text), [address("192.0.2.1/24"), Record::Vmac { name: "b".into() }]);
+    }
+
+    #[test]
+    fn the_file_grows_with_what_counts_alone() {
+        let directory = std::env::temp_dir().join(format!("lb-vrrp-long-{}", std::process::id()));
+        let (mut journal, _) = Journal::open(Some(&directory)).unwrap();
+        journal.add(&address("192.0.2.1/24")).unwrap();
+        let (kept, flaps) = (address("2001:db8::1/64"), Record::Vmac { name: "vrrp4.51.2".into() });
+        for _ in 0..100_000 {
+            journal.add(&kept).unwrap();
+            journal.add(&flaps).unwrap();
+            journal.remove(&flaps).unwrap();
+        }
+        let path = journal.0.as_ref().unwrap().path.clone();
+        let size = fs::metadata(&path).unwrap().len();
+        assert!(size < LONG + 1000 && size == journal.0.as_ref().unwrap().size, "{size}");
+        assert!(Journal::open(Some(&directory)).unwrap().1.is_empty(), "it is still locked");
+        drop(journal);
+        let (mut next, left) = Journal::open(Some(&directory)).unwrap();
+        let left = left.iter().find(|left| left.path == path).expect("a dead driver's");
+        assert_eq!(left.records, [address("192.0.2.1/24"), kept]);
+        next.close().unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_could_not_be_written_does_not_count() {
+        // A file that takes no byte, as one on a full disk.
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let mut journal = Journal(Some(Open { path: "/dev/full".into(), file: full, size: 0, limit: LONG }));
+        assert!(journal.add(&address("192.0.2.1/24")).is_err());
+        assert_eq!(journal.0.as_ref().unwrap().size, 0, "what failed does not count");
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_believed() {
+        let directory = std::env::temp_dir().join(format!("lb-vrrp-others-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let set = |mode| {
+            fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            Journal::open(Some(&directory)).map(|_| ()).map_err(|error| error.to_string())
+        };
+        for mode in [0o777, 0o1777, 0o757] {
+            let said = set(mode).unwrap_err();
+            assert!(said.contains("other users can write to it") && said.contains("chmod 755"), "{said}");
+        }
+        set(0o755).unwrap();
+
+        let namespace = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        let strange = directory.join(format!("{namespace}-strange"));
+        fs::write(&strange, b"\xff\xfe\n+vmac a\n+sysctl ../../etc/passwd 0\n+\xc3\n\0\0").unwrap();
+        let (_, left) = Journal::open(Some(&directory)).unwrap();
+        let left = left.iter().find(|left| left.path == strange).unwrap();
+        assert_eq!(left.records[0], Record::Vmac { name: "a".into() });
+        fs::remove_file(&strange).unwrap();
+        for make in [&|path: &Path| fs::create_dir(path) as io::Result<()>, &|path: &Path| {
+            std::os::unix::fs::symlink("/etc/hostname", path)
+        }] as [&dyn Fn(&Path) -> io::Result<()>; 2]
+        {
+            make(&strange).unwrap();
+            let said = Journal::open(Some(&directory)).unwrap_err().to_string();
+            assert!(said.contains("-strange: no regular file: remove it"), "{said}");
+            fs::remove_file(&strange).or_else(|_| fs::remove_dir(&strange)).unwrap();
+        }
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

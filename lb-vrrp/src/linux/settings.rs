@@ -12,6 +12,8 @@ pub struct Settings {
     /// Where the driver writes down what it is about to change on the system, so that the next start cleans up what a killed
     /// one left. `None`: nowhere; then only what the next start's own configuration names is cleaned up. Default:
     /// `/run/lb-vrrp`.
+    /// It must belong to root or to the user that the program runs as, and others must not be able to write to it: what its
+    /// files say is undone.
     pub run_directory: Option<PathBuf>,
     /// The priority (1 to 99) under `SCHED_RR` that the thread which makes the driver gets. Needs `CAP_SYS_NICE`. Default:
     /// none, the thread stays as it is.

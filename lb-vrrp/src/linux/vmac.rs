@@ -84,7 +84,7 @@ pub(super) fn create(
         Ok(()) => Ok(bound),
         Err(error) => {
             // What went wrong is told; that the clean-up went wrong too would hide it.
-            let _ = delete(netlink, sysctls, journal, &parent.name, family, &bound);
+            let _ = delete(netlink, sysctls, journal, (parent.index, &parent.name), family, &bound);
             Err(error)
         }
     }
@@ -108,7 +108,7 @@ fn set_up(
     }
     if family == Family::Ipv4 {
         for name in OF_PARENT {
-            sysctls.require(journal, sysctl::path("ipv4", &parent.name, name), "1")?;
+            sysctls.require(journal, sysctl::path("ipv4", &parent.name, name))?;
         }
     }
     Ok(())
@@ -119,7 +119,7 @@ pub(super) fn delete(
     netlink: &mut Netlink,
     sysctls: &mut Sysctls,
     journal: &mut Journal,
-    parent: &str,
+    (index, parent): (u32, &str),
     family: Family,
     bound: &BoundVmac,
 ) -> io::Result<()> {
@@ -129,7 +129,7 @@ pub(super) fn delete(
     }
     if family == Family::Ipv4 {
         for name in OF_PARENT {
-            result = result.and(sysctls.release(journal, &sysctl::path("ipv4", parent, name)));
+            result = result.and(sysctls.release(journal, &sysctl::path("ipv4", parent, name), index));
         }
     }
     result

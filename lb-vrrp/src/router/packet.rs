@@ -169,9 +169,19 @@ impl VirtualRouter {
     }
 
     fn hear_while_active(&mut self, now: Timestamp, source: IpAddr, priority: u8) {
+        // Two that each believe to be the better (behind address translation, say) must not answer each other at the
+        // network's speed, nor a storm be answered with a storm.
+        let pause = (self.config.interval.duration() / 2).min(Duration::from_millis(10));
+        let paused = now.since(self.advertised) >= pause;
         if priority == 0 {
-            self.advertise(now, self.priority);
-            self.timers.main = Some(now + self.config.interval.duration());
+            if paused {
+                self.advertise(now, self.priority);
+                self.timers.main = Some(now + self.config.interval.duration());
+            } else {
+                // The answer comes when the pause is over.
+                let at = self.advertised + pause;
+                self.timers.main = Some(self.timers.main.map_or(at, |main| main.min(at)));
+            }
             return;
         }
         if priority == OWNER && self.priority == OWNER {
@@ -198,10 +208,7 @@ impl VirtualRouter {
             LosingAdvert::Answer => true,
             LosingAdvert::Discard => false,
         };
-        // Two that each believe to be the better (behind address translation, say) must not answer each other at the
-        // network's speed.
-        let pause = (self.config.interval.duration() / 2).min(Duration::from_millis(10));
-        if answers && now.since(self.advertised) >= pause {
+        if answers && paused {
             self.advertise(now, self.priority);
         }
         self.announce_again(now);

@@ -166,6 +166,30 @@ fn a_backup_that_slept_through_its_deadline_listens_before_it_takes_over() {
 }
 
 #[test]
+fn a_storm_of_priority_0_is_answered_once_in_10_ms() {
+    for (interval, pause) in [(100, 10_000), (1, 5_000)] {
+        let interval = Interval::from_centiseconds(interval).unwrap();
+        let mut router = started(Config { interval, ..config(100) });
+        let begin = expire(&mut router);
+        actions(&mut router);
+        let (mut last, mut answers) = (begin, 0);
+        for micros in (0..100_000_u64).step_by(100) {
+            let now = begin + Duration::from_micros(micros);
+            router.handle_timeout(now);
+            hear(&mut router, now, "10.0.0.9", 0).unwrap();
+            if actions(&mut router).contains("advert 100") {
+                assert!(now.since(last) >= Duration::from_micros(pause), "{:?}", now.since(last));
+                (last, answers) = (now, answers + 1);
+            }
+        }
+        assert_eq!(answers, 99_900 / pause, "each is answered in the end");
+        // The last one's answer comes without another packet.
+        let next = router.poll_timeout().unwrap();
+        assert!(next.since(last) <= Duration::from_micros(pause));
+    }
+}
+
+#[test]
 fn the_greater_address_wins_among_equals() {
     for (source, state) in
         [("10.9.0.4", State::Active), ("10.9.0.6", State::Backup), ("10.9.0.200", State::Backup)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::conf::Files;
 use super::global::{self, Settings};
 use super::item::Item;
 use super::known::{Fate, LVS, fate};
@@ -23,7 +24,7 @@ pub(super) const TOP: [&str; 7] = [
 ];
 
 /// Builds what `items` say, as far as they make sense.
-pub(super) fn build(file: &Path, items: &[Item], findings: &mut Findings) -> Config {
+pub(super) fn build(file: &Path, items: &[Item], files: &dyn Files, findings: &mut Findings) -> Config {
     let mut global = Global::default();
     let mut settings = Settings::default();
     let mut lvs = false;
@@ -63,7 +64,7 @@ pub(super) fn build(file: &Path, items: &[Item], findings: &mut Findings) -> Con
     }
     // Instances refer to what is tracked, groups to instances.
     for item in items.iter().filter(|item| item.keyword() == "vrrp_instance") {
-        let built = instance::instance(item, &settings, &config, findings);
+        let built = instance::instance(item, &settings, &config, files, findings);
         config.instances.extend(built);
     }
     once(items, &["vrrp_instance"], findings);

@@ -5,6 +5,7 @@
 //! (`~SEQ`, `~LST`) are refused.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::item::Item;
@@ -33,6 +34,10 @@ pub trait Files {
     /// # Errors
     /// If it cannot be read.
     fn read(&self, file: &Path) -> std::io::Result<String>;
+    /// Whether others than its owner may read one.
+    fn is_open(&self, _file: &Path) -> bool {
+        false
+    }
 }
 
 /// The files of the machine.
@@ -48,7 +53,19 @@ impl Files for Disk {
     }
 
     fn read(&self, file: &Path) -> std::io::Result<String> {
+        // A pipe may have nobody at its other end, a device no end.
+        let about = std::fs::metadata(file)?;
+        if !about.is_file() {
+            return Err(std::io::Error::other("not a regular file"));
+        }
+        if about.len() > LARGEST as u64 {
+            return Err(std::io::Error::other("larger than 4 MiB"));
+        }
         std::fs::read_to_string(file)
+    }
+
+    fn is_open(&self, file: &Path) -> bool {
+        std::fs::metadata(file).is_ok_and(|about| about.mode() & 0o077 != 0)
     }
 }
 
@@ -218,12 +235,13 @@ impl Parser<'_> {
                     (if bare { name } else { "" }, after)
                 }
             };
+            let environment = name.strip_prefix("_ENV ").and_then(|name| std::env::var(name.trim()).ok());
             let value = match name {
                 "_PWD" => Some(folder),
                 "_INSTANCE" => Some(self.instance.as_str()),
                 "_HASH" => Some("\u{1}"),
                 "_BANG" => Some("\u{2}"),
-                _ => self.parameters.get(name).map(String::as_str),
+                _ => environment.as_deref().or_else(|| self.parameters.get(name).map(String::as_str)),
             };
             match value {
                 Some(value) => {

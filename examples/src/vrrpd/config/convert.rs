@@ -9,7 +9,7 @@ use super::conf::{self, Files};
 use super::item::Item;
 use super::known::{Fate, LVS, fate};
 use super::problem::Findings;
-use super::table::{LISTS, NAMED};
+use super::table::{LISTS, NAMED, REPEATED};
 use super::{Problems, build, parse};
 
 /// Why a file could not be converted.
@@ -34,7 +34,7 @@ pub enum ConvertError {
 pub fn convert(file: &Path, text: &str, files: &dyn Files) -> Result<String, ConvertError> {
     let mut findings = Findings::default();
     let items = conf::parse(file, text, files, &mut findings);
-    let config = build::build(file, &items, &mut findings);
+    let config = build::build(file, &items, files, &mut findings);
     let (config, warnings) = findings.conclude(config)?;
     let mut out = String::new();
     for warning in &warnings {
@@ -97,7 +97,13 @@ fn value(line: &Item) -> Result<Value, ConvertError> {
     if line.block.is_some() {
         let mut table = toml::Table::new();
         for line in line.lines() {
-            table.insert(line.keyword().to_owned(), value(line)?);
+            let value = value(line)?;
+            if REPEATED.contains(&line.keyword()) {
+                let all = table.entry(line.keyword()).or_insert_with(|| Value::Array(Vec::new()));
+                all.as_array_mut().into_iter().for_each(|all| all.push(value.clone()));
+            } else {
+                table.insert(line.keyword().to_owned(), value);
+            }
         }
         return Ok(Value::Table(table));
     }

@@ -1,12 +1,15 @@
 //! `vrrp_instance` and `vrrp_sync_group`.
 
 use lb_vrrp::config::{AddressCheck, Auth, LosingAdvert, OWNER};
+use lb_vrrp::hmac::Mode;
 use lb_vrrp::track::Weight;
 use lb_vrrp::wire::{Family, Interval, TTL, Version};
 use lb_vrrp::{ConfigError, State, VirtualAddress};
 
 use super::build::{named, unknown};
+use super::conf::Files;
 use super::global::Settings;
+use super::hmac::hmac;
 use super::item::Item;
 use super::problem::{At, Findings, Problem};
 use super::track::tracks;
@@ -14,8 +17,9 @@ use super::words::{Line, is_interface};
 use super::{Config, Group, Hooks, Instance, Target, Vmac};
 use crate::director::config::{Place, hint};
 
-const KEYWORDS: [&str; 36] = [
+const KEYWORDS: [&str; 37] = [
     "advert_int",
+    "auth_hmac",
     "authentication",
     "garp_lower_prio_delay",
     "garp_lower_prio_repeat",
@@ -58,6 +62,7 @@ pub(super) fn instance(
     item: &Item,
     settings: &Settings,
     config: &Config,
+    files: &dyn Files,
     findings: &mut Findings,
 ) -> Option<Instance> {
     let (name, section) = named(item, findings)?;
@@ -95,6 +100,7 @@ pub(super) fn instance(
             "nopreempt" => router.preempt = !line.switch().unwrap_or_default(),
             "preempt" => router.preempt = line.switch().unwrap_or(true),
             "preempt_delay" => router.preempt_delay = line.seconds(0..=1000).unwrap_or_default(),
+            "auth_hmac" => router.hmac = hmac(item, &section, files, findings),
             "authentication" => router.auth = authentication(item, &section, findings),
             "virtual_ipaddress" | "virtual_ipaddress_excluded" => {
                 for entry in item.lines() {
@@ -178,6 +184,7 @@ pub(super) fn instance(
         let place = match source {
             ConfigError::Interval { .. } => at("advert_int"),
             ConfigError::PeerFamily { .. } | ConfigError::Peer { .. } => at("unicast_peer"),
+            ConfigError::Hmac(_) => at("auth_hmac"),
             ConfigError::NoAddresses => &item.place,
             _ => at("virtual_ipaddress"),
         };
@@ -211,9 +218,26 @@ fn apply<'p>(
     router.losing_advert = if silent { LosingAdvert::Discard } else { LosingAdvert::Answer };
     router.address_check =
         if settings.skip_check_adv_addr { AddressCheck::Report } else { AddressCheck::Drop };
+    if let Some(hmac) = &router.hmac
+        && settings.strict
+        && hmac.mode != Mode::Enforce
+    {
+        findings.conflict(
+            at("auth_hmac"),
+            section,
+            "strict mode takes signed adverts alone: write `mode enforce`, or remove strict mode until all routers sign",
+        );
+    }
     if router.auth != Auth::None {
         let place = at("authentication");
-        if router.version == Version::V3 || settings.strict {
+        if router.hmac.is_some() {
+            findings.warn(
+                place,
+                section,
+                "authentication is left out, as keepalived does: auth_hmac replaces it",
+            );
+            router.auth = Auth::None;
+        } else if router.version == Version::V3 || settings.strict {
             let why = if settings.strict { "strict mode has none" } else { "version 3 has none" };
             findings.warn(
                 place,

@@ -8,6 +8,7 @@ mod build;
 mod conf;
 mod convert;
 mod global;
+mod hmac;
 mod instance;
 mod item;
 mod known;
@@ -22,10 +23,11 @@ use std::time::Duration;
 
 use lb_vrrp::track::Check;
 
-use crate::director::config::{ConfigError, Place};
+use crate::director::config::{ConfigError, Place, quoted};
 
 pub use conf::{Disk, Files};
 pub use convert::{ConvertError, convert};
+pub use hmac::mode as hmac_mode;
 pub use problem::{Problem, Problems};
 
 /// A whole configuration.
@@ -242,7 +244,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 pub fn parse(file: &Path, text: &str, files: &dyn Files) -> Result<Config, Problems> {
     let mut findings = problem::Findings::default();
     let items = items(file, text, files, &mut findings);
-    let config = build::build(file, &items, &mut findings);
+    let config = build::build(file, &items, files, &mut findings);
     let (mut config, warnings) = findings.conclude(config)?;
     config.warnings = warnings;
     Ok(config)

@@ -7,6 +7,7 @@
 //! | `nopreempt = true` | `nopreempt` |
 //! | `use_vmac = "vrrp.11"`, `weight = [10, "reverse"]` | `use_vmac vrrp.11`, `weight 10 reverse` |
 //! | `authentication = { auth_type = "PASS", auth_pass = "1234" }` | `authentication { auth_type PASS … }` |
+//! | `auth_hmac = { key = [[1, "hex:…"], [2, "file:/…"]], active_key = 1 }` | `auth_hmac { key 1 hex:… …` |
 //! | `track_script = ["haproxy weight 10", "uplink"]` | `track_script { haproxy weight 10 … }` |
 
 use std::path::Path;
@@ -35,6 +36,12 @@ pub(super) const LISTS: [&str; 10] = [
     "virtual_ipaddress_excluded",
     "virtual_routes",
 ];
+
+/// Keywords that stand several times in a block, a line each: a list of lists.
+pub(super) const REPEATED: [&str; 1] = ["key"];
+
+/// Keywords whose values no message repeats.
+const SECRET: [&str; 2] = ["auth_pass", "key"];
 
 /// Reads `text` of `file` into items.
 pub(super) fn parse(file: &Path, text: &str, findings: &mut Findings) -> Vec<Item> {
@@ -98,7 +105,19 @@ impl Reader<'_, '_> {
     fn block(&mut self, table: &DeTable<'_>, section: &str) -> Vec<Item> {
         let mut items = Vec::new();
         for (key, value) in ordered(table) {
-            items.extend(self.entry(key, value, section));
+            match value.get_ref() {
+                DeValue::Array(lines)
+                    if REPEATED.contains(&key.get_ref().as_ref())
+                        && lines.iter().all(|line| line.get_ref().is_array()) =>
+                {
+                    for line in lines.iter() {
+                        let place = self.document.place(line.span().start);
+                        let item = self.entry(key, line, section);
+                        items.extend(item.map(|item| Item { place, ..item }));
+                    }
+                }
+                _ => items.extend(self.entry(key, value, section)),
+            }
         }
         items
     }
@@ -169,7 +188,10 @@ impl Reader<'_, '_> {
         value: &Spanned<DeValue<'_>>,
         accepted: &str,
     ) {
-        let shown = self.text.get(value.span()).unwrap_or_default();
+        let shown = match SECRET.contains(&keyword) {
+            true => "(a secret)",
+            false => self.text.get(value.span()).unwrap_or_default(),
+        };
         let section = quoted(section);
         self.findings.refuse(&At { place, section: &section, keyword, value: shown }, accepted, &[]);
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_vrrp::config::{AddressCheck, Auth, Garp, LosingAdvert};
+use lb_vrrp::hmac::{AntiReplay, Hmac, Key, Mode};
 use lb_vrrp::track::{Check, Weight};
 use lb_vrrp::wire::Version;
 use proptest::prelude::*;
@@ -65,6 +66,10 @@ impl Files for Shelf {
 
     fn read(&self, file: &Path) -> io::Result<String> {
         self.0.get(file).map(|text| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn is_open(&self, file: &Path) -> bool {
+        file.starts_with("/open")
     }
 }
 
@@ -421,7 +426,163 @@ fn the_sample_is_valid_and_shows_every_block() {
 }
 
 /// Words that mean something, so that chance gets far.
+const DIGITS: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// Keys on files: in digits with an end of line, and in characters that others can read too.
+fn keys() -> Shelf {
+    Shelf(
+        [
+            ("/keys/one", "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"),
+            ("/open/two", "correct horse battery staple, and more"),
+            ("/keys/short", "too short"),
+        ]
+        .map(|(file, text)| (file.into(), text))
+        .into(),
+    )
+}
+
+fn signed(lines: &str) -> Result<Config, Problems> {
+    parse(Path::new("k.conf"), &instance(&format!("auth_hmac {{\n{lines}\n}}")), &keys())
+}
+
+#[test]
+fn signed_adverts_read_in_both_forms() {
+    let one = Key::parse(1, &format!("hex:{DIGITS}")).unwrap();
+    let two = Key::parse(2, "correct horse battery staple, and more").unwrap();
+    let plain = signed(&format!("key 1 hex:{DIGITS}\nactive_key 1")).unwrap();
+    assert_eq!(plain.instances[0].router.hmac, Some(Hmac::new(one.clone())));
+    assert!(plain.warnings.is_empty(), "{:?}", plain.warnings);
+
+    let lines = "key 1 file:/keys/one\nkey 2 file:/open/two\nactive_key 2\nmode permissive\ntime_window 7\nanti_replay time";
+    let all = signed(lines).unwrap();
+    let expected = Hmac {
+        keys: vec![one, two],
+        active_key: 2,
+        anti_replay: AntiReplay::Time,
+        time_window: Some(Duration::from_secs(7)),
+        mode: Mode::Permissive,
+    };
+    assert_eq!(all.instances[0].router.hmac.as_ref(), Some(&expected));
+    assert_eq!(
+        all.warnings,
+        [
+            "k.conf:9: auth_hmac of vrrp_instance V: /open/two can be read by others than its owner: chmod 600 /open/two"
+        ]
+    );
+
+    let conf = instance(&format!("auth_hmac {{\n{lines}\n}}"));
+    let toml = convert(Path::new("k.conf"), &conf, &keys()).unwrap();
+    assert!(toml.contains(r#"key = [[1, "file:/keys/one"], [2, "file:/open/two"]]"#), "{toml}");
+    let again = parse(Path::new("v.toml"), &toml, &keys()).unwrap();
+    assert_eq!(again.instances[0].router.hmac.as_ref(), Some(&expected));
+
+    let table = format!(
+        "[vrrp_instance.V]\ninterface = \"eth0\"\nvirtual_router_id = 5\nvirtual_ipaddress = [\"10.0.0.1/24\"]\n\
+         [vrrp_instance.V.auth_hmac]\nkey = [1, \"hex:{DIGITS}\"]\nactive_key = 1\nmode = \"receive-only\"\nanti_replay = \"monotonic\"\n"
+    );
+    let hmac = parse(Path::new("v.toml"), &table, &keys()).unwrap().instances.remove(0).router.hmac.unwrap();
+    assert_eq!((hmac.mode, hmac.anti_replay), (Mode::ReceiveOnly, AntiReplay::Monotonic));
+}
+
+#[test]
+fn mistakes_in_keys_have_their_line_and_repeat_no_secret() {
+    let secret = "hex:deadbeef";
+    let table = [
+        ("active_key 1", "k.conf:7: auth_hmac of vrrp_instance V needs the key `key`"),
+        ("key 1 file:/keys/one", "k.conf:7: auth_hmac of vrrp_instance V needs the key `active_key`"),
+        ("key 1 hex:deadbeef\nactive_key 1", "k.conf:8: auth_hmac of vrrp_instance V: key 1 has 4 bytes"),
+        (
+            "key 1 hex:deadbeefs\nactive_key 1",
+            "k.conf:8: auth_hmac of vrrp_instance V: key 1 is not hexadecimal",
+        ),
+        ("key 0 hex:deadbeef\nactive_key 1", "k.conf:8: auth_hmac of vrrp_instance V: `key` takes an id"),
+        ("key hex:deadbeef\nactive_key 1", "`key` takes an id, 1 to 255"),
+        ("key 1 hex:deadbeef too\nactive_key 1", "`key` takes an id, 1 to 255"),
+        ("key 1 file:/keys/none\nactive_key 1", "the file /keys/none of key 1 can't be read: "),
+        (
+            "key 1 file:keys/one\nactive_key 1",
+            "the file keys/one of key 1 is not a whole path: write file:/like/this",
+        ),
+        (
+            "key 1 file:/keys/short\nactive_key 1",
+            "key 1 has 9 bytes: give it 32 to 64, best 32 random ones (openssl rand -hex 32) in /keys/short",
+        ),
+        (
+            "key 1 file:/keys/one\nactive_key 2",
+            "k.conf:7: vrrp_instance V: the active key 2 is not among the keys",
+        ),
+        (
+            "key 1 file:/keys/one\nkey 1 file:/open/two\nactive_key 1",
+            "k.conf:7: vrrp_instance V: key 1 is given twice",
+        ),
+        (
+            "key 1 file:/keys/one\nactive_key 256",
+            "k.conf:9: active_key = 256 in auth_hmac of vrrp_instance V is not accepted; accepted: a whole number, 1 to 255",
+        ),
+        (
+            "key 1 file:/keys/one\nactive_key 1\nmode strict",
+            "k.conf:10: mode = strict in auth_hmac of vrrp_instance V is not accepted; accepted: enforce, permissive, or receive-only",
+        ),
+        ("key 1 file:/keys/one\nactive_key 1\nanti_replay never", "accepted: time or monotonic"),
+        (
+            "key 1 file:/keys/one\nactive_key 1\ntime_window 301",
+            "k.conf:10: time_window = 301 in auth_hmac of vrrp_instance V is not accepted; accepted: seconds",
+        ),
+        ("key 1 file:/keys/one\nactive_kye 1", "did you mean `active_key`?"),
+    ];
+    for (lines, expected) in table {
+        let said = signed(lines).expect_err(lines).to_string();
+        assert!(said.contains(expected), "{lines}\n{said}");
+        assert!(!said.contains("deadbeef"), "{said}");
+    }
+    for value in
+        [r#""1 hex:deadbeef""#, r#"[{ id = 1, secret = "hex:deadbeef" }]"#, r#"{ id = "hex:deadbeef" }"#]
+    {
+        let text = format!("[vrrp_instance.V]\nauth_hmac = {{ active_key = 1, key = {value} }}\n");
+        let said = read("v.toml", &text).expect_err(value).to_string();
+        assert!(said.contains("v.toml:2: ") && !said.contains(secret), "{said}");
+    }
+}
+
+#[test]
+fn signatures_stand_alone_and_strict_mode_demands_them() {
+    let block = "auth_hmac {\nkey 1 file:/keys/one\nactive_key 1\nmode permissive\n}\n";
+    let both = instance(&format!("authentication {{\nauth_type PASS\nauth_pass a\n}}\n{block}"));
+    let both = parse(Path::new("k.conf"), &both, &keys()).unwrap();
+    assert_eq!(both.instances[0].router.auth, Auth::None);
+    assert_eq!(
+        both.warnings,
+        ["k.conf:7: vrrp_instance V: authentication is left out, as keepalived does: auth_hmac replaces it"]
+    );
+    let strict = parse(Path::new("k.conf"), &instance(&format!("strict_mode on\n{block}")), &keys());
+    let said = strict.unwrap_err().to_string();
+    assert!(said.contains("k.conf:8: vrrp_instance V: strict mode takes signed adverts alone"), "{said}");
+    let window = format!("{block}\n").replace("mode permissive", "anti_replay monotonic\ntime_window 9");
+    let window = parse(Path::new("k.conf"), &instance(&window), &keys()).unwrap();
+    assert!(window.warnings[0].contains("`time_window` is left out"), "{:?}", window.warnings);
+}
+
+#[test]
+fn the_environment_names_files() {
+    let package = std::env::var("CARGO_PKG_NAME").expect("cargo sets it");
+    let text = instance("garp_master_repeat 3").replace("instance V", "instance ${_ENV CARGO_PKG_NAME}");
+    assert_eq!(conf(&text).instances[0].name, package);
+    let text = instance("").replace("instance V", "instance ${_ENV NO_SUCH_VARIABLE_HERE}");
+    assert!(read("k.conf", &text).is_err());
+}
+
+#[test]
+fn only_regular_files_are_included() {
+    let said = Disk.read(Path::new("/dev/zero")).expect_err("it has no end").to_string();
+    assert_eq!(said, "not a regular file");
+}
+
 const WORDS: &[&str] = &[
+    "auth_hmac",
+    "key",
+    "active_key",
+    "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+    "file:/keys/one",
     "vrrp_instance",
     "vrrp_sync_group",
     "vrrp_script",

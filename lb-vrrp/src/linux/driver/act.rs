@@ -378,6 +378,10 @@ impl Driver {
                 (_, Some(action), Err(_)) => {
                     slot.router.handle_failure(end, action);
                     if let Action::AddAddress(failed) = action {
+                        // It may have lost its IPv6 when the parent's MTU was too small for that, and keeps that MTU.
+                        if slot.binding.as_ref().is_some_and(|binding| binding.vmac().is_some()) {
+                            (slot.renew, slot.rebind) = (true, Some(end));
+                        }
                         announcements.retain(|announcement| announced(announcement) != Some(failed.address));
                     }
                 }

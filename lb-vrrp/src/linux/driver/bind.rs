@@ -168,7 +168,8 @@ impl Driver {
             link.as_ref().is_some_and(|link| link.index == binding.index)
                 && self.links.has_link(binding.address_index())
         };
-        if slot.binding.as_ref().is_some_and(|binding| !is_current(binding)) {
+        let renew = slot.renew;
+        if slot.binding.as_ref().is_some_and(|binding| renew || !is_current(binding)) {
             self.tell(id, Event::Fault(Faults::LINK));
             // It is gone, so nothing is left to remove.
             let _ = self.unbind(id);
@@ -225,7 +226,11 @@ impl Driver {
         let Some(slot) = self.slots.get_mut(&id) else { return Ok(()) };
         let (family, vrid) = (slot.router.config().family(), slot.router.config().vrid);
         let interface = slot.instance.interface.as_str();
-        let port = self.ports.open_raw(&self.epoll, family, (link.index, &link.name), interface)?;
+        let opening = |error: io::Error| {
+            io::Error::new(error.kind(), format!("opening the {family} socket on {}: {error}", link.name))
+        };
+        let port =
+            self.ports.open_raw(&self.epoll, family, (link.index, &link.name), interface).map_err(opening)?;
         let mut binding = Binding {
             index: link.index,
             mac: link.mac,
@@ -254,7 +259,14 @@ impl Driver {
                     Ok(port) => binding.vmac = Some((made, port)),
                     Err(error) => {
                         let (sysctls, journal) = (&mut self.sysctls, &mut self.journal);
-                        let _ = vmac::delete(&mut self.netlink, sysctls, journal, &link.name, family, &made);
+                        let _ = vmac::delete(
+                            &mut self.netlink,
+                            sysctls,
+                            journal,
+                            (link.index, &link.name),
+                            family,
+                            &made,
+                        );
                         return Err(error);
                     }
                 }
@@ -262,7 +274,7 @@ impl Driver {
                 // Else the kernel removes, with the first address of a network, all others of it, and they have to be put
                 // back. Where /proc/sys can't be written (a container), that is how it will be.
                 let path = sysctl::path("ipv4", &link.name, "promote_secondaries");
-                let asked = self.sysctls.require(&mut self.journal, path.clone(), "1");
+                let asked = self.sysctls.require(&mut self.journal, path.clone());
                 binding.sysctl = asked.is_ok().then_some(path);
             }
             Ok(())
@@ -313,6 +325,7 @@ impl Driver {
     pub(super) fn unbind(&mut self, id: InstanceId) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(&id) else { return Ok(()) };
         let Some(binding) = slot.binding.take() else { return Ok(()) };
+        slot.renew = false;
         let index = binding.address_index();
         self.routes.retain(|_, routed| *routed != id);
         self.virtuals.retain(|_, owner| *owner != id);
@@ -327,13 +340,13 @@ impl Driver {
                 &mut self.netlink,
                 &mut self.sysctls,
                 &mut self.journal,
-                &slot.instance.interface,
+                (binding.index, &slot.instance.interface),
                 family,
                 vmac,
             );
         }
         if let Some(path) = &binding.sysctl {
-            result = result.and(self.sysctls.release(&mut self.journal, path));
+            result = result.and(self.sysctls.release(&mut self.journal, path, binding.index));
         }
         result
     }

@@ -3,7 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-use super::{Driver, Group, InstanceId, Slot, SlotSettings, keep_wall_clock, now, tell_wall_clock};
+#[cfg(feature = "auth-hmac")]
+use super::tell_wall_clock;
+use super::{Driver, Group, InstanceId, Slot, SlotSettings, keep_wall_clock, now};
 use crate::config::OWNER;
 use crate::group::SyncGroup;
 use crate::linux::journal::Record;
@@ -45,6 +47,7 @@ impl Driver {
                 binding: None,
                 trouble: None,
                 rebind: None,
+                renew: false,
                 group: None,
                 deadline: None,
                 fresh: false,
@@ -124,7 +127,8 @@ impl Driver {
     /// Writes down which addresses may come to be on the interface.
     fn write_down(&mut self, interface: &str, config: &Config) -> Result<(), DriverError> {
         let records = config.addresses.iter().map(|&address| Record::address(interface, address));
-        self.journal.add_all(records).map_err(DriverError::system("writing to the run directory"))
+        let written = self.journal.add_all(records);
+        written.map_err(|source| DriverError::RunDirectory { path: self.journal.path().to_owned(), source })
     }
 
     /// Stops an instance: it says farewell if it is active, and its addresses and its VMAC are gone when this returns. What it

@@ -21,8 +21,31 @@ const BURST: usize = 4096;
 /// machine whose processor is given away while it sleeps, by milliseconds. A takeover is rare enough to be awaited with open
 /// eyes instead.
 const LEAD: Duration = Duration::from_millis(5);
-/// After a takeover, the next within this time are not: a thread with much to do is awake anyway.
+/// From one watch to the next at least. A thread with much to do is awake anyway; and whoever sends an advert just before each
+/// takeover puts it off, but shall not keep the thread awake.
 const REST: Duration = Duration::from_millis(100);
+
+/// The watch before a takeover: at most [`LEAD`] of each [`REST`], whatever moves the deadlines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Watch {
+    /// When the last one began.
+    begun: Option<Timestamp>,
+}
+
+impl Watch {
+    /// When the thread must be awake for a takeover at `deadline`.
+    fn wake(self, deadline: Timestamp) -> Timestamp {
+        let since = self.begun.map(|begun| deadline.since(begun));
+        if since.is_some_and(|since| since > LEAD && since <= REST) { deadline } else { deadline - LEAD }
+    }
+
+    /// Takes down that one begins, if this is another than the last.
+    fn keep(&mut self, now: Timestamp, deadline: Timestamp) {
+        if self.wake(deadline) <= now && self.begun.is_none_or(|begun| deadline.since(begun) > REST) {
+            self.begun = Some(now);
+        }
+    }
+}
 
 /// When a packet came that the kernel stamped by the wall clock: its age counts, however late this thread gets to read it. A
 /// wall clock that was set meanwhile can make it no older than `since` and no younger than now.
@@ -41,6 +64,9 @@ impl Driver {
     /// If the system refuses something that all instances need. What concerns one instance is its fault, not an error.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), DriverError> {
         self.arm()?;
+        if let Some(deadline) = self.next_takeover() {
+            self.watch.keep(now(), deadline);
+        }
         let timeout = match timeout {
             _ if self.has_work() || self.next_wake().is_some_and(|wake| wake <= now()) => EpollTimeout::ZERO,
             None => EpollTimeout::NONE,
@@ -75,10 +101,15 @@ impl Driver {
     /// When the thread must be awake for the next deadline: a little before it, if that is a takeover. From then on turns do not
     /// wait, and the descriptor stays readable.
     fn next_wake(&self) -> Option<Timestamp> {
+        let &(deadline, _) = self.deadlines.first()?;
+        Some(self.next_takeover().map_or(deadline, |deadline| self.watch.wake(deadline)))
+    }
+
+    /// The next deadline, if it is a takeover.
+    fn next_takeover(&self) -> Option<Timestamp> {
         let &(deadline, id) = self.deadlines.first()?;
-        let takes_over = self.slots.get(&id).is_some_and(|slot| slot.router.state() == State::Backup);
-        let rested = self.took_over.is_none_or(|last| deadline.since(last) > REST);
-        Some(if takes_over && rested { deadline - LEAD } else { deadline })
+        let slot = self.slots.get(&id)?;
+        (slot.router.state() == State::Backup).then_some(deadline)
     }
 
     /// Reads what there is to read: packets, then netlink's events; and sends what they bring about.
@@ -245,9 +276,6 @@ impl Driver {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.deadline = None;
             keep_wall_clock(&mut slot.router);
-            if slot.router.state() == State::Backup {
-                self.took_over = Some(now);
-            }
             slot.router.handle_timeout(now);
             let rebind = slot.rebind.is_some_and(|at| at <= now);
             self.touched(id);
@@ -334,6 +362,29 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_ends_with_its_deadline_however_often_that_is_put_off() {
+        let at = |micros: u64| Timestamp::from_micros(1_000_000 + micros);
+        let mut watch = Watch::default();
+        assert_eq!(watch.wake(at(20_000)), at(15_000));
+        watch.keep(at(14_999), at(20_000));
+        assert_eq!(watch.begun, None, "not yet");
+        watch.keep(at(15_000), at(20_000));
+        // Another takeover within the watch is watched too; one that is put off is not.
+        assert_eq!((watch.wake(at(20_000)), watch.wake(at(19_000))), (at(15_000), at(14_000)));
+        assert_eq!((watch.wake(at(20_001)), watch.wake(at(115_000))), (at(20_001), at(115_000)));
+        assert_eq!(watch.wake(at(115_001)), at(110_001));
+
+        // Whoever puts the takeover off by 7 ms, every 3 ms, for ten seconds, has the thread awake for a twentieth of it.
+        let (mut watch, mut awake) = (Watch::default(), 0);
+        for micros in (0..10_000_000_u64).step_by(100) {
+            let deadline = at(micros - micros % 3_000 + 7_000);
+            watch.keep(at(micros), deadline);
+            awake += i32::from(watch.wake(deadline) <= at(micros));
+        }
+        assert!(awake > 0 && awake <= 100_000 / 20 + 50, "{awake} of 100000");
+    }
 
     #[test]
     fn a_packet_is_as_old_as_its_stamp_says_but_for_a_clock_that_was_set() {
