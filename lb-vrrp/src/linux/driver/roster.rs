@@ -3,7 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-use super::{Driver, Group, InstanceId, Slot, SlotSettings, keep_wall_clock, now, tell_wall_clock};
+#[cfg(feature = "auth-hmac")]
+use super::tell_wall_clock;
+use super::{Driver, Group, InstanceId, Slot, SlotSettings, keep_wall_clock, now};
 use crate::config::OWNER;
 use crate::group::SyncGroup;
 use crate::linux::journal::Record;
