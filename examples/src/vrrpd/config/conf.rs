@@ -21,8 +21,12 @@ const LARGEST: usize = 4 << 20;
 /// How often a line is gone over while there are parameters in it.
 const REPLACEMENTS: usize = 32;
 
-/// Where included files come from.
+/// What a configuration takes from the machine that it is read on.
 pub trait Files {
+    /// What `@` lines are compared with: the first part of the machine's name, as with keepalived.
+    fn config_id(&self) -> String {
+        host_name()
+    }
     /// The files that `pattern` names, in order.
     ///
     /// # Errors
@@ -36,10 +40,17 @@ pub trait Files {
 }
 
 /// The files of the machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// What `@` lines are compared with, if not with the machine's name.
+    pub config_id: Option<String>,
+}
 
 impl Files for Disk {
+    fn config_id(&self) -> String {
+        self.config_id.clone().unwrap_or_else(host_name)
+    }
+
     fn find(&self, pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         let pattern = pattern.to_str().ok_or_else(|| invalid("not UTF-8".to_owned()))?;
@@ -58,7 +69,7 @@ pub(super) fn parse(file: &Path, text: &str, files: &dyn Files, findings: &mut F
         files,
         findings,
         parameters: BTreeMap::new(),
-        instance: host_name(),
+        instance: files.config_id(),
         stack: vec![Block { items: Vec::new(), opened: None }],
         words: Vec::new(),
         begun: None,
@@ -171,7 +182,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `@id rest`: the rest, if `id` is this machine's; `@^id rest`: if it is not.
+    /// `@id rest`: the rest, if `id` is this configuration's; `@^id rest`: if it is not.
     fn condition<'l>(&self, line: &'l str) -> Option<&'l str> {
         let Some(condition) = line.strip_prefix('@') else { return Some(line) };
         let (id, rest) = condition.split_once(char::is_whitespace).unwrap_or((condition, ""));
@@ -336,10 +347,12 @@ impl Parser<'_> {
     }
 
     fn include(&mut self, place: &Place, words: &[String], file: &Path, depth: usize) {
-        let [_, pattern] = words else {
+        let [keyword, pattern] = words else {
             self.syntax(place, "include takes one file or pattern");
             return;
         };
+        let demand = Demand::of(keyword);
+        let wildcard = pattern.contains(['*', '?', '[']);
         if depth == INCLUDES {
             self.syntax(place, "files include each other too deep: break the circle");
             return;
@@ -354,14 +367,43 @@ impl Parser<'_> {
             }
         };
         if found.is_empty() {
-            self.syntax(place, format!("{shown} can't be included: there is no such file"));
+            let message = format!("{shown} can't be included: there is no such file");
+            let demanded = if wildcard { demand.wildcard } else { demand.named };
+            if demanded {
+                self.syntax(place, message);
+            } else {
+                self.findings.warn(place, keyword, message);
+            }
         }
         for file in found {
             match self.files.read(&file) {
                 Ok(text) => self.file(&file, &text, depth + 1),
-                Err(error) => self.findings.add(ConfigError::read(&file, error)),
+                Err(error) if demand.readable => self.findings.add(ConfigError::read(&file, error)),
+                Err(error) => self.findings.warn(place, keyword, ConfigError::read(&file, error)),
             }
         }
+    }
+}
+
+/// What an `include` demands: with keepalived the plain one demands nothing, its variants what their last letter says.
+struct Demand {
+    /// Every file that is found can be read.
+    readable: bool,
+    /// A name without wildcards finds a file.
+    named: bool,
+    /// One with wildcards does.
+    wildcard: bool,
+}
+
+impl Demand {
+    fn of(keyword: &str) -> Self {
+        let (readable, named, wildcard) = match keyword {
+            "includer" => (true, false, false),
+            "includem" | "includeb" => (true, true, false),
+            "includew" | "includea" => (true, true, true),
+            _ => (false, false, false),
+        };
+        Self { readable, named, wildcard }
     }
 }
 

@@ -66,7 +66,7 @@ pub fn convert(file: &Path, text: &str, files: &dyn Files) -> Result<String, Con
 }
 
 fn left_out(block: &str, item: &Item) -> bool {
-    matches!(fate(block, item.keyword()), Some(Fate::Needless | Fate::LeftOut(_)))
+    matches!(fate(block, item.keyword()), Some(Fate::Met | Fate::Needless | Fate::LeftOut(_)))
 }
 
 fn lines(item: &Item, out: &mut String) -> Result<(), ConvertError> {

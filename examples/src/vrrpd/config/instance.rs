@@ -172,7 +172,16 @@ pub(super) fn instance(
     }
     // It is tracked anyway.
     let own = Target::Interface(instance.interface.clone());
-    instance.tracks.retain(|track| track.target != own);
+    instance.tracks.retain(|track| {
+        if track.target == own && track.check.weight != Weight::FAULT {
+            let message = format_args!(
+                "the weight of {} is left out, as keepalived does: without its own interface an instance is at fault",
+                instance.interface
+            );
+            findings.warn(at("track_interface"), &section, message);
+        }
+        track.target != own
+    });
     let understood = instance.router.vrid != 0 && !instance.interface.is_empty();
     if understood && let Err(source) = instance.router.validate() {
         let place = match source {
@@ -469,12 +478,14 @@ pub(super) fn group(item: &Item, config: &mut Config, findings: &mut Findings) {
             _ => unknown("vrrp_sync_group", &section, item, &KEYWORDS, findings),
         }
     }
-    if group.members.len() < 2 {
-        findings.conflict(
-            &item.place,
-            &section,
-            "a group takes at least two instances: name them in `group`",
-        );
+    let named =
+        item.lines().iter().filter(|line| line.keyword() == "group").map(|line| line.lines().len()).sum();
+    match named {
+        0 => findings.conflict(&item.place, &section, "no instance is in it: name them in `group`"),
+        1 if group.members.len() == 1 => {
+            findings.warn(&item.place, &section, "it has one instance alone: nothing is kept in step")
+        }
+        _ => {}
     }
     for &member in &group.members {
         let Some(instance) = config.instances.get_mut(member) else { continue };

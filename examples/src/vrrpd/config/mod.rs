@@ -225,14 +225,14 @@ pub struct Group {
     pub hooks: Hooks,
 }
 
-/// Reads and checks a file: TOML if it ends in `.toml`, keepalived.conf else.
+/// Reads and checks a file: TOML if it ends in `.toml`, keepalived.conf else. What it includes comes from `files`.
 ///
 /// # Errors
 /// All that is wrong, each with its place.
-pub fn load(path: &Path) -> Result<Config, Problems> {
+pub fn load(path: &Path, files: &dyn Files) -> Result<Config, Problems> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| Problems::from(Problem::from(ConfigError::read(path, source))))?;
-    parse(path, &text, &Disk)
+    parse(path, &text, files)
 }
 
 /// Checks a text; `file` is what messages call it, and its ending says the form. keepalived.conf may include `files`.
