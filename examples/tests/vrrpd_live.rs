@@ -222,6 +222,46 @@ fn a_second_one_and_one_without_rights_say_so() {
     assert!(table.contains("INSTANCE") && table.contains("HA1") && table.contains(FLOATING), "{table}");
 }
 
+/// The group's script hears what keepalived's would: no priority of its own.
+#[test]
+#[ignore = "needs root and keepalived"]
+fn scripts_of_a_group_are_told_as_keepalived_tells_them() {
+    let mut heard = Vec::new();
+    for start in [Lab::keepalived as Start, Lab::vrrpd] {
+        let lab = Lab::new();
+        let told = lab.folder.join("told");
+        let script = lab.write("tell.sh", &format!("#!/bin/sh\necho \"$@\" >> {}\n", told.display()));
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let flag = lab.write("flag", "");
+        let instance = |name: &str, vrid: u8, address: &str| {
+            format!(
+                "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {vrid}\n priority 150\n version 3\n \
+                 advert_int 0.2\n virtual_ipaddress {{\n  {address}\n }}\n track_script {{\n  light\n }}\n}}\n"
+            )
+        };
+        let text = format!(
+            "global_defs {{\n script_user root\n}}\nvrrp_script light {{\n script \"/usr/bin/test -e {}\"\n interval 1\n weight -20\n}}\n{}{}\
+             vrrp_sync_group G {{\n group {{\n  A\n  B\n }}\n notify {}\n}}\n",
+            flag.display(),
+            instance("A", 5, FLOATING),
+            instance("B", 6, "192.168.250.251"),
+            script.display()
+        );
+        let one = start(&lab, 0, &lab.write("first.conf", &text));
+        lab.wait_for(0);
+        std::fs::remove_file(&flag).unwrap();
+        std::thread::sleep(Duration::from_millis(2_500));
+        assert!(lab.has(0), "what has a weight brings no group down");
+        let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+        one.signal(Signal::SIGTERM);
+        until("the script was told of the end", || lines().contains("STOP"));
+        assert!(one.ended());
+        heard.push(lines());
+    }
+    assert_eq!(heard[0], "GROUP G BACKUP 0\nGROUP G MASTER 0\nGROUP G STOP 0\n");
+    assert_eq!(heard[0], heard[1]);
+}
+
 /// keepalived sends unicast over IPv6 with a hop limit of 64, and looks at none itself. A peer far away is heard all the same.
 #[test]
 #[ignore = "needs root and keepalived"]

@@ -27,6 +27,9 @@ use crate::status::{
 /// How long the last scripts may take when the program ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// A group has no priority of its own: keepalived's scripts are told 0.
+const GROUP_PRIORITY: u8 = 0;
+
 /// Why the daemon can't run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DaemonError {
@@ -210,9 +213,7 @@ impl Daemon {
             {
                 group.told = Some(told);
                 log::of(name, format_args!("the group is {}", told.name()));
-                let routers = members.iter().filter_map(|live| self.driver.router(live.id));
-                let priority = routers.map(VirtualRouter::priority).max().unwrap_or_default();
-                group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, told, priority);
+                group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, told, GROUP_PRIORITY);
             }
         }
     }
@@ -225,7 +226,7 @@ impl Daemon {
             tell(live, name, Told::Stop, priority, &self.config);
         }
         for (name, group) in &mut self.running.groups {
-            group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, Told::Stop, 0);
+            group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, Told::Stop, GROUP_PRIORITY);
         }
         let end = Instant::now() + FAREWELL;
         while !self.running.is_quiet() && Instant::now() < end {

@@ -489,10 +489,29 @@ pub(super) fn group(item: &Item, config: &mut Config, findings: &mut Findings) {
     }
     for &member in &group.members {
         let Some(instance) = config.instances.get_mut(member) else { continue };
+        let section = format!("vrrp_instance {}", instance.name);
+        if !weights {
+            // keepalived 2.2.7 runs no script with a weight for a member, so that none of them can bring the group down.
+            instance.tracks.retain(|track| {
+                let dropped = match track.target {
+                    Target::Script(at) if track.check.weight != Weight::FAULT => config.scripts.get(at),
+                    _ => None,
+                };
+                if let Some(script) = dropped {
+                    let message = format_args!(
+                        "track_script {} is left out, as it has a weight and a group has one priority: set \
+                         sync_group_tracking_weight in the group to keep it, or weight 0 to make it a fault",
+                        script.name
+                    );
+                    findings.warn(&instance.place, &section, message);
+                }
+                dropped.is_none()
+            });
+        }
         if !weights && instance.tracks.iter().any(|track| track.check.weight != Weight::FAULT) {
             let message = "weights of its own are taken as 0, a fault, as its group is one: set \
                            sync_group_tracking_weight in the group to keep them";
-            findings.warn(&instance.place, &format!("vrrp_instance {}", instance.name), message);
+            findings.warn(&instance.place, &section, message);
             for track in &mut instance.tracks {
                 track.check.weight = Weight::FAULT;
             }

@@ -281,6 +281,18 @@ fn groups_bind_their_members_and_share_what_they_track() {
     assert_eq!(tracked, [2, 1]);
     assert!(config.instances[0].tracks.iter().all(|track| track.check.weight == Weight::FAULT));
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    // A script with a weight is not run for a member, and one without can bring the group down.
+    let scripts =
+        "vrrp_script light {\nscript /bin/l\nweight -20\n}\nvrrp_script grave {\nscript /bin/g\n}\n";
+    let scripted = text.replace("track_interface {\neth3 weight 10", "track_script {\nlight\ngrave");
+    let config = conf(&format!("{scripts}{scripted}"));
+    let tracked: Vec<&Target> = config.instances[0].tracks.iter().map(|track| &track.target).collect();
+    assert_eq!(tracked, [&Target::Script(1), &Target::Interface("eth2".into())]);
+    let expected = "k.conf:18: vrrp_instance V: track_script light is left out";
+    assert!(config.warnings.len() == 1 && config.warnings[0].starts_with(expected), "{:?}", config.warnings);
+    let weighed = scripted.replace("notify /bin/n", "sync_group_tracking_weight");
+    assert_eq!(conf(&format!("{scripts}{weighed}")).instances[0].tracks.len(), 3);
+
     let kept = conf(&text.replace("notify /bin/n", "sync_group_tracking_weight"));
     assert_eq!(kept.instances[0].tracks[0].check.weight.points(), 10);
 }
