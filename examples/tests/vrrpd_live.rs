@@ -222,6 +222,23 @@ fn a_second_one_and_one_without_rights_say_so() {
     assert!(table.contains("INSTANCE") && table.contains("HA1") && table.contains(FLOATING), "{table}");
 }
 
+/// keepalived's users send these to see what it does; none may end it, with its addresses left behind.
+#[test]
+#[ignore = "needs root"]
+fn signals_that_keepalived_answers_with_files_write_the_status_into_the_log() {
+    let lab = Lab::new();
+    let one = lab.vrrpd(0, &lab.write("first.conf", &thesis("MASTER", 150)));
+    lab.wait_for(0);
+    let shown = || one.log().lines().filter(|line| line.contains("HA1 ") && line.contains("Active ")).count();
+    for (signal, times) in [("USR1", 1), ("USR2", 2), ("RTMIN+2", 3)] {
+        let sent = Command::new("kill").args(["-s", signal, &one.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{signal}");
+        until(&format!("{signal} is answered"), || shown() == times);
+    }
+    assert_eq!(one.instance()["state"], "active");
+    assert!(one.stop() && !lab.has(0));
+}
+
 /// The group's script hears what keepalived's would: no priority of its own.
 #[test]
 #[ignore = "needs root and keepalived"]

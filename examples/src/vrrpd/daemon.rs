@@ -116,6 +116,9 @@ impl Daemon {
             if asked.reload {
                 self.reload();
             }
+            if asked.status {
+                self.status().to_string().lines().for_each(log::say);
+            }
             self.driver.turn(Some(Duration::ZERO))?;
             let now = Instant::now();
             let checks = self.running.check(&mut self.driver, now);

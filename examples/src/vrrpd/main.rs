@@ -41,7 +41,8 @@ const RUN_DIRECTORY: &str = "/run/lb-vrrp";
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Signals: SIGHUP reads the configuration again; SIGTERM and Ctrl-C stop, and hand the addresses over."
+    after_help = "Signals: SIGHUP reads the configuration again; SIGTERM and Ctrl-C stop, and hand the addresses over; \
+                  SIGUSR1 writes the status into the log."
 )]
 struct Arguments {
     #[command(flatten)]

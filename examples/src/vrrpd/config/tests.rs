@@ -117,6 +117,12 @@ fn the_thesis_configuration_reads_in_both_forms() {
 }
 
 #[test]
+fn toml_is_converted_already() {
+    let error = convert(Path::new("v.toml"), THESIS_TOML, &Shelf::default()).unwrap_err();
+    assert_eq!(error.to_string(), "v.toml is TOML already: vrrpd runs it as it is");
+}
+
+#[test]
 fn defaults_are_keepalived_s() {
     let router = one("").router;
     assert_eq!((router.version, router.priority, router.interval.centiseconds()), (Version::V2, 100, 100));
