@@ -109,7 +109,7 @@ pub(crate) fn status(socket: &Path, json: bool) -> Result<(), ToolError> {
 
 /// `vrrpd convert FILE`.
 pub(crate) fn convert(file: &Path, disk: &Disk) -> Result<(), ToolError> {
-    let text = std::fs::read_to_string(file)
+    let text = config::read(file, disk)
         .map_err(|source| ToolError::Read { file: file.display().to_string(), source })?;
     let toml = config::convert(file, &text, disk)?;
     quiet(io::stdout().lock().write_all(toml.as_bytes()))

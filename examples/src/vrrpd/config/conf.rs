@@ -59,7 +59,9 @@ impl Files for Disk {
     }
 
     fn read(&self, file: &Path) -> std::io::Result<String> {
-        std::fs::read_to_string(file)
+        let bytes = std::fs::read(file)?;
+        // keepalived looks at bytes, so comments are in any encoding; what does not read is refused outside of them.
+        String::from_utf8(bytes).or_else(|error| Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 }
 
@@ -114,6 +116,7 @@ impl Parser<'_> {
         let name = quoted(&file.display().to_string());
         let folder = file.parent().unwrap_or(Path::new("")).display().to_string();
         let mut lines: VecDeque<(usize, String)> = VecDeque::new();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut source = (1..).zip(text.lines());
         loop {
             let (number, line) = match lines.pop_front() {
@@ -133,6 +136,17 @@ impl Parser<'_> {
                 break;
             }
             let trimmed = line.trim();
+            if trimmed.contains(char::REPLACEMENT_CHARACTER) {
+                self.syntax(
+                    &place,
+                    "this is not UTF-8: write the file in UTF-8; comments alone may be in another encoding",
+                );
+                continue;
+            }
+            if trimmed.contains("${_RANDOM") {
+                self.syntax(&place, "random numbers (${_RANDOM}) are not supported: write the number");
+                continue;
+            }
             if let Some((parameter, value)) = definition(trimmed) {
                 let mut value = value.trim().to_owned();
                 // A definition of several lines: each but the last ends in a backslash.

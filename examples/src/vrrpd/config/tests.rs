@@ -117,6 +117,24 @@ fn the_thesis_configuration_reads_in_both_forms() {
 }
 
 #[test]
+fn marks_of_an_encoding_and_foreign_comments_do_no_harm() {
+    let file = std::env::temp_dir().join(format!("vrrpd-latin-{}.conf", std::process::id()));
+    let text = instance("priority 7 # caf\u{e9}");
+    let latin: Vec<u8> = text.chars().map(|character| character as u8).collect();
+    let mut results = Vec::new();
+    let quoted = [latin.as_slice(), b"vrrp_script caf\xe9 {\n}\n"].concat();
+    for bytes in [[b"\xef\xbb\xbf", text.as_bytes()].concat(), latin, quoted] {
+        std::fs::write(&file, bytes).unwrap();
+        results.push(load(&file, &Disk::default()));
+    }
+    std::fs::remove_file(&file).unwrap();
+    for config in &results[..2] {
+        assert_eq!(config.as_ref().unwrap().instances[0].router.priority, 7);
+    }
+    assert!(results[2].as_ref().unwrap_err().to_string().contains(":9: this is not UTF-8"));
+}
+
+#[test]
 fn toml_is_converted_already() {
     let error = convert(Path::new("v.toml"), THESIS_TOML, &Shelf::default()).unwrap_err();
     assert_eq!(error.to_string(), "v.toml is TOML already: vrrpd runs it as it is");
@@ -366,6 +384,11 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ("{\n}\n{", "`{` has no keyword before it"),
         ("~SEQ(A, 1, 3) ip", "sequences and lists (~SEQ, ~LST) are not supported"),
         ("notify \"/bin/a", "a quoted string does not end"),
+        (
+            "priority ${_RANDOM 1 9}",
+            "k.conf:7: random numbers (${_RANDOM}) are not supported: write the number",
+        ),
+        ("notify /bin/\u{fffd}", "k.conf:7: this is not UTF-8"),
         ("includem nothing.conf", "nothing.conf can't be included: there is no such file"),
         ("includea no*.conf", "no*.conf can't be included: there is no such file"),
     ];
