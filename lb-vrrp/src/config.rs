@@ -148,6 +148,17 @@ impl Config {
         self.addresses.iter().filter(|address| address.advertised).map(|address| address.address)
     }
 
+    /// Whether adverts may come from `source`: an address of the family and, to the group of IPv6, a link-local one (RFC 9568
+    /// §5.1.2.1).
+    #[must_use]
+    pub fn sends_from(&self, source: IpAddr) -> bool {
+        Family::of(source) == self.family()
+            && match source {
+                IpAddr::V6(source) => source.is_unicast_link_local() || !self.unicast_peers.is_empty(),
+                IpAddr::V4(_) => true,
+            }
+    }
+
     /// Whether the router can be what is said here.
     ///
     /// # Errors
@@ -374,10 +385,11 @@ pub enum LateWake {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Owners {
-    /// Yes: of two owners, which is a mistake in their configuration, the greater address stays.
+    /// Yes, as RFC 9568 §7.1 has it since erratum 8298: of two owners, which is a mistake in their configuration, the greater
+    /// address stays.
     #[default]
     Hear,
-    /// No, by the letter of RFC 9568 §7.1: two owners both stay active.
+    /// No, as RFC 3768 §7.1 has it, and RFC 9568 §7.1 had it when it was published: two owners both stay active.
     Ignore,
 }
 

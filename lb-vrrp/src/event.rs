@@ -61,7 +61,7 @@ bitflags::bitflags! {
     pub struct Faults: u16 {
         /// The interface is gone, down, or without carrier.
         const LINK = 1;
-        /// The interface has no address to send from (IPv6: none that is link-local and no longer tentative).
+        /// The interface has no address to send from (IPv6 to the group: none that is link-local and no longer tentative).
         const SOURCE = 1 << 1;
         /// Something tracked with weight 0 is down.
         const TRACK = 1 << 2;
@@ -106,8 +106,8 @@ pub enum Event {
     Cleared(Faults),
     /// The priority that tracking makes of the configured one; it is brought into 1 to 254. An owner's stays 255.
     Priority(u8),
-    /// The interface's own address that adverts come from, and that decides between equal priorities. `None` is the fault
-    /// [`Faults::SOURCE`].
+    /// The interface's own address that adverts come from, and that decides between equal priorities. `None`, and an address
+    /// that [can't be one](crate::Config::sends_from), is the fault [`Faults::SOURCE`].
     Source(Option<IpAddr>),
     /// What the wall clock says now: the time since 1970. Routers that sign adverts need it before they start, and again
     /// whenever the clock may have been set; often does no harm. Between, they go on from it by the time they are given.

@@ -109,13 +109,14 @@ struct Timers {
 
 impl VirtualRouter {
     /// A router that is not started. `source` is the interface's own address, the one that adverts come from; without one the
-    /// router waits for [`Event::Source`].
+    /// router waits for [`Event::Source`]. Adverts to the group of IPv6 come from a link-local address alone (RFC 9568
+    /// §5.1.2.1): another is none.
     ///
     /// # Errors
     /// If the configuration is wrong.
     pub fn new(config: Config, source: Option<IpAddr>) -> Result<Self, ConfigError> {
         config.validate()?;
-        let source = source.filter(|&source| Family::of(source) == config.family());
+        let source = source.filter(|&source| config.sends_from(source));
         let mut router = Self {
             priority: config.priority,
             source,
@@ -375,7 +376,7 @@ impl VirtualRouter {
             Event::Cleared(faults) => self.clear(now, faults),
             Event::Priority(priority) => self.set_priority(priority),
             Event::Source(source) => {
-                self.source = source.filter(|&source| Family::of(source) == self.config.family());
+                self.source = source.filter(|&source| self.config.sends_from(source));
                 if self.source.is_none() {
                     self.raise(now, Faults::SOURCE);
                 } else {
@@ -461,6 +462,9 @@ impl VirtualRouter {
         }
         if let Some((.., peer)) = &mut self.pending {
             *peer = 0;
+        }
+        if self.source.is_some_and(|source| !self.config.sends_from(source)) {
+            self.handle_event(now, Event::Source(None));
         }
         if old.interval != self.config.interval {
             let interval = self.config.interval.duration();

@@ -13,117 +13,204 @@ use std::path::Path;
 const POSITIVE: [&str; 2] = ["accepted", "done"];
 const NEGATIVE: [&str; 2] = ["refused", "not_otherwise"];
 
-/// RFC, section, requirement, and who meets it. Requirements on what no state machine does.
-const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
+/// Tests that show what the driver does: file and name.
+type Shown = (&'static str, &'static str);
+
+const ARP: Shown = ("src/linux/arp.rs", "a_gratuitous_request_is_this_byte_for_byte");
+const NDP: Shown = ("src/linux/ndp.rs", "an_advertisement_is_this_byte_for_byte");
+const SIX: Shown = ("tests/linux_driver.rs", "ipv6_floats_without_duplicate_address_detection");
+const VMAC: Shown = ("tests/linux_driver.rs", "a_vmac_answers_with_the_virtual_mac");
+
+/// RFCs and sections, requirement, who meets it, and what shows it: requirements on what no state machine does.
+const ELSEWHERE: &[(&str, &str, &str, &[Shown])] = &[
     (
-        "3768",
-        "5.2.2",
+        "3768 §5.2.2; 9568 §5.1.1.2, §5.1.2.2",
         "adverts are not forwarded",
-        "the kernel: the groups are link-local (RFC 9568 §5.1.1.2 and §5.1.2.2 too)",
+        "the kernel: the groups are link-local",
+        &[],
     ),
     (
-        "3768",
-        "5.2.3",
-        "adverts are sent with TTL 255",
-        "the driver sets `wire::TTL` on its sockets (RFC 9568 §5.1.1.3 and §5.1.2.3 too)",
+        "3768 §5.2.3; 9568 §5.1.1.3, §5.1.2.3",
+        "adverts are sent with TTL or hop limit 255",
+        "the driver sets `wire::TTL` on its sockets",
+        &[VMAC, SIX],
     ),
     (
-        "3768",
-        "5.2.4",
+        "3768 §5.2.4, §7.2; 9568 §5.1.1.4, §5.1.2.4, §7.2",
         "adverts are sent as protocol 112",
-        "the driver's sockets are of `wire::PROTOCOL` (RFC 9568 §5.1.1.4 and §5.1.2.4 too)",
+        "the driver's sockets are of `wire::PROTOCOL`",
+        &[VMAC, SIX],
     ),
     (
-        "3768",
-        "6.4.1, 6.4.2",
-        "gratuitous ARP carries the virtual MAC address",
-        "the driver with a VMAC; without one it carries the interface's own, and neighbours learn that at each takeover",
-    ),
-    (
-        "3768",
-        "6.4.2",
-        "a backup drops packets to the virtual MAC address",
-        "the driver with a VMAC: the kernel has no address there; without one there is no such MAC address",
-    ),
-    (
-        "3768",
-        "6.4.3, 8.2",
-        "ARP is answered with the virtual MAC address, never with the physical one",
-        "the driver with a VMAC: the kernel answers from it alone; not met without one, as the address is on the interface itself",
-    ),
-    (
-        "3768",
-        "6.4.3",
-        "packets to the virtual MAC address are forwarded",
-        "the kernel, when the operator lets it forward",
-    ),
-    (
-        "3768",
-        "6.4.3",
-        "a master that is not the owner takes no packets for the addresses",
-        "not met, on purpose: programs serve on the addresses; version 3 calls it accept mode",
-    ),
-    (
-        "3768",
-        "7.1",
-        "a failed check should be logged",
-        "`Counters` has a counter for each; the driver's user logs",
-    ),
-    (
-        "3768",
-        "7.2",
+        "3768 §7.2; 9568 §7.2",
         "adverts are sent from the virtual MAC address",
-        "the driver with a VMAC (RFC 9568 §7.2 too)",
-    ),
-    ("3768", "8.1", "ICMP redirects", "not applicable: the operator's settings of the kernel"),
-    (
-        "3768",
-        "8.3",
-        "proxy ARP says the virtual MAC address",
-        "not applicable: no proxy ARP is offered (RFC 9568 §8.1.3 too)",
-    ),
-    ("3768", "9", "FDDI, Token Ring, ATM LANE", "not applicable: Ethernet only"),
-    (
-        "9568",
-        "6.4.2",
-        "a backup sends no router advertisements for the virtual router",
-        "not applicable: none are ever sent",
+        "the driver with a VMAC",
+        &[VMAC, SIX],
     ),
     (
-        "9568",
-        "6.4.3",
+        "3768 §6.4.1, §6.4.2; 9568 §6.4.1, §6.4.2 (errata 7947, 7949)",
+        "gratuitous ARP carries the address and the virtual MAC address",
+        "the driver with a VMAC",
+        &[ARP, VMAC],
+    ),
+    (
+        "9568 §6.4.1, §6.4.2",
+        "neighbour advertisements have the router and override flags set, the solicited flag clear, and carry the virtual MAC address",
+        "the driver with a VMAC",
+        &[NDP, SIX],
+    ),
+    (
+        "3768 §6.4.2; 9568 §6.4.2",
+        "a backup drops packets to the virtual MAC address",
+        "the driver with a VMAC: the interface of that address is down",
+        &[VMAC],
+    ),
+    (
+        "3768 §6.4.3, §8.2; 9568 §6.4.3, §8.1.2, §8.2.2",
+        "ARP and neighbour solicitations are answered with the virtual MAC address, never with the physical one",
+        "the driver with a VMAC: the kernel answers from it alone",
+        &[VMAC, SIX],
+    ),
+    (
+        "9568 §6.4.3",
+        "answers to neighbour solicitations have the router flag set",
+        "the kernel, when the operator lets it forward",
+        &[SIX],
+    ),
+    (
+        "9568 §6.4.2, §6.4.3",
         "an active router is in the solicited-node groups of the addresses",
         "the kernel, when the driver adds the address",
+        &[SIX],
     ),
     (
-        "9568",
-        "6.4.3",
-        "neighbour solicitations are answered with the virtual MAC address",
-        "the driver with a VMAC: the kernel answers from it alone",
+        "9568 §6.4.2",
+        "a backup sends no router advertisements for the virtual router",
+        "none are ever sent",
+        &[],
     ),
     (
-        "9568",
-        "6.4.3",
-        "an active router sends router advertisements",
-        "not applicable: run a daemon for them, started by the change of state",
+        "9568 §6.1, §6.4.3",
+        "neighbour discovery is not dropped where other packets for the addresses are",
+        "nothing is dropped",
+        &[],
     ),
     (
-        "9568",
-        "6.4.3",
-        "without accept mode, packets for the addresses are not taken, but neighbour discovery is",
-        "not applicable: accept mode is always on",
+        "3768 §6.4.3; 9568 §6.4.3",
+        "packets to the virtual MAC address are forwarded",
+        "the kernel, when the operator lets it forward",
+        &[],
     ),
     (
-        "9568",
-        "7.4",
+        "3768 §8.4; 9568 §8.3.1",
+        "who does not own the addresses should not forward packets for them",
+        "the kernel: they are its own while the router is active, and what is for them ends there",
+        &[],
+    ),
+    (
+        "9568 §7.4",
         "interface identifiers are not made of the virtual MAC address",
-        "the driver: a VMAC gets the link-local address of its parent",
+        "the driver: a VMAC makes no address by itself; it gets the link-local address of its parent",
+        &[SIX],
     ),
     (
-        "9568",
-        "8.1.2, 8.2.2",
-        "ARP and neighbour discovery say the virtual MAC address, never the physical one",
-        "the driver with a VMAC; not met without one",
+        "9568 §8.2.2",
+        "an owner that starts may skip duplicate address detection, as a backup may answer it",
+        "the driver adds addresses without it",
+        &[SIX],
+    ),
+    (
+        "9568 §8.2.4",
+        "unsolicited neighbour advertisements should be heard in any state",
+        "the kernel, unless its `drop_unsolicited_na` is set",
+        &[],
+    ),
+    (
+        "3768 §7.1; 9568 §7.1",
+        "a failed check should be logged",
+        "`Counters` has a counter for each; the driver's user logs",
+        &[],
+    ),
+    (
+        "9568 §2.5",
+        "an active router that flaps, as adverts queue for too long, should log it",
+        "each change of state is said with its reason; the driver's user logs",
+        &[],
+    ),
+];
+
+/// RFCs and sections, requirement, and what is done instead.
+const NOT_MET: &[(&str, &str, &str)] = &[
+    (
+        "3768 §6.4.1–§6.4.3, §7.2, §8.2; 9568 §6.4.1–§6.4.3, §7.2, §8.1.2, §8.2.2",
+        "the virtual MAC address is the addresses' only one",
+        "met only with a VMAC, which is not the default: without one the addresses are on the interface itself, with its MAC address, and neighbours learn that at each takeover",
+    ),
+    (
+        "3768 §6.4.3; 9568 §6.4.3",
+        "an active router that is not the owner takes no packets for the addresses, unless it is told to (accept mode, off by default)",
+        "accept mode is always on: programs serve on the addresses",
+    ),
+    (
+        "3768 §7.1",
+        "an owner drops all adverts",
+        "by default it hears them, as RFC 9568 has it since erratum 8298: two owners do not both stay; `Owners::Ignore` follows the letter",
+    ),
+    (
+        "3768 §6.4.2, §6.4.3; 9568 §6.4.2, §6.4.3",
+        "when a timer fires, however late, the router advertises",
+        "by default one that wakes more than three intervals late listens first: another has taken over since; `LateWake::Advertise` follows the letter",
+    ),
+    (
+        "9568 §5.2.8, §7.2",
+        "the checksum of version 3 over IPv4 has no pseudo-header",
+        "by default adverts are sent with it and taken with or without: keepalived and FRR want it; `ChecksumMode::MessageOnly` follows the letter",
+    ),
+    (
+        "9568 §6.4.3",
+        "an advert that loses is answered at once",
+        "not within 10 ms of the last advert (of intervals below 20 ms: half of one), so that two routers do not answer each other without end",
+    ),
+    (
+        "9568 §6.4.3",
+        "an active router sends router advertisements",
+        "none are sent: run a daemon for them, started and stopped by the changes of state",
+    ),
+    (
+        "3768 §8.1; 9568 §8.1.1, §8.2.1",
+        "ICMP redirects come from the address that the host sent to",
+        "the kernel chooses their source: turn them off (`send_redirects`), or, with a VMAC and IPv4, set `icmp_errors_use_inbound_ifaddr`",
+    ),
+    (
+        "3768 §8.2; 9568 §8.1.2, §8.2.2",
+        "an owner that boots should say nothing with its physical MAC address for the addresses",
+        "the kernel does for addresses that it is given at boot: leave them to the driver",
+    ),
+    (
+        "9568 §8.2.2",
+        "neighbour solicitations of an active router carry the virtual MAC address",
+        "the kernel sends them from the interface that its routes name, with the MAC address of that",
+    ),
+];
+
+/// RFCs and sections, requirement, and why it asks nothing here.
+const NOT_APPLICABLE: &[(&str, &str, &str)] = &[
+    ("3768 §8.3; 9568 §8.1.3", "proxy ARP says the virtual MAC address", "no proxy ARP is offered"),
+    ("3768 §9", "FDDI, Token Ring, ATM LANE", "Ethernet only; RFC 9568 has dropped them"),
+    (
+        "9568 §8.4.2",
+        "a router that speaks versions 2 and 3 sends both, and takes the interval of either",
+        "the mode is optional, and not offered",
+    ),
+    (
+        "9568 §8.2.3",
+        "backups send the router advertisement options of the owner, and no special services alone",
+        "no router advertisements are sent: see to it in the daemon that sends them",
+    ),
+    (
+        "9568 §8.1.2, §8.3.2, §8.4.2.1.1, §9",
+        "which address to manage a router by, one owner a link, priorities well apart, the link's own security",
+        "the operator's choices",
     ),
 ];
 
@@ -188,7 +275,8 @@ fn page() -> String {
     let mut page = String::from(
         "What RFC 3768 (version 2) and RFC 9568 (version 3) require, and the tests that show it.\n\n\
          Each requirement, in our words, has a test that it is met, and one that nothing else passes for it: what must be \
-         dropped is dropped for that very reason, counted, and changes nothing. This table is made of the tests' names.\n",
+         dropped is dropped for that very reason, counted, and changes nothing. What a requirement only recommends, or allows, \
+         is told by its words (should, may). The errata of RFC 9568 are followed. This table is made of the tests' names.\n",
     );
     for rfc in ["3768", "9568"] {
         let file = format!("tests/rfc{rfc}.rs");
@@ -198,9 +286,19 @@ fn page() -> String {
             writeln!(page, "| {} | {text} | {} |", section(&name), tests.join(", ")).unwrap();
         }
     }
-    page.push_str("\n# What is met elsewhere, or not at all\n\n| RFC | § | requirement | who meets it |\n|---|---|---|---|\n");
-    for (rfc, section, requirement, who) in ELSEWHERE {
-        writeln!(page, "| {rfc} | {section} | {requirement} | {who} |").unwrap();
+    page.push_str("\n# What the driver and the kernel meet\n\n| RFC, § | requirement | who meets it | shown by |\n|---|---|---|---|\n");
+    for (place, requirement, who, shown) in ELSEWHERE {
+        let shown: Vec<_> = shown.iter().map(|(_, test)| format!("`{test}`")).collect();
+        writeln!(page, "| {place} | {requirement} | {who} | {} |", shown.join(", ")).unwrap();
+    }
+    for (title, column, rows) in [
+        ("What is not met, and why", "what is done instead", NOT_MET),
+        ("What asks nothing here", "why", NOT_APPLICABLE),
+    ] {
+        write!(page, "\n# {title}\n\n| RFC, § | requirement | {column} |\n|---|---|---|\n").unwrap();
+        for (place, requirement, what) in rows {
+            writeln!(page, "| {place} | {requirement} | {what} |").unwrap();
+        }
     }
     page
 }
@@ -217,6 +315,19 @@ fn each_requirement_is_tested_from_both_sides() {
             assert!(text.ends_with('.'), "{file}: {name} does not say what is required");
             assert!(has(POSITIVE) && has(NEGATIVE), "{file}: {name} lacks a side: {tests:?}");
             assert!(!section(&name).is_empty(), "{file}: {name} names no section");
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_elsewhere_is_a_test() {
+    for (_, requirement, _, shown) in ELSEWHERE {
+        for (file, test) in *shown {
+            let text = read(file);
+            let (before, _) =
+                text.split_once(&format!("fn {test}()")).unwrap_or_else(|| panic!("{file}: no {test}"));
+            let attributes = before.rsplit("\n\n").next().unwrap();
+            assert!(attributes.contains("#[test]"), "{requirement}: {test} is no test");
         }
     }
 }

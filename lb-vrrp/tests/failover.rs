@@ -11,7 +11,7 @@ use lb_vrrp::linux::{Instance, Vmac};
 use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 use lb_vrrp::{Config, VirtualAddress};
-use peers::{Advert, Frame, Lan, Probe, Program, Router, Wire, now};
+use peers::{Advert, Frame, Lan, Probe, Program, Router, Stalls, Wire, now};
 
 const ADDRESS: VirtualAddress = VirtualAddress::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 100)), 24);
 /// The priorities of hosts 0 and 1.
@@ -39,15 +39,19 @@ fn from(host: usize) -> impl Fn(&Frame) -> Option<Advert> {
 }
 
 /// The active router's machine dies right after an advert. From that advert to the first of the other router is what the wire
-/// sees; from the last answer before it to the first after it is what a client sees that asks every 10 ms.
+/// sees; from the last answer before it to the first after it is what a client sees that asks every 10 ms. A round in which the
+/// machine itself stood still for as long as the two are too far apart does not count, but most rounds do.
 #[test]
 #[ignore = "needs root"]
 fn a_client_sees_the_gap_that_the_wire_sees() {
     const PROBES: Duration = Duration::from_millis(10);
     const WITHIN: Duration = Duration::from_millis(20);
     const ROUNDS: usize = 10;
+    const MOST: usize = 7;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let stalls = Stalls::watch();
     for vmac in [false, true] {
+        let mut counted = 0;
         let lan = Lan::new("gap", 3);
         let wire = Wire::new(&lan);
         let mut routers = [0, 1].map(|host| {
@@ -81,9 +85,21 @@ fn a_client_sees_the_gap_that_the_wire_sees() {
             let (wire_gap, client_gap) = (first - last, after - before);
             println!("vmac {vmac}, round {round}: wire {wire_gap:.1?}, client {client_gap:.1?}");
             let difference = client_gap.abs_diff(wire_gap);
-            assert!(difference <= WITHIN, "vmac {vmac}, round {round}: {difference:?} apart");
+            let stalled = stalls.longest(last - PROBES);
+            if difference <= WITHIN {
+                counted += 1;
+            } else {
+                assert!(
+                    stalled >= difference - WITHIN,
+                    "vmac {vmac}, round {round}: {difference:?} apart, and the machine stood still for {stalled:?} at most"
+                );
+                println!(
+                    "vmac {vmac}, round {round} does not count: the machine stood still for {stalled:?}"
+                );
+            }
             lan.set_cable(0, true);
         }
+        assert!(counted >= MOST, "vmac {vmac}: {counted} of {ROUNDS} rounds within {WITHIN:?}");
     }
 }
 

@@ -162,6 +162,9 @@ fn a_vmac_answers_with_the_virtual_mac() {
     let advert = wire.first("an advert", |frame| frame.advert().is_some());
     let garp = wire.first("a gratuitous ARP", |frame| frame.garp() == Some([10, 9, 0, 100]));
     assert_eq!((advert.source(), garp.source()), (mac, mac));
+    assert_eq!((advert.bytes[22], advert.bytes[23]), (255, 112), "TTL and protocol");
+    assert_eq!(advert.bytes[30..34], [224, 0, 0, 18]);
+    assert_eq!((&garp.bytes[22..28], &garp.bytes[32..38]), (&mac[..], &mac[..]), "sender and target");
 
     let neighbor = || {
         lab.ip("c", "neighbor flush all");
@@ -290,6 +293,22 @@ fn ipv6_floats_without_duplicate_address_detection() {
         assert_ne!(advert.bytes[22..38], "fe80::100".parse::<std::net::Ipv6Addr>().unwrap().octets());
         let mac = if vmac.is_empty() { unsolicited.source() } else { [0, 0, 0x5e, 0, 2, 51] };
         assert_eq!((unsolicited.source(), advert.source()), (mac, mac));
+        assert_eq!((advert.bytes[20], unsolicited.bytes[58]), (112, 0xa0), "protocol; router and override");
+        assert!(lab.ip("a", &format!("-6 maddress show dev {interface}")).contains("ff02::1:ff00:100"));
+        let of_the_virtual_mac = "fe80::200:5eff:fe00:233";
+        assert!(!lab.ip("a", "-6 address show").contains(of_the_virtual_mac), "no address is made of it");
+        let ask = || {
+            lab.ip("b", "-6 neighbor flush all");
+            lab.probe("b", "[2001:db8::100]");
+            lab.ip("b", "-6 neighbor show 2001:db8::100")
+        };
+        lab.ip("b", "-6 route replace 2001:db8::/64 dev eth0");
+        let lladdr = mac.map(|byte| format!("{byte:02x}")).join(":");
+        // A router, by its answers, is who forwards.
+        wait_until("b learns the MAC", || ask().contains(&lladdr) && !ask().contains("router"));
+        lab.set("a", "net/ipv6/conf/all/forwarding", "1");
+        wait_until("b learns of a router", || ask().contains(&format!("{lladdr} router")));
+        lab.set("a", "net/ipv6/conf/all/forwarding", "0");
 
         lab.set("a", "net/ipv6/conf/eth0/disable_ipv6", "1");
         a.says("SOURCE", 1);

@@ -193,6 +193,29 @@ fn a_vmac_that_cannot_be_made_is_a_fault_with_a_reason() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_source_that_no_advert_can_have_is_refused() {
+    let lab = Lab::new(&["a"]);
+    let settings = Settings { run_directory: None, ..Settings::default() };
+    inside(&lab, "a", move || {
+        let mut driver = Driver::new(settings).unwrap();
+        let (four, six) = (quick(1, &[ADDRESS]), quick(1, &["fe80::100/64"]));
+        for (config, source) in [(&four, "fe80::5"), (&six, "10.9.0.1"), (&six, "2001:db8::5")] {
+            let mut instance = Instance::new(config.clone(), "eth0");
+            instance.source = Some(source.parse().unwrap());
+            let error = driver.add("one", instance).unwrap_err().to_string();
+            assert!(error.contains(source) && error.contains("choose an address"), "{error}");
+            assert_eq!(driver.instances().count(), 0);
+        }
+        // To single peers, IPv6 goes from any address.
+        let mut instance = Instance::new(six, "eth0");
+        instance.source = Some("2001:db8::5".parse().unwrap());
+        instance.config.unicast_peers = vec!["2001:db8::6".parse().unwrap()];
+        driver.add("one", instance).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_router_that_may_not_add_addresses_is_not_active() {
     let lab = Lab::new(&["a"]);
     let settings = Settings { run_directory: None, ..Settings::default() };

@@ -13,14 +13,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use common::{
-    INSTANT, SECOND, START, actions, active, changed, drops, greater, hear, interval, ip, lesser, message,
-    meta, own, started, takes, transmits,
+    INSTANT, SECOND, START, actions, active, changed, conflicts, drops, greater, hear, interval, ip, lesser,
+    message, meta, own, started, takes, transmits,
 };
-use lb_vrrp::config::{AddressCheck, Auth, OWNER, Owners};
-use lb_vrrp::event::Faults;
+use lb_vrrp::config::{AddressCheck, Auth, LosingAdvert, OWNER, Owners};
+use lb_vrrp::event::{Conflict, Faults};
 use lb_vrrp::timer::{master_down_interval, skew_time};
 use lb_vrrp::wire::{Discard, Family, Interval, MAX_MESSAGE, Version};
-use lb_vrrp::{Config, ConfigError, Event, State, VirtualRouter};
+use lb_vrrp::{Action, Config, ConfigError, Event, State, VirtualRouter};
 
 const V4: Family = Family::Ipv4;
 
@@ -143,7 +143,7 @@ fn s5_3_4_a_backup_has_priority_1_to_254__refused() {
     assert_eq!(actions(&mut router), ["advertise 1"]);
 }
 
-/// A packet whose authentication type is unknown is dropped.
+/// A packet whose authentication type is unknown, or not the configured one, is dropped.
 #[test]
 fn s5_3_6_the_authentication_type_is_known__accepted() {
     takes(&started(&config(100)), &meta(&config(200), peer()), &message(&config(200), peer(), 200));
@@ -155,6 +155,11 @@ fn s5_3_6_the_authentication_type_is_known__refused() {
     for kind in 3..=255 {
         let bad = changed(&config(200), peer(), &good, &[(4, kind)]);
         drops(&started(&config(100)), &meta(&config(200), peer()), &bad, Discard::AuthType);
+    }
+    // What RFC 2338 had, and RFC 3768 keeps for it alone.
+    for kind in [1, 2] {
+        let bad = changed(&config(200), peer(), &good, &[(4, kind)]);
+        drops(&started(&config(100)), &meta(&config(200), peer()), &bad, Discard::AuthMismatch);
     }
 }
 
@@ -407,6 +412,30 @@ fn s6_4_2_a_respected_advert_starts_the_wait_anew__not_otherwise() {
     }
 }
 
+/// A backup that preempts drops adverts of lower priority: its wait goes on.
+#[test]
+fn s6_4_2_a_lower_priority_is_not_heard__done() {
+    let mut router = started(&config(100));
+    let deadline = router.poll_timeout().unwrap();
+    for seconds in 1..=3 {
+        hear(&mut router, START + seconds * SECOND, &config(99), peer(), 99);
+        assert_eq!(router.poll_timeout(), Some(deadline));
+    }
+    router.handle_timeout(deadline);
+    assert_eq!(router.state(), State::Active);
+}
+
+#[test]
+fn s6_4_2_a_lower_priority_is_not_heard__not_otherwise() {
+    for (preempt, priority) in [(true, 100), (false, 99)] {
+        let mut router = started(&Config { preempt, ..config(100) });
+        let deadline = router.poll_timeout().unwrap();
+        hear(&mut router, START + 3 * SECOND, &config(99), peer(), priority);
+        router.handle_timeout(deadline);
+        assert_eq!((router.state(), actions(&mut router)), (State::Backup, vec![]));
+    }
+}
+
 /// A master answers for the addresses and takes packets for them, as the owner must and others may (accept mode): they are on
 /// its interface.
 #[test]
@@ -499,6 +528,28 @@ fn s6_4_3_a_master_gives_way_to_the_better__not_otherwise() {
     }
 }
 
+/// A master drops adverts that lose against it, and says nothing.
+#[test]
+fn s6_4_3_a_master_drops_what_loses__done() {
+    for (source, priority) in [(greater(V4), 99), (greater(V4), 1), (lesser(V4), 100)] {
+        let (mut router, now) = active(&config(100));
+        let before = router.essence(now);
+        hear(&mut router, now, &config(200), source, priority);
+        assert_eq!(router.essence(now), before);
+        assert_eq!(actions(&mut router), [""; 0]);
+    }
+}
+
+#[test]
+fn s6_4_3_a_master_drops_what_loses__not_otherwise() {
+    let (mut router, now) = active(&config(100));
+    hear(&mut router, now, &config(200), greater(V4), 100);
+    assert_eq!(router.state(), State::Backup, "this one wins");
+    let (mut router, now) = active(&Config { losing_advert: LosingAdvert::Answer, ..config(100) });
+    hear(&mut router, now + SECOND / 2, &config(200), greater(V4), 99);
+    assert_eq!(actions(&mut router), ["advertise 100"], "told to answer, as version 3 does");
+}
+
 /// A packet of another version than 2 is dropped.
 #[test]
 fn s7_1_the_version_is_2__accepted() {
@@ -562,8 +613,8 @@ fn s7_1_the_vrid_is_configured__refused() {
     }
 }
 
-/// The owner drops all adverts, if it is told to follow the letter (`Owners::Ignore`); by default it hears them, so that two
-/// owners do not both stay.
+/// The owner drops all adverts, if it is told to (`Owners::Ignore`); by default it hears them, as RFC 9568 has it since erratum
+/// 8298, so that two owners do not both stay.
 #[test]
 fn s7_1_the_owner_hears_nobody__accepted() {
     takes(&started(&config(100)), &meta(&config(OWNER), peer()), &message(&config(OWNER), peer(), OWNER));
@@ -644,6 +695,28 @@ fn s7_1_the_addresses_match__refused() {
     drops(&router, &meta(&other, peer()), &message(&other, peer(), 254), Discard::AddressList);
 }
 
+/// Another interval, and other addresses, should be logged: they are said, as conflicts.
+#[test]
+fn s7_1_a_mismatch_is_said__done() {
+    let mut others = config(200);
+    others.addresses.truncate(1);
+    let slow = Config { interval: interval(200), ..config(200) };
+    for address_check in [AddressCheck::Report, AddressCheck::Drop] {
+        let mut router = started(&Config { address_check, ..config(100) });
+        for (other, conflict) in [(&others, Conflict::AddressList), (&slow, Conflict::Interval)] {
+            let _ = router.handle_packet(START, &meta(other, peer()), &message(other, peer(), 200));
+            assert_eq!(conflicts(&mut router), [conflict]);
+        }
+    }
+}
+
+#[test]
+fn s7_1_a_mismatch_is_said__not_otherwise() {
+    let mut router = started(&config(100));
+    hear(&mut router, START, &config(200), peer(), 200);
+    assert_eq!(conflicts(&mut router), []);
+}
+
 /// An advert is sent with every field filled in and its checksum made last.
 #[test]
 fn s7_2_an_advert_is_complete__done() {
@@ -680,4 +753,44 @@ fn s7_3_the_virtual_mac__done() {
 fn s7_3_the_virtual_mac__not_otherwise() {
     assert_ne!(V4.virtual_mac(1), Family::Ipv6.virtual_mac(1));
     assert_eq!(V4.virtual_mac(1)[0] & 1, 0, "it is no group's");
+}
+
+/// No gratuitous ARP is sent before the address is there (and, with a VMAC, its interface: instances wait for that).
+#[test]
+fn s8_2_an_address_comes_before_its_announcement__done() {
+    let (mut router, now) = (started(&config(100)), START + 60 * SECOND);
+    router.handle_event(now, Event::TakeOver);
+    let actions = actions(&mut router);
+    for address in ["10.9.0.100", "10.9.0.101"] {
+        let add = actions.iter().position(|action| *action == format!("add {address}/24"));
+        let announce = actions.iter().position(|action| *action == format!("arp {address}"));
+        assert!(add.is_some() && add < announce, "{actions:?}");
+    }
+}
+
+#[test]
+fn s8_2_an_address_comes_before_its_announcement__not_otherwise() {
+    let (mut router, now) = (started(&config(100)), START + 60 * SECOND);
+    router.handle_event(now, Event::TakeOver);
+    while let Some(action) = router.poll_action() {
+        assert!(!matches!(action, Action::GratuitousArp(_)), "{action:?}");
+        if matches!(action, Action::AddAddress(_)) {
+            router.handle_failure(now, &action);
+        }
+    }
+}
+
+/// A master that puts an address on its interface should announce it.
+#[test]
+fn s8_2_an_address_that_is_put_back_is_announced__done() {
+    let (mut router, now) = active(&config(100));
+    router.handle_event(now, Event::AddressLost(ip("10.9.0.101")));
+    assert_eq!(actions(&mut router), ["add 10.9.0.101/24", "arp 10.9.0.101"]);
+}
+
+#[test]
+fn s8_2_an_address_that_is_put_back_is_announced__not_otherwise() {
+    let (mut router, now) = active(&config(100));
+    router.handle_event(now, Event::AddressLost(ip("10.9.0.5")));
+    assert_eq!(actions(&mut router), [""; 0], "it is not virtual");
 }

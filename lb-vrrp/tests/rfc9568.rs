@@ -12,14 +12,14 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    INSTANT, SECOND, START, actions, active, changed, drops, greater, hear, interval, ip, lesser, message,
-    meta, own, started, takes, transmits,
+    INSTANT, SECOND, START, actions, active, changed, conflicts, drops, greater, hear, interval, ip, lesser,
+    message, meta, own, said, started, takes, transmits,
 };
-use lb_vrrp::config::{LosingAdvert, OWNER, Owners};
-use lb_vrrp::event::Faults;
+use lb_vrrp::config::{AddressCheck, LosingAdvert, OWNER, Owners};
+use lb_vrrp::event::{Conflict, Faults, Notification};
 use lb_vrrp::timer::{master_down_interval, skew_time};
 use lb_vrrp::wire::{ChecksumMode, Discard, Family, Interval, MAX_MESSAGE, Version};
-use lb_vrrp::{Config, ConfigError, Event, State, VirtualRouter};
+use lb_vrrp::{Action, Config, ConfigError, Event, State, VirtualRouter};
 
 const BOTH: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
@@ -58,7 +58,7 @@ fn words(family: Family, priority: u8) -> [String; 5] {
     ]
 }
 
-/// Adverts come from the interface's primary IPv4, or link-local IPv6, address.
+/// Adverts come from the interface's primary IPv4, or link-local IPv6 (§5.1.2.1), address.
 #[test]
 fn s5_1_1_1_the_source_is_the_own_address__done() {
     for family in BOTH {
@@ -69,16 +69,30 @@ fn s5_1_1_1_the_source_is_the_own_address__done() {
 
 #[test]
 fn s5_1_1_1_the_source_is_the_own_address__not_otherwise() {
-    for (family, other) in
-        [(Family::Ipv4, None), (Family::Ipv4, Some("fe80::1")), (Family::Ipv6, Some("10.9.0.5"))]
-    {
+    for (family, other) in [
+        (Family::Ipv4, None),
+        (Family::Ipv4, Some("fe80::1")),
+        (Family::Ipv6, Some("10.9.0.5")),
+        (Family::Ipv6, Some("2001:db8::5")),
+    ] {
         let mut router = VirtualRouter::new(config(family, OWNER), other.map(ip)).unwrap();
         router.handle_event(START, Event::Startup);
         assert_eq!((router.state(), actions(&mut router)), (State::Initialize, vec![]));
     }
+    // Only adverts to single peers, which no RFC has, may come from a global address.
+    let group = config(Family::Ipv6, OWNER);
+    let peers = Config { unicast_peers: vec![ip("2001:db8::6")], ..group.clone() };
+    let mut router = VirtualRouter::new(peers, Some(ip("2001:db8::5"))).unwrap();
+    router.handle_event(START, Event::Startup);
+    assert_eq!(transmits(&mut router)[0].source, ip("2001:db8::5"));
+    router.reconfigure(START, group).unwrap();
+    assert_eq!((router.state(), router.faults()), (State::Initialize, Faults::SOURCE));
+    assert_eq!(transmits(&mut router), []);
+    router.handle_event(START, Event::Source(Some(own(Family::Ipv6))));
+    assert_eq!(transmits(&mut router)[0].source, own(Family::Ipv6));
 }
 
-/// Adverts go to 224.0.0.18 or ff02::12.
+/// Adverts go to 224.0.0.18 or ff02::12 (§5.1.2.2).
 #[test]
 fn s5_1_1_2_the_destination_is_the_group__done() {
     for (family, group) in [(Family::Ipv4, "224.0.0.18"), (Family::Ipv6, "ff02::12")] {
@@ -97,7 +111,7 @@ fn s5_1_1_2_the_destination_is_the_group__not_otherwise() {
     }
 }
 
-/// A packet whose TTL or hop limit is not 255 is dropped.
+/// A packet whose TTL or hop limit (§5.1.2.3) is not 255 is dropped.
 #[test]
 fn s5_1_1_3_the_ttl_is_255__accepted() {
     BOTH.into_iter().for_each(|family| takes_advert(family, &good(family)));
@@ -133,7 +147,7 @@ fn s5_2_2_the_type_is_advertisement__refused() {
     }
 }
 
-/// A VRID is 1 to 255; the families' virtual routers are independent.
+/// A VRID is 1 to 255.
 #[test]
 fn s5_2_3_a_vrid_is_1_to_255__accepted() {
     for family in BOTH {
@@ -148,9 +162,6 @@ fn s5_2_3_a_vrid_is_1_to_255__refused() {
     for family in BOTH {
         assert_eq!(Config { vrid: 0, ..config(family, 100) }.validate(), Err(ConfigError::Vrid));
     }
-    let mut mixed = config(Family::Ipv4, 100);
-    mixed.addresses.push("fe80::1/64".parse().unwrap());
-    assert!(matches!(mixed.validate(), Err(ConfigError::MixedFamilies { .. })));
 }
 
 /// The owner of the addresses has priority 255, and only it.
@@ -195,7 +206,7 @@ fn s5_2_4_a_backup_has_priority_1_to_254__refused() {
     }
 }
 
-/// An advert without addresses is ignored.
+/// An advert without addresses is ignored (§7.1 too, by erratum 8299).
 #[test]
 fn s5_2_5_an_advert_has_addresses__accepted() {
     for family in BOTH {
@@ -236,7 +247,7 @@ fn s5_2_6_reserved_bits_are_void__not_otherwise() {
     }
 }
 
-/// An interval is 1 to 4095 centiseconds, 100 if nothing is said.
+/// An interval is 1 to 4095 centiseconds, 100 if nothing is said (§6.1 and, for zero, §7.1 too, by erratum 8301).
 #[test]
 fn s5_2_7_an_interval_is_1_to_4095_cs__accepted() {
     for family in BOTH {
@@ -293,7 +304,7 @@ fn s5_2_8_the_checksum__not_otherwise() {
     drops(&router, &elsewhere, &good(six), Discard::Checksum);
 }
 
-/// The first IPv6 address is the virtual router's link-local one.
+/// The first IPv6 address is the virtual router's link-local one (§6.1, and §7.1 by erratum 8300, too).
 #[test]
 fn s5_2_9_the_first_ipv6_address_is_link_local__accepted() {
     let good = good(Family::Ipv6);
@@ -308,6 +319,29 @@ fn s5_2_9_the_first_ipv6_address_is_link_local__refused() {
     assert!(matches!(global.validate(), Err(ConfigError::LinkLocal { .. })));
     global.require_link_local = false;
     drops_advert(Family::Ipv6, &message(&global, greater(Family::Ipv6), 200), Discard::LinkLocal);
+}
+
+/// The addresses have one family, that of the packet which lists them; the virtual routers of the families are independent.
+#[test]
+fn s5_2_9_the_addresses_are_of_the_packets_family__accepted() {
+    for family in BOTH {
+        assert_eq!(good(family).len(), 8 + 2 * family.octets());
+        takes_advert(family, &good(family));
+    }
+}
+
+#[test]
+fn s5_2_9_the_addresses_are_of_the_packets_family__refused() {
+    for (ours, theirs) in [(Family::Ipv4, Family::Ipv6), (Family::Ipv6, Family::Ipv4)] {
+        let mut mixed = config(ours, 100);
+        mixed.addresses.push(config(theirs, 100).addresses[0]);
+        assert!(matches!(mixed.validate(), Err(ConfigError::MixedFamilies { .. })));
+        // The same VRID in the other family is another virtual router.
+        let other = meta(&config(theirs, 200), greater(theirs));
+        drops(&started(&config(ours, 100)), &other, &good(theirs), Discard::Vrid);
+    }
+    // IPv4 addresses in IPv6 are too short.
+    drops_advert(Family::Ipv6, &good(Family::Ipv4), Discard::Length);
 }
 
 /// The skew time is (256 − priority) / 256 of the active router's interval.
@@ -523,6 +557,34 @@ fn s6_4_2_a_respected_advert_teaches_its_interval__not_otherwise() {
     }
 }
 
+/// A backup that preempts drops adverts of lower priority: its wait goes on.
+#[test]
+fn s6_4_2_a_lower_priority_is_not_heard__done() {
+    for family in BOTH {
+        let mut router = started(&config(family, 100));
+        let deadline = router.poll_timeout().unwrap();
+        for seconds in 1..=3 {
+            hear(&mut router, START + seconds * SECOND, &slow(family, 99), greater(family), 99);
+            assert_eq!(router.poll_timeout(), Some(deadline));
+        }
+        router.handle_timeout(deadline);
+        assert_eq!(router.state(), State::Active);
+    }
+}
+
+#[test]
+fn s6_4_2_a_lower_priority_is_not_heard__not_otherwise() {
+    for family in BOTH {
+        for (preempt, priority) in [(true, 100), (false, 99)] {
+            let mut router = started(&Config { preempt, ..config(family, 100) });
+            let deadline = router.poll_timeout().unwrap();
+            hear(&mut router, START + 3 * SECOND, &config(family, 99), greater(family), priority);
+            router.handle_timeout(deadline);
+            assert_eq!((router.state(), actions(&mut router)), (State::Backup, vec![]));
+        }
+    }
+}
+
 /// An active router answers for the addresses and takes packets for them, as the owner must and others may (accept mode): they
 /// are on its interface.
 #[test]
@@ -651,7 +713,8 @@ fn s6_4_3_addresses_compare_as_unsigned_numbers__not_otherwise() {
     assert_eq!(router.state(), State::Active, "the first byte decides");
 }
 
-/// An active router that hears an advert that loses against it drops it and advertises at once.
+/// An active router that hears an advert that loses against it drops it and advertises at once, unless it has advertised in
+/// the last 10 ms (of intervals below 20 ms: in the last half of one).
 #[test]
 fn s6_4_3_an_active_router_asserts_itself__done() {
     for family in BOTH {
@@ -750,23 +813,75 @@ fn s7_1_the_vrid_is_configured__refused() {
     }
 }
 
-/// The owner drops all adverts, if it is told to follow the letter (`Owners::Ignore`); by default it hears them, so that two
-/// owners do not both stay.
+/// The owner hears other routers and says so, by erratum 8298; as published, it drops all adverts (`Owners::Ignore`).
 #[test]
-fn s7_1_the_owner_hears_nobody__accepted() {
+fn s7_1_the_owner_hears_others__accepted() {
     for family in BOTH {
         takes_advert(family, &message(&config(family, OWNER), greater(family), OWNER));
+        let (mut owner, now) = active(&config(family, OWNER));
+        hear(&mut owner, now, &config(family, 200), greater(family), 200);
+        assert_eq!((owner.state(), conflicts(&mut owner)), (State::Active, vec![Conflict::SplitBrain]));
     }
 }
 
 #[test]
-fn s7_1_the_owner_hears_nobody__refused() {
+fn s7_1_the_owner_hears_others__refused() {
     for family in BOTH {
         let (owner, _) = active(&Config { owners: Owners::Ignore, ..config(family, OWNER) });
         for priority in [0, 1, 254, 255] {
             let (other, source) = (config(family, 200), greater(family));
             drops(&owner, &meta(&other, source), &message(&other, source, priority), Discard::Owner);
         }
+    }
+}
+
+/// An interval other than one's own should be said, and the packet is not dropped.
+#[test]
+fn s7_1_another_interval_is_said__done() {
+    for family in BOTH {
+        let slow = slow(family, 200);
+        takes_advert(family, &message(&slow, greater(family), 200));
+        let mut router = started(&config(family, 100));
+        hear(&mut router, START, &slow, greater(family), 200);
+        assert!(said(&mut router).contains(&Notification::IntervalLearned(interval(300))));
+    }
+}
+
+#[test]
+fn s7_1_another_interval_is_said__not_otherwise() {
+    for family in BOTH {
+        let mut router = started(&config(family, 100));
+        hear(&mut router, START, &config(family, 200), greater(family), 200);
+        let said = said(&mut router);
+        assert!(!said.iter().any(|said| matches!(said, Notification::IntervalLearned(_))));
+    }
+}
+
+/// Other addresses than one's own may be looked for; they should be said, and the packet is not dropped, unless the router is
+/// told to (`AddressCheck::Drop`).
+#[test]
+fn s7_1_other_addresses_are_said__done() {
+    for family in BOTH {
+        let mut other = config(family, 200);
+        other.addresses.truncate(1);
+        takes_advert(family, &message(&other, greater(family), 200));
+        let mut router = started(&config(family, 100));
+        hear(&mut router, START, &other, greater(family), 200);
+        assert_eq!(conflicts(&mut router), [Conflict::AddressList]);
+    }
+}
+
+#[test]
+fn s7_1_other_addresses_are_said__not_otherwise() {
+    for family in BOTH {
+        let mut router = started(&config(family, 100));
+        hear(&mut router, START, &config(family, 200), greater(family), 200);
+        assert_eq!(conflicts(&mut router), []);
+        let router = started(&Config { address_check: AddressCheck::Drop, ..config(family, 100) });
+        let mut other = config(family, 200);
+        other.addresses.truncate(1);
+        let message = message(&other, greater(family), 200);
+        drops(&router, &meta(&other, greater(family)), &message, Discard::AddressList);
     }
 }
 
@@ -814,7 +929,90 @@ fn s7_3_the_virtual_mac__not_otherwise() {
     }
 }
 
-/// A router of version 3 hears no version 2, and one of version 2 no version 3: they do not mix in one virtual router.
+/// No gratuitous ARP and no neighbour advertisement (§8.2.2) is sent before the address is there (and, with a VMAC, its
+/// interface: instances wait for that).
+#[test]
+fn s8_1_2_an_address_comes_before_its_announcement__done() {
+    for family in BOTH {
+        let mut router = started(&config(family, 100));
+        router.handle_event(START, Event::TakeOver);
+        let (actions, [_, first, second, announce_first, announce_second]) =
+            (actions(&mut router), words(family, 100));
+        for (add, announce) in [(first, announce_first), (second, announce_second)] {
+            let add = actions.iter().position(|action| *action == add);
+            let announce = actions.iter().position(|action| *action == announce);
+            assert!(add.is_some() && add < announce, "{actions:?}");
+        }
+    }
+}
+
+#[test]
+fn s8_1_2_an_address_comes_before_its_announcement__not_otherwise() {
+    for family in BOTH {
+        let mut router = started(&config(family, 100));
+        router.handle_event(START, Event::TakeOver);
+        while let Some(action) = router.poll_action() {
+            let announces =
+                matches!(action, Action::GratuitousArp(_) | Action::UnsolicitedNeighborAdvertisement(_));
+            assert!(!announces, "{action:?}");
+            if matches!(action, Action::AddAddress(_)) {
+                router.handle_failure(START, &action);
+            }
+        }
+    }
+}
+
+/// An active router that puts an address on its interface should announce it (§8.2.2 too).
+#[test]
+fn s8_1_2_an_address_that_is_put_back_is_announced__done() {
+    for family in BOTH {
+        let (mut router, now) = active(&config(family, 100));
+        router.handle_event(now, Event::AddressLost(router.config().addresses[1].address));
+        let [_, _, add, _, announce] = words(family, 100);
+        assert_eq!(actions(&mut router), [add, announce]);
+    }
+}
+
+#[test]
+fn s8_1_2_an_address_that_is_put_back_is_announced__not_otherwise() {
+    for family in BOTH {
+        let (mut router, now) = active(&config(family, 100));
+        router.handle_event(now, Event::AddressLost(own(family)));
+        assert_eq!(actions(&mut router), [""; 0], "it is not virtual");
+    }
+}
+
+/// A second router of priority 255 should be logged, and one of one's own priority may be: both are said.
+#[test]
+fn s8_3_2_a_second_owner_is_said__done() {
+    for family in BOTH {
+        for (priority, conflict) in [(OWNER, Conflict::TwoOwners), (100, Conflict::EqualPriority)] {
+            for source in [lesser(family), greater(family)] {
+                let (mut router, now) = active(&config(family, priority));
+                hear(&mut router, now, &config(family, priority), source, priority);
+                assert_eq!(conflicts(&mut router), [conflict]);
+            }
+        }
+    }
+}
+
+#[test]
+fn s8_3_2_a_second_owner_is_said__not_otherwise() {
+    for family in BOTH {
+        let (mut router, now) = active(&config(family, 100));
+        hear(&mut router, now, &config(family, OWNER), greater(family), OWNER);
+        assert_eq!(conflicts(&mut router), [], "one owner is as it should be");
+        // Said once, not with each advert.
+        let (mut owner, now) = active(&config(family, OWNER));
+        for _ in 0..10 {
+            hear(&mut owner, now, &config(family, OWNER), lesser(family), OWNER);
+        }
+        assert_eq!(conflicts(&mut owner), [Conflict::TwoOwners]);
+    }
+}
+
+/// Without the mode that speaks both versions, which an implementation may have and this one has not, a router of version 3
+/// hears no version 2, and one of version 2 no version 3.
 #[test]
 fn s8_4_versions_do_not_mix__accepted() {
     for version in [Version::V2, Version::V3] {

@@ -116,6 +116,17 @@ pub enum DriverError {
         /// The address.
         address: IpAddr,
     },
+    /// The source address is none that adverts can come from.
+    #[error(
+        "instance {name}: adverts can't come from {address}: choose an address of the same family as the virtual ones; \
+         to the group of IPv6, a link-local one (fe80::/10)"
+    )]
+    Source {
+        /// The instance.
+        name: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// There is no such instance, or no longer.
     #[error("there is no {0}")]
     UnknownInstance(InstanceId),

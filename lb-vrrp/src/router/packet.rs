@@ -68,7 +68,8 @@ impl VirtualRouter {
                 self.report(now, Conflict::ChecksumMode, meta.source);
             }
         })?;
-        if advert.vrid != self.config.vrid {
+        // Of one VRID, the virtual routers of the two families are independent (RFC 9568 §1).
+        if (advert.vrid, advert.addresses.family()) != (self.config.vrid, self.config.family()) {
             return Err(Discard::Vrid);
         }
         if self.config.priority == OWNER && self.config.owners == Owners::Ignore {

@@ -37,8 +37,8 @@ pub enum Discard {
     /// No addresses (`vrrpv3StatisticsAddressListErrors`).
     #[error("no addresses")]
     NoAddresses,
-    /// Another virtual router's (`vrrpv3RouterVrIdErrors`).
-    #[error("VRID is not this router's")]
+    /// Another virtual router's: of another VRID, or of the other address family (`vrrpv3RouterVrIdErrors`).
+    #[error("VRID or address family is not this router's")]
     Vrid,
     /// An interval of zero; in version 2 any that is not the router's own (`vrrpv3StatisticsAdvIntervalErrors`).
     #[error("advertisement interval is zero or, in version 2, not this router's")]
@@ -67,7 +67,8 @@ pub enum Discard {
     /// From a host that is not among the unicast peers.
     #[error("sender is not a unicast peer")]
     UnknownPeer,
-    /// This router owns the addresses and follows the letter of RFC 9568 §7.1: an owner listens to nobody.
+    /// This router owns the addresses and was told to listen to nobody
+    /// ([`Owners::Ignore`](crate::config::Owners::Ignore)).
     #[error("this router owns the addresses")]
     Owner,
     /// The router is not running.

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_vrrp::event::Transmit;
+use lb_vrrp::event::{Conflict, Notification, Transmit};
 use lb_vrrp::wire::checksum::checksum;
 use lb_vrrp::wire::{Coverage, Discard, Family, Interval, MAX_MESSAGE, Meta, TTL, Version};
 use lb_vrrp::{Action, Config, Event, State, Timestamp, VirtualRouter};
@@ -88,6 +88,26 @@ pub(crate) fn actions(router: &mut VirtualRouter) -> Vec<String> {
         });
     }
     words
+}
+
+/// What `router` has said since it was asked last. What else it wants is lost.
+pub(crate) fn said(router: &mut VirtualRouter) -> Vec<Notification> {
+    let mut said = Vec::new();
+    while let Some(action) = router.poll_action() {
+        if let Action::Notify(notification) = action {
+            said.push(notification);
+        }
+    }
+    said
+}
+
+/// The conflicts among what `router` has said since it was asked last.
+pub(crate) fn conflicts(router: &mut VirtualRouter) -> Vec<Conflict> {
+    let conflict = |said| match said {
+        Notification::Conflict { kind, .. } => Some(kind),
+        _ => None,
+    };
+    said(router).into_iter().filter_map(conflict).collect()
 }
 
 /// The adverts that `router` wants sent, and nothing else.

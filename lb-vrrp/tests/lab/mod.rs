@@ -150,13 +150,14 @@ impl Lab {
         text.split(':').next().unwrap().parse().unwrap()
     }
 
-    /// Sends a datagram to nobody in particular at `address`, so that the host asks for its MAC.
+    /// Sends a datagram to nobody in particular at `address` (IPv6 in brackets), so that the host asks for its MAC.
     pub fn probe(&self, host: &str, address: &str) {
         let host = self.host(host);
         let address = format!("{address}:9");
         thread::spawn(move || {
             enter(&host);
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+            let socket = std::net::UdpSocket::bind(any).unwrap();
             socket.send_to(b"?", address).unwrap();
         })
         .join()

@@ -13,6 +13,7 @@ mod lan;
 mod ours;
 mod probe;
 mod router;
+mod stalls;
 mod tshark;
 mod wire;
 
@@ -20,6 +21,7 @@ pub(crate) use lan::{Host, Lan, inside};
 pub(crate) use ours::{a_router, is_router};
 pub(crate) use probe::Probe;
 pub(crate) use router::{Program, Router};
+pub(crate) use stalls::Stalls;
 pub(crate) use tshark::{Verdict, judge};
 pub(crate) use wire::{Advert, Frame, Wire, now};
 

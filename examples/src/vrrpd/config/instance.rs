@@ -253,6 +253,11 @@ fn apply<'p>(
     if let Some(source) = instance.source.filter(|&source| Family::of(source) != router.family()) {
         let message = format!("the source {source} is not {} like the addresses", router.family());
         findings.conflict(at(keyword(router)), section, message);
+    } else if let Some(source) = instance.source.filter(|&source| !router.sends_from(source)) {
+        let message = format!(
+            "the source {source} is not link-local, as adverts to the group of IPv6 need: name one in fe80::/10"
+        );
+        findings.conflict(at(keyword(router)), section, message);
     }
 }
 

@@ -407,6 +407,10 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ("net_namespace red\n", "`net_namespace` in the top level is not supported"),
         ("vrrp_instance V {\n}\n", "k.conf:1: vrrp_instance V needs the key `interface`"),
         ("vrrp_sync_group G {\ngroup {\n}\n}\n", "k.conf:1: vrrp_sync_group G: no instance is in it"),
+        (
+            "vrrp_instance V {\ninterface eth0\nvirtual_router_id 5\nmcast_src_ip 2001:db8::5\nvirtual_ipaddress {\nfe80::5\n}\n}\n",
+            "k.conf:4: vrrp_instance V: the source 2001:db8::5 is not link-local",
+        ),
         ("vrrp_sync_group G {\ngroup {\nX\n}\n}\n", "group = X in vrrp_sync_group G is not accepted"),
         ("$A=${A}\nx ${A}\n", "a parameter stands for itself"),
     ] {

@@ -81,6 +81,11 @@ impl Driver {
         {
             return Err(DriverError::VirtualSource { name: name.into(), address });
         }
+        if let Some(address) = instance.source
+            && !config.sends_from(address)
+        {
+            return Err(DriverError::Source { name: name.into(), address });
+        }
         for other in self.slots.values() {
             if other.name == name {
                 return Err(DriverError::DuplicateName { name: name.into() });

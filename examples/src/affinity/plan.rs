@@ -1,0 +1,302 @@
+//! `affinity plan`: one layout, or all of them in order.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use lb_affinity::fs::FileSystem;
+use lb_affinity::interrupts::{Interrupts, InterruptsError};
+use lb_affinity::nic::{Ethtool, Nic, NicError, Queue as NicQueue};
+use lb_affinity::plan::cost::{Costs, Prediction, predict};
+use lb_affinity::plan::vcpu::{VcpuError, VcpuPlanner};
+use lb_affinity::plan::{FlowShare, Plan, PlanError, Planner, Queue, Receive, SOCK_FLOW_ENTRIES, Strategy};
+use lb_affinity::{CpuSet, Topology};
+use serde_json::{Value, json};
+
+use crate::Fatal;
+use crate::picture::{Marks, draw};
+use crate::source::Source;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    pub(crate) wish: Wish,
+    /// Compare all strategies, the best first
+    #[arg(long, conflicts_with = "machines")]
+    rank: bool,
+    /// Place virtual machines instead of workers: how many vCPUs each has, `8,8`, or how many machines share the CPUs, `4x`
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["workers", "strategy", "nic", "irq_cpu"])]
+    machines: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a plan is asked for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wish {
+    /// How many workers there are; as many as fit if it is not given
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+    /// The network interface whose queues serve them
+    #[arg(long, value_name = "NAME", conflicts_with = "irq_cpu")]
+    nic: Option<String>,
+    /// The CPU of the only interrupt, for a machine whose interface can't be read
+    #[arg(long, value_name = "CPU")]
+    irq_cpu: Option<u32>,
+    /// How the CPUs are divided
+    #[arg(long, value_name = "NAME", default_value_t = Strategy::Balanced)]
+    strategy: Strategy,
+    /// Let workers use isolated CPUs
+    #[arg(long)]
+    isolated: bool,
+    /// Divide the table of flows by the workers, not by the queues (RFS)
+    #[arg(long)]
+    flows_by_workers: bool,
+}
+
+/// A plan that can't be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanningError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Nic(#[from] NicError),
+    #[error(transparent)]
+    Interrupts(#[from] InterruptsError),
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    #[error("--nic {0:?} needs the machine's files, which `lscpu` does not have; say --irq-cpu instead")]
+    NoFiles(String),
+    #[error("--machines {0:?} is neither a list of numbers of vCPUs (`8,8`) nor a number of equal shares (`4x`)")]
+    Machines(String),
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
+    let (topology, files) = arguments.source.open()?;
+    let mut out = io::stdout().lock();
+    if let Some(machines) = &arguments.machines {
+        write!(out, "{}", virtual_machines(&topology, machines, arguments.json)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let has_files = arguments.source.lscpu.is_none();
+    let wish = &arguments.wish;
+    let planner = wish.planner(&topology, &*files, has_files, arguments.source.is_live())?;
+    if arguments.rank {
+        let ranked = wish.rank(&topology, &planner).map_err(PlanningError::from)?;
+        if arguments.json {
+            let rows = ranked.iter().map(|(name, plan, prediction)| ranked_json(name, plan, prediction));
+            writeln!(out, "{:#}", Value::from_iter(rows))?;
+        } else {
+            write!(out, "{}", table(&ranked))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = planner.plan().map_err(PlanningError::from)?;
+    if arguments.json {
+        writeln!(out, "{:#}", plan_json(&plan))?;
+    } else {
+        write!(out, "{}", describe(&topology, &plan))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Wish {
+    /// The planner for this wish on a machine.
+    pub(crate) fn planner<'t>(
+        &self,
+        topology: &'t Topology,
+        files: &dyn FileSystem,
+        has_files: bool,
+        live: bool,
+    ) -> Result<Planner<'t>, PlanningError> {
+        let receive = match (&self.nic, self.irq_cpu) {
+            (Some(name), _) if !has_files => return Err(PlanningError::NoFiles(name.clone())),
+            (Some(name), _) => receive(files, name, live)?,
+            (None, Some(cpu)) => Receive::interrupt_on(cpu),
+            (None, None) => Receive::default(),
+        };
+        let share = if self.flows_by_workers { FlowShare::Workers } else { FlowShare::Queues };
+        let planner = Planner::new(topology)
+            .receive(receive)
+            .strategy(self.strategy)
+            .use_isolated(self.isolated)
+            .flows(SOCK_FLOW_ENTRIES, share);
+        Ok(match self.workers {
+            Some(workers) => planner.workers(workers),
+            None => planner,
+        })
+    }
+
+    /// Every strategy's layout with a name, the best first; beside those for the workers that were asked for, what fits into the
+    /// interrupt's node, and one worker, pinned and not, as measures.
+    fn rank(
+        &self,
+        topology: &Topology,
+        planner: &Planner<'_>,
+    ) -> Result<Vec<(String, Plan, Prediction)>, PlanError> {
+        let mut candidates = Vec::new();
+        for strategy in Strategy::ALL {
+            candidates.push((strategy.to_string(), planner.clone().strategy(strategy).plan()?));
+        }
+        let costs = Costs::default();
+        // As many as fit into the node of the network side.
+        let near = planner.clone().strategy(Strategy::SameNode);
+        let most = candidates.iter().map(|(_, plan)| plan.workers.len()).max().unwrap_or(1);
+        let in_a_node = |count: &usize| {
+            let plan = near.clone().workers(u32::try_from(*count).unwrap_or(1)).plan();
+            plan.is_ok_and(|plan| {
+                let nodes = plan.workers.iter().map(|worker| worker.node);
+                nodes.collect::<std::collections::BTreeSet<_>>().len() == 1
+            })
+        };
+        let fits = (1..=most).rev().find(in_a_node).unwrap_or(1);
+        for count in std::collections::BTreeSet::from([1, fits]) {
+            let plan = near.clone().workers(u32::try_from(count).unwrap_or(1)).plan()?;
+            let name = format!("same-node, {count} worker{}", if count == 1 { "" } else { "s" });
+            candidates.push((name, plan));
+        }
+        let placed = planner.clone().strategy(Strategy::None).workers(1).plan()?;
+        candidates.push(("none, 1 worker placed by the system".into(), placed));
+
+        let predicted = candidates.into_iter().filter_map(|(name, plan)| {
+            let prediction = predict(topology, &costs, &plan.layout()).ok()?;
+            Some((name, plan, prediction))
+        });
+        let mut ranked: Vec<_> = predicted.collect();
+        ranked.sort_by(|(_, _, one), (_, _, other)| other.throughput.total_cmp(&one.throughput));
+        Ok(ranked)
+    }
+}
+
+/// What a plan has to know of an interface.
+fn receive(files: &dyn FileSystem, name: &str, live: bool) -> Result<Receive, PlanningError> {
+    let interrupts = Interrupts::read(files)?;
+    let nic = Nic::read(files, name, &interrupts)?;
+    let queue = |rx: u32| {
+        let interrupt = nic.serving(NicQueue::Rx(rx)).next();
+        let cpu = interrupt.and_then(|interrupt| interrupt.affinity.as_ref()?.cpu());
+        Queue { irq: interrupt.map(|interrupt| interrupt.irq), cpu }
+    };
+    // A driver that can't be asked has no say.
+    let channels = live.then(|| Ethtool::open().ok()?.channels(name).ok()).flatten();
+    let rss_max = channels.map(|channels| channels.combined.max.max(channels.rx.max));
+    Ok(Receive {
+        interface: Some(name.to_owned()),
+        queues: nic.rx.iter().map(|rx| queue(rx.index)).collect(),
+        transmit_queues: u32::try_from(nic.tx.len()).unwrap_or(u32::MAX),
+        node: nic.node,
+        rss_max: rss_max.filter(|&max| max > 0),
+    })
+}
+
+/// A worker's CPU; the lowest of them, if it has several.
+fn workers(plan: &Plan) -> Vec<u32> {
+    plan.workers.iter().filter_map(|worker| worker.cpus.first()).collect()
+}
+
+fn plan_json(plan: &Plan) -> Value {
+    let settings: Vec<Value> = plan
+        .settings()
+        .iter()
+        .map(|setting| json!({ "path": setting.path(), "value": setting.content(plan.nr_cpu_ids) }))
+        .collect();
+    json!({
+        "strategy": plan.strategy.name(),
+        "workers": workers(plan),
+        "network": plan.network.iter().collect::<Vec<_>>(),
+        "rps_mask": plan.rps_mask(0),
+        "settings": settings,
+        "reasons": plan.reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "plan": plan,
+    })
+}
+
+fn ranked_json(name: &str, plan: &Plan, prediction: &Prediction) -> Value {
+    json!({
+        "name": name,
+        "strategy": plan.strategy.name(),
+        "workers": workers(plan),
+        "pinned": plan.workers.iter().all(|worker| worker.cpus.len() == 1),
+        "network": plan.network.iter().collect::<Vec<_>>(),
+        "rps_mask": plan.rps_mask(0),
+        "rfs": plan.sock_flow_entries.is_some_and(|entries| entries > 0),
+        "throughput": prediction.throughput,
+        "bottleneck": prediction.bottleneck,
+    })
+}
+
+fn table(ranked: &[(String, Plan, Prediction)]) -> String {
+    let shown = |cpus: CpuSet| if cpus.is_empty() { "-".to_owned() } else { cpus.to_string() };
+    let mut text = format!("{:<38} {:>10}  {:<20} {:<16} busiest\n", "layout", "throughput", "workers on", "network on");
+    for (name, plan, prediction) in ranked {
+        let on: CpuSet = plan.workers.iter().flat_map(|worker| worker.cpus.iter()).collect();
+        text += &format!(
+            "{name:<38} {:>10.2}  {:<20} {:<16} CPU {}\n",
+            prediction.throughput,
+            shown(on),
+            shown(plan.network.clone()),
+            prediction.bottleneck
+        );
+    }
+    text + "Throughput is predicted, and relative: 1 is one pinned worker that nothing holds up.\n"
+}
+
+/// The layout drawn, the reasons, and what would be written.
+pub(crate) fn describe(topology: &Topology, plan: &Plan) -> String {
+    let mut text = draw(topology, &marks(plan));
+    text += "W worker, N network work, I interrupt\n\n";
+    for reason in &plan.reasons {
+        text += &format!("{reason}\n");
+    }
+    let settings = plan.settings();
+    if !settings.is_empty() {
+        text += "\nTo be written:\n";
+    }
+    for setting in settings {
+        text += &format!("  {} ← {}\n", setting.path().display(), setting.content(plan.nr_cpu_ids));
+    }
+    text
+}
+
+fn marks(plan: &Plan) -> Marks {
+    let mut marks = Marks::new();
+    let mut mark = |cpu: u32, text: &str| {
+        let marks = marks.entry(cpu).or_default();
+        if !marks.is_empty() {
+            marks.push(' ');
+        }
+        marks.push_str(text);
+    };
+    for (number, worker) in plan.workers.iter().enumerate() {
+        // A worker on all CPUs is on none in particular.
+        if worker.cpus.len() == 1 {
+            worker.cpus.iter().for_each(|cpu| mark(cpu, &format!("W{number}")));
+        }
+    }
+    let interrupts: CpuSet = plan.queues.iter().filter_map(|queue| queue.cpu).collect();
+    (&plan.network - &interrupts).iter().for_each(|cpu| mark(cpu, "N"));
+    interrupts.iter().for_each(|cpu| mark(cpu, "I"));
+    marks
+}
+
+/// Where each vCPU goes, and the text for libvirt.
+fn virtual_machines(topology: &Topology, machines: &str, as_json: bool) -> Result<String, PlanningError> {
+    let wrong = || PlanningError::Machines(machines.to_owned());
+    let planner = VcpuPlanner::new(topology);
+    let plan = match machines.strip_suffix('x') {
+        Some(count) => planner.equal_shares(count.trim().parse().map_err(|_| wrong())?)?,
+        None => {
+            let vcpus: Result<Vec<u32>, _> = machines.split(',').map(|number| number.trim().parse()).collect();
+            planner.machines(&vcpus.map_err(|_| wrong())?)?
+        }
+    };
+    if as_json {
+        return Ok(format!("{:#}\n", json!(plan)));
+    }
+    let texts = plan.machines.iter().enumerate().map(|(number, machine)| {
+        format!("<!-- machine {number} -->\n{}\n", machine.cputune().trim_end())
+    });
+    Ok(texts.collect())
+}

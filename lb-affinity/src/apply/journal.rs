@@ -1,0 +1,393 @@
+//! The journal: what every file held before, on disk before the first write.
+//!
+//! One line a record, each behind the checksum of the rest of the line:
+//!
+//! ```text
+//! 8c5d… journal 1 BOOT-ID ENTRIES
+//! 1f02… entry PATH ORIGINAL HELD INTENDED
+//! 77aa… left ENTRY VALUE
+//! 03be… complete
+//! ```
+//!
+//! The header and the entries are written to a file of another name, synchronized, and renamed: they are there as a whole or not at
+//! all. `left` (what was read back after a write) and `complete` are appended, so only the last line can be torn; a line that
+//! lacks its end or has a wrong checksum there is as good as none. Bytes that are not printable stand as `%XX`, an empty
+//! value as `%`, a missing one as `-`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::value::{Format, Value};
+
+/// A file that was or will be written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) format: Format,
+    /// What [`restore`](super::Applier::restore) puts back.
+    pub(super) original: Vec<u8>,
+    /// What an earlier `apply` left there.
+    pub(super) held: Option<Vec<u8>>,
+    /// What the last `apply` meant to write.
+    pub(super) intended: Option<Vec<u8>>,
+    /// What was read back after that write.
+    pub(super) left: Option<Vec<u8>>,
+}
+
+impl Entry {
+    /// Whether a value is this crate's doing, and not someone else's: what was read back after the last write, or what an earlier
+    /// `apply` left. Without a record of what was read back (the process died in between), what was meant, or what the kernel
+    /// may have made of it.
+    pub(super) fn is_ours(&self, value: &Value) -> bool {
+        let is = |content: &Option<Vec<u8>>| {
+            content.as_ref().is_some_and(|content| *value == self.format.value(content))
+        };
+        if is(&self.left) || is(&self.held) {
+            return true;
+        }
+        let intended = self.intended.as_ref().filter(|_| self.left.is_none());
+        intended
+            .map(|content| self.format.value(content))
+            .is_some_and(|intended| value.reaches(&intended) || value.is_trimmed_from(&intended))
+    }
+}
+
+/// What the journal's file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Journal {
+    /// The boot it belongs to: what was set is gone after the next.
+    pub(super) boot: Option<String>,
+    pub(super) entries: Vec<Entry>,
+    /// Whether all that was begun was finished.
+    pub(super) complete: bool,
+}
+
+/// Why a journal can't be used.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    Io(io::Error),
+    Damaged { line: usize },
+}
+
+impl Journal {
+    /// The journal at `path`; nothing if there is none.
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, LoadError> {
+        match std::fs::read(path) {
+            Ok(content) => Self::parse(&content).map(Some).map_err(|line| LoadError::Damaged { line }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LoadError::Io(error)),
+        }
+    }
+
+    /// Reads a journal; the error is the number of the first bad line.
+    fn parse(content: &[u8]) -> Result<Self, usize> {
+        let lines: Vec<&[u8]> = content.split_inclusive(|&byte| byte == b'\n').collect();
+        let mut journal = Self::default();
+        let mut expected = None;
+        for (index, line) in lines.iter().enumerate() {
+            let last = index + 1 == lines.len();
+            let record = body(line).and_then(|body| Record::parse(body, expected.is_none()));
+            match (record, expected) {
+                (Some(Record::Header { boot, entries }), None) => {
+                    journal.boot = boot;
+                    expected = Some(entries);
+                }
+                (Some(Record::Entry(entry)), Some(count)) if journal.entries.len() < count => {
+                    journal.entries.push(entry);
+                }
+                (Some(Record::Left { entry, value }), Some(count)) if journal.entries.len() == count => {
+                    journal.entries.get_mut(entry).ok_or(index + 1)?.left = Some(value);
+                }
+                (Some(Record::Complete), Some(count)) if journal.entries.len() == count => {
+                    journal.complete = true;
+                }
+                // The line that was being appended when the process died.
+                (None, Some(count)) if last && journal.entries.len() == count => {}
+                _ => return Err(index + 1),
+            }
+        }
+        match expected {
+            Some(count) if journal.entries.len() == count => Ok(journal),
+            _ => Err(lines.len() + 1),
+        }
+    }
+
+    /// Puts this journal in the place of the one at `path`, at once and durably. What is returned appends to it.
+    pub(super) fn store(&self, path: &Path) -> io::Result<Appender> {
+        let mut content = Vec::new();
+        let boot = self.boot.as_deref().map(str::as_bytes);
+        line(&mut content, &[b"journal", b"1", &field(boot), self.entries.len().to_string().as_bytes()]);
+        for entry in &self.entries {
+            line(
+                &mut content,
+                &[
+                    b"entry",
+                    &field(Some(entry.path.as_os_str().as_bytes())),
+                    &field(Some(&entry.original)),
+                    &field(entry.held.as_deref()),
+                    &field(entry.intended.as_deref()),
+                ],
+            );
+        }
+        for (index, entry) in self.entries.iter().enumerate() {
+            if let Some(left) = &entry.left {
+                line(&mut content, &[b"left", index.to_string().as_bytes(), &field(Some(left))]);
+            }
+        }
+        if self.complete {
+            line(&mut content, &[b"complete"]);
+        }
+        let new = path.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&content)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        synchronize_directory(path)?;
+        Ok(Appender { file })
+    }
+
+    /// Takes the journal at `path` away.
+    pub(super) fn remove(path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => synchronize_directory(path),
+        }
+    }
+}
+
+fn synchronize_directory(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// Appends to a journal that is in its place.
+#[derive(Debug)]
+pub(super) struct Appender {
+    file: File,
+}
+
+impl Appender {
+    /// Notes what an entry's file holds after the write.
+    pub(super) fn left(&mut self, entry: usize, value: &[u8]) -> io::Result<()> {
+        self.append(&[b"left", entry.to_string().as_bytes(), &field(Some(value))])
+    }
+
+    /// Notes that all is done.
+    pub(super) fn complete(&mut self) -> io::Result<()> {
+        self.append(&[b"complete"])
+    }
+
+    fn append(&mut self, fields: &[&[u8]]) -> io::Result<()> {
+        let mut content = Vec::new();
+        line(&mut content, fields);
+        self.file.write_all(&content)?;
+        self.file.sync_data()
+    }
+}
+
+enum Record {
+    Header { boot: Option<String>, entries: usize },
+    Entry(Entry),
+    Left { entry: usize, value: Vec<u8> },
+    Complete,
+}
+
+impl Record {
+    fn parse(body: &[u8], first: bool) -> Option<Self> {
+        let fields: Vec<&[u8]> = body.split(|&byte| byte == b' ').collect();
+        let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+        match (first, &*fields) {
+            (true, [b"journal", b"1", boot, entries]) => {
+                let boot = match unfield(boot)? {
+                    Some(boot) => Some(String::from_utf8(boot).ok()?),
+                    None => None,
+                };
+                Some(Self::Header { boot, entries: number(entries)? })
+            }
+            (false, [b"entry", path, original, held, intended]) => {
+                let path = PathBuf::from(std::ffi::OsString::from_vec(unfield(path)??));
+                let format = Format::of(&path)?;
+                let (original, held, intended) = (unfield(original)??, unfield(held)?, unfield(intended)?);
+                Some(Self::Entry(Entry { path, format, original, held, intended, left: None }))
+            }
+            (false, [b"left", entry, value]) => {
+                Some(Self::Left { entry: number(entry)?, value: unfield(value)?? })
+            }
+            (false, [b"complete"]) => Some(Self::Complete),
+            _ => None,
+        }
+    }
+}
+
+/// A line's content, if its checksum is right and its end is there.
+fn body(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
+    let (sum, body) = (line.get(..16)?, line.get(17..)?);
+    let right = line[16] == b' ' && sum == format!("{:016x}", checksum(body)).as_bytes();
+    right.then_some(body)
+}
+
+fn line(content: &mut Vec<u8>, fields: &[&[u8]]) {
+    let body = fields.join(&b' ');
+    content.extend_from_slice(format!("{:016x} ", checksum(&body)).as_bytes());
+    content.extend_from_slice(&body);
+    content.push(b'\n');
+}
+
+/// FNV-1a of 64 bits: it has to tell a torn line from a whole one, and nothing more.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn field(value: Option<&[u8]>) -> Vec<u8> {
+    match value {
+        None => b"-".to_vec(),
+        Some([]) => b"%".to_vec(),
+        Some(value) => {
+            let mut text = Vec::new();
+            // A lone dash is a missing value.
+            for &byte in value {
+                if byte.is_ascii_graphic() && byte != b'%' && value != b"-" {
+                    text.push(byte);
+                } else {
+                    text.extend_from_slice(format!("%{byte:02X}").as_bytes());
+                }
+            }
+            text
+        }
+    }
+}
+
+fn unfield(text: &[u8]) -> Option<Option<Vec<u8>>> {
+    match text {
+        b"-" => return Some(None),
+        b"%" => return Some(Some(Vec::new())),
+        [] => return None,
+        _ => {}
+    }
+    let mut value = Vec::new();
+    let mut rest = text;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        if *byte == b'%' {
+            let (digits, tail) = rest.split_at_checked(2)?;
+            value.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = tail;
+        } else {
+            value.push(*byte);
+        }
+    }
+    Some(Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(queue: u32, intended: Option<&str>) -> Entry {
+        Entry {
+            path: format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus").into(),
+            format: Format::Mask,
+            original: b"0".into(),
+            held: None,
+            intended: intended.map(Into::into),
+            left: None,
+        }
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("lb-affinity-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_journal_survives_a_crash_at_every_byte_of_what_is_appended() {
+        let directory = directory("torn");
+        let path = directory.join("journal");
+        let journal = Journal {
+            boot: Some("1-2".into()),
+            entries: vec![entry(0, Some("3")), entry(1, Some("5"))],
+            complete: false,
+        };
+        let mut appender = journal.store(&path).unwrap();
+        let whole = std::fs::metadata(&path).unwrap().len();
+        appender.left(0, b"3\n").unwrap();
+        let first = std::fs::metadata(&path).unwrap().len();
+        appender.left(1, b"1\n").unwrap();
+        appender.complete().unwrap();
+        let content = std::fs::read(&path).unwrap();
+        let finished = Journal::parse(&content).unwrap();
+        assert!(finished.complete);
+        assert_eq!(finished.entries[1].left.as_deref(), Some(&b"1\n"[..]));
+
+        for length in 0..content.len() {
+            let torn = Journal::parse(&content[..length]);
+            if (length as u64) < whole {
+                // It never comes to that: these lines are renamed into place.
+                assert!(torn.is_err(), "{length}");
+                continue;
+            }
+            let torn = torn.unwrap();
+            assert!(!torn.complete);
+            assert_eq!(torn.entries.len(), 2);
+            assert_eq!(torn.entries[0].left.is_some(), length as u64 >= first, "{length}");
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let directory = directory("flipped");
+        let path = directory.join("journal");
+        let journal = Journal { boot: None, entries: vec![entry(0, Some("3"))], complete: true };
+        journal.store(&path).unwrap();
+        assert_eq!(Journal::load(&path).unwrap(), Some(journal.clone()));
+        let content = std::fs::read(&path).unwrap();
+        for bit in 0..content.len() * 8 {
+            let mut changed = content.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            // A torn last line only says that the work was not finished.
+            let unfinished = Journal { complete: false, ..journal.clone() };
+            assert!(
+                Journal::parse(&changed).is_err() || Journal::parse(&changed) == Ok(unfinished),
+                "bit {bit}"
+            );
+        }
+        Journal::remove(&path).unwrap();
+        assert_eq!(Journal::load(&path).unwrap(), None);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_journal_names_no_other_files() {
+        let mut content = Vec::new();
+        line(&mut content, &[b"journal", b"1", b"-", b"1"]);
+        line(&mut content, &[b"entry", b"/etc/passwd", b"root", b"-", b"-"]);
+        assert_eq!(Journal::parse(&content), Err(2));
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_comes_back(value in any::<Option<Vec<u8>>>()) {
+            let text = field(value.as_deref());
+            prop_assert!(text.iter().all(u8::is_ascii_graphic));
+            prop_assert_eq!(unfield(&text), Some(value));
+        }
+
+        #[test]
+        fn no_content_panics(content in any::<Vec<u8>>(), fields in "[ -~\n]{0,80}") {
+            let _ = Journal::parse(&content);
+            let mut lines = Vec::new();
+            line(&mut lines, &[b"journal 1 - 0"]);
+            line(&mut lines, &[fields.as_bytes()]);
+            let _ = Journal::parse(&lines);
+        }
+    }
+}

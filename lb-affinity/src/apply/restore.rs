@@ -1,0 +1,139 @@
+//! Putting values back: after a failure, after a crash, or because they are no longer wanted.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::value::{Format, Value};
+use super::write::Outcome;
+use crate::fs::FileSystem;
+
+/// What to do with a value that someone else has changed since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfChanged {
+    /// Leave it and report it: who changed it last has the better knowledge. It stays in the journal, so that
+    /// [`Overwrite`](Self::Overwrite) can follow.
+    #[default]
+    Leave,
+    /// Put the original back all the same.
+    Overwrite,
+}
+
+/// What became of one value that was to be put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Return {
+    /// The original is back, and was read back.
+    PutBack,
+    /// The original was there.
+    WasThere,
+    /// The file is gone, and with it what was set. It is dropped from the journal.
+    Vanished,
+    /// Someone else has changed it since; it was left.
+    Changed {
+        /// What the file holds.
+        is: Value,
+    },
+    /// It could not be put back.
+    Failed(Outcome),
+}
+
+impl fmt::Display for Return {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PutBack => f.write_str("put back"),
+            Self::WasThere => f.write_str("was there"),
+            Self::Vanished => f.write_str("the file is gone"),
+            Self::Changed { is } => write!(f, "left: someone else has set {is} since"),
+            Self::Failed(outcome) => write!(f, "not put back: {outcome}"),
+        }
+    }
+}
+
+/// One line of [`Restored`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestoredLine {
+    /// The kernel's file.
+    pub path: PathBuf,
+    /// What it held before.
+    pub original: Value,
+    /// What became of it.
+    pub outcome: Return,
+}
+
+impl fmt::Display for RestoredLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: {}", self.path.display(), self.original, self.outcome)
+    }
+}
+
+/// What was put back, in the order in which it was done: the last write first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// One a file.
+    pub lines: Vec<RestoredLine>,
+    /// The journal was of an earlier boot. What it tells of is gone with that boot; the journal was taken away, nothing was written.
+    pub of_another_boot: bool,
+}
+
+impl Restored {
+    /// Whether nothing is left that is not as it was: no value that someone else changed, none that could not be put back.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.lines.iter().any(|line| matches!(line.outcome, Return::Changed { .. } | Return::Failed(_)))
+    }
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.of_another_boot {
+            return f.write_str("the journal was of an earlier boot: nothing to put back");
+        }
+        for (index, line) in self.lines.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts one value back, if what is there is `ours`, and reads it back.
+pub(super) fn put_back(
+    files: &impl FileSystem,
+    path: &Path,
+    format: Format,
+    original: &[u8],
+    if_changed: IfChanged,
+    ours: impl Fn(&Value) -> bool,
+) -> Return {
+    let failed = |error| match Outcome::of_error(files, path, format, original, &error) {
+        Outcome::Vanished => Return::Vanished,
+        outcome => Return::Failed(outcome),
+    };
+    let wanted = format.value(original);
+    let is = match files.read(path) {
+        Ok(content) => format.value(&content),
+        Err(error) => return failed(error),
+    };
+    if is == wanted {
+        return Return::WasThere;
+    }
+    if if_changed == IfChanged::Leave && !ours(&is) {
+        return Return::Changed { is };
+    }
+    if let Err(error) = files.write(path, original) {
+        return failed(error);
+    }
+    match files.read(path) {
+        Ok(content) if format.value(&content) == wanted => Return::PutBack,
+        Ok(content) => {
+            let is = format.value(&content);
+            let meaning = format!("{wanted} was written, but the file holds {is}");
+            Return::Failed(Outcome::Failed { errno: None, meaning })
+        }
+        Err(error) => failed(error),
+    }
+}

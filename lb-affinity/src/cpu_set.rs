@@ -1,0 +1,749 @@
+//! Sets of CPUs and of NUMA nodes, and the two formats in which the kernel writes them.
+//!
+//! * The *list* (`0-3,8`): `/sys/devices/system/cpu/online`, `smp_affinity_list`. Also with strides, `0-31:2/8`: of every
+//!   8 the first 2 (`Documentation/admin-guide/kernel-parameters.rst`, "CPU lists").
+//! * The *mask* (`00000001,00000003`): hexadecimal in groups of 32 bits, the most significant first: `rps_cpus`,
+//!   `smp_affinity`. As many groups as the machine has CPU ids; the kernel answers more with `EOVERFLOW`.
+
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, Sub, SubAssign};
+use std::str::FromStr;
+
+/// The highest id that a set holds. Linux has at most 8192 CPUs and 1024 nodes; the bound keeps a garbled file from taking the
+/// memory.
+pub const MAX_ID: u32 = 65_535;
+
+/// Words without an allocation: 1024 ids. All of them are always worked on, which is one short run without a branch.
+const INLINE: usize = 16;
+const BITS: u32 = u64::BITS;
+
+/// What a set's ids number. Only this crate's [`Cpus`] and [`Nodes`] are kinds.
+pub trait Kind: Copy + Eq + Ord + Hash + fmt::Debug + sealed::Sealed {
+    /// One of them, as messages name it.
+    const NAME: &'static str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The ids are the kernel's numbers of logical CPUs (hardware threads).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cpus {}
+/// The ids are the kernel's numbers of NUMA nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nodes {}
+
+impl sealed::Sealed for Cpus {}
+impl sealed::Sealed for Nodes {}
+
+impl Kind for Cpus {
+    const NAME: &'static str = "CPU";
+}
+
+impl Kind for Nodes {
+    const NAME: &'static str = "NUMA node";
+}
+
+/// CPUs by their kernel numbers. Prints and parses as a list; [`mask`](IdSet::mask) and [`parse_mask`](IdSet::parse_mask) are the
+/// other format.
+///
+/// ```
+/// use lb_affinity::CpuSet;
+///
+/// let node: CpuSet = "4-7".parse()?;
+/// let mut network = CpuSet::parse_mask("008c")?;
+/// network -= &CpuSet::from(7);
+/// assert_eq!((&node | &network).to_string(), "2-7");
+/// assert_eq!(network.mask(16).to_string(), "000c");
+/// # Ok::<(), lb_affinity::cpu_set::ParseSetError>(())
+/// ```
+pub type CpuSet = IdSet<Cpus>;
+
+/// NUMA nodes by their kernel numbers.
+pub type NodeSet = IdSet<Nodes>;
+
+/// A set of ids from 0 to [`MAX_ID`]. Up to 1024 of them it allocates nothing.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct IdSet<K> {
+    words: Words,
+    kind: PhantomData<K>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Words {
+    Inline([u64; INLINE]),
+    /// More than fit inline, and the last is not zero: so equal sets are equal here too.
+    Heap(Box<[u64]>),
+}
+
+impl Words {
+    fn new(words: &[u64]) -> Self {
+        let used = words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+        if used > INLINE {
+            return Self::Heap(words[..used].into());
+        }
+        let mut inline = [0; INLINE];
+        inline[..used].copy_from_slice(&words[..used]);
+        Self::Inline(inline)
+    }
+
+    fn get(&self) -> &[u64] {
+        match self {
+            Self::Inline(words) => words,
+            Self::Heap(words) => words,
+        }
+    }
+}
+
+impl<K: Kind> IdSet<K> {
+    /// No id.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { words: Words::Inline([0; INLINE]), kind: PhantomData }
+    }
+
+    /// The ids 0 to `count` − 1; at most up to [`MAX_ID`].
+    #[must_use]
+    pub fn first_n(count: u32) -> Self {
+        let mut set = Self::new();
+        if let Some(last) = count.checked_sub(1) {
+            set.insert_range(0, last.min(MAX_ID));
+        }
+        set
+    }
+
+    /// Adds an id; says whether it was not there.
+    ///
+    /// # Panics
+    /// If the id is above [`MAX_ID`].
+    pub fn insert(&mut self, id: u32) -> bool {
+        assert!(id <= MAX_ID, "{} {id} is above {MAX_ID}", K::NAME);
+        let (word, bit) = place(id);
+        let word = &mut self.reach(word)[word];
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+
+    /// Takes an id out; says whether it was there.
+    pub fn remove(&mut self, id: u32) -> bool {
+        let (word, bit) = place(id);
+        match &mut self.words {
+            Words::Inline(words) => {
+                let Some(word) = words.get_mut(word) else { return false };
+                let there = *word & bit != 0;
+                *word &= !bit;
+                there
+            }
+            Words::Heap(words) => {
+                let Some(word) = words.get_mut(word).filter(|word| **word & bit != 0) else { return false };
+                *word &= !bit;
+                self.words = Words::new(words);
+                true
+            }
+        }
+    }
+
+    /// Whether an id is in it.
+    #[must_use]
+    pub fn contains(&self, id: u32) -> bool {
+        let (word, bit) = place(id);
+        self.words.get().get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// How many ids it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.words.get().iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.get().iter().fold(0, |all, word| all | word) == 0
+    }
+
+    /// The lowest id.
+    #[must_use]
+    pub fn first(&self) -> Option<u32> {
+        self.iter().next()
+    }
+
+    /// The highest id.
+    #[must_use]
+    pub fn last(&self) -> Option<u32> {
+        let words = self.words.get();
+        let last = words.iter().rposition(|&word| word != 0)?;
+        Some(last as u32 * BITS + words[last].ilog2())
+    }
+
+    /// Whether every id of it is in `other` too.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        match (&self.words, &other.words) {
+            (Words::Inline(one), Words::Inline(other)) => {
+                one.iter().zip(other).fold(0, |left, (one, other)| left | one & !other) == 0
+            }
+            _ => (self - other).is_empty(),
+        }
+    }
+
+    /// Whether no id of it is in `other`.
+    #[must_use]
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        let pairs = self.words.get().iter().zip(other.words.get());
+        pairs.fold(0, |common, (one, other)| common | one & other) == 0
+    }
+
+    /// The ids from low to high.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        let words = self.words.get();
+        Iter { words, at: 0, word: words[0] }
+    }
+
+    /// The set as the kernel prints masks on a machine with `ids` ids (`nr_cpu_ids`: the highest possible CPU + 1):
+    /// exactly ⌈ids/32⌉ groups, the first only as wide as it must be. Ids from `ids` on are left out.
+    #[must_use]
+    pub fn mask(&self, ids: u32) -> Mask<'_> {
+        Mask { words: self.words.get(), ids: ids.clamp(1, MAX_ID + 1) }
+    }
+
+    /// Reads a mask: `f`, `00ff`, `1,00000000`. White space around it and one `0x` before it do not count.
+    ///
+    /// # Errors
+    /// If something is no group of at most 8 hexadecimal digits, or an id is above [`MAX_ID`].
+    pub fn parse_mask(text: &str) -> Result<Self, ParseSetError> {
+        let error = |reason| ParseSetError { what: K::NAME, format: "mask", text: shorten(text), reason };
+        let trimmed = text.trim_matches(is_blank);
+        let mut set = Self::new();
+        let digits = trimmed.strip_prefix("0x").unwrap_or(trimmed);
+        let groups = digits.split(',');
+        for (group, digits) in groups.rev().enumerate() {
+            let hexadecimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !hexadecimal || digits.len() > 8 {
+                return Err(error(Reason::Group(shorten(digits))));
+            }
+            let bits = u32::from_str_radix(digits, 16).map_err(|_| error(Reason::Group(shorten(digits))))?;
+            if bits == 0 {
+                continue;
+            }
+            let highest = u64::from(bits.ilog2()) + 32 * group as u64;
+            if highest > u64::from(MAX_ID) {
+                return Err(error(Reason::TooHigh(highest)));
+            }
+            let word = group / 2;
+            set.reach(word)[word] |= u64::from(bits) << (32 * (group % 2));
+        }
+        Ok(set)
+    }
+
+    fn insert_range(&mut self, first: u32, last: u32) {
+        let (first_word, last_word) = ((first / BITS) as usize, (last / BITS) as usize);
+        let words = self.reach(last_word);
+        let low = u64::MAX << (first % BITS);
+        let high = u64::MAX >> (BITS - 1 - last % BITS);
+        if first_word == last_word {
+            words[first_word] |= low & high;
+            return;
+        }
+        words[first_word] |= low;
+        words[first_word + 1..last_word].fill(u64::MAX);
+        words[last_word] |= high;
+    }
+
+    /// The words, so many that there is one at `word`, in which the caller sets a bit.
+    fn reach(&mut self, word: usize) -> &mut [u64] {
+        if word >= self.words.get().len() {
+            let mut words = vec![0; word + 1];
+            words[..self.words.get().len()].copy_from_slice(self.words.get());
+            self.words = Words::Heap(words.into());
+        }
+        match &mut self.words {
+            Words::Inline(words) => words,
+            Words::Heap(words) => words,
+        }
+    }
+
+    /// Word by word.
+    #[inline]
+    fn combine(&self, other: &Self, operation: impl Fn(u64, u64) -> u64) -> Self {
+        let words = match (&self.words, &other.words) {
+            (Words::Inline(one), Words::Inline(other)) => {
+                Words::Inline(std::array::from_fn(|at| operation(one[at], other[at])))
+            }
+            (one, other) => combine_long(one.get(), other.get(), operation),
+        };
+        Self { words, kind: PhantomData }
+    }
+
+    #[inline]
+    fn combine_assign(&mut self, other: &Self, operation: impl Fn(u64, u64) -> u64) {
+        match (&mut self.words, &other.words) {
+            (Words::Inline(words), Words::Inline(other)) => {
+                words.iter_mut().zip(other).for_each(|(word, other)| *word = operation(*word, *other));
+            }
+            (one, other) => *one = combine_long(one.get(), other.get(), operation),
+        }
+    }
+}
+
+#[cold]
+fn combine_long(one: &[u64], other: &[u64], operation: impl Fn(u64, u64) -> u64) -> Words {
+    let word = |words: &[u64], at: usize| words.get(at).copied().unwrap_or(0);
+    let all = 0..one.len().max(other.len());
+    Words::new(&all.map(|at| operation(word(one, at), word(other, at))).collect::<Vec<_>>())
+}
+
+const fn place(id: u32) -> (usize, u64) {
+    ((id / BITS) as usize, 1 << (id % BITS))
+}
+
+/// What the kernel takes for blank around a set; a file may end with a zero byte too.
+const fn is_blank(character: char) -> bool {
+    character.is_ascii_whitespace() || character == '\0'
+}
+
+impl<K: Kind> Default for IdSet<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Kind> From<u32> for IdSet<K> {
+    /// The set of one id.
+    ///
+    /// # Panics
+    /// If it is above [`MAX_ID`].
+    fn from(id: u32) -> Self {
+        Self::from_iter([id])
+    }
+}
+
+impl<K: Kind> Extend<u32> for IdSet<K> {
+    /// # Panics
+    /// If an id is above [`MAX_ID`].
+    fn extend<I: IntoIterator<Item = u32>>(&mut self, ids: I) {
+        ids.into_iter().for_each(|id| {
+            self.insert(id);
+        });
+    }
+}
+
+impl<K: Kind> FromIterator<u32> for IdSet<K> {
+    /// # Panics
+    /// If an id is above [`MAX_ID`].
+    fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
+        let mut set = Self::new();
+        set.extend(ids);
+        set
+    }
+}
+
+impl<'a, K: Kind> IntoIterator for &'a IdSet<K> {
+    type Item = u32;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// A set's ids, from low to high.
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    words: &'a [u64],
+    at: usize,
+    /// What is left of the word at `at`.
+    word: u64,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        while self.word == 0 {
+            self.at += 1;
+            self.word = *self.words.get(self.at)?;
+        }
+        let bit = self.word.trailing_zeros();
+        self.word &= self.word - 1;
+        Some(self.at as u32 * BITS + bit)
+    }
+}
+
+impl<K: Kind> BitAnd for &IdSet<K> {
+    type Output = IdSet<K>;
+
+    fn bitand(self, other: Self) -> IdSet<K> {
+        self.combine(other, |one, other| one & other)
+    }
+}
+
+impl<K: Kind> BitOr for &IdSet<K> {
+    type Output = IdSet<K>;
+
+    fn bitor(self, other: Self) -> IdSet<K> {
+        self.combine(other, |one, other| one | other)
+    }
+}
+
+impl<K: Kind> BitXor for &IdSet<K> {
+    type Output = IdSet<K>;
+
+    fn bitxor(self, other: Self) -> IdSet<K> {
+        self.combine(other, |one, other| one ^ other)
+    }
+}
+
+impl<K: Kind> Sub for &IdSet<K> {
+    type Output = IdSet<K>;
+
+    fn sub(self, other: Self) -> IdSet<K> {
+        self.combine(other, |one, other| one & !other)
+    }
+}
+
+impl<K: Kind> BitAndAssign<&Self> for IdSet<K> {
+    fn bitand_assign(&mut self, other: &Self) {
+        self.combine_assign(other, |one, other| one & other);
+    }
+}
+
+impl<K: Kind> BitOrAssign<&Self> for IdSet<K> {
+    fn bitor_assign(&mut self, other: &Self) {
+        self.combine_assign(other, |one, other| one | other);
+    }
+}
+
+impl<K: Kind> SubAssign<&Self> for IdSet<K> {
+    fn sub_assign(&mut self, other: &Self) {
+        self.combine_assign(other, |one, other| one & !other);
+    }
+}
+
+impl<K: Kind> fmt::Display for IdSet<K> {
+    /// The list, as the kernel prints it: `0-3,8`, and nothing for no id.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ids = self.iter().peekable();
+        let mut separator = "";
+        while let Some(first) = ids.next() {
+            let mut last = first;
+            while ids.next_if_eq(&(last + 1)).is_some() {
+                last += 1;
+            }
+            f.write_str(separator)?;
+            match last - first {
+                0 => write!(f, "{first}")?,
+                _ => write!(f, "{first}-{last}")?,
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
+impl<K: Kind> fmt::Debug for IdSet<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{self}}}")
+    }
+}
+
+impl<K: Kind> FromStr for IdSet<K> {
+    type Err = ParseSetError;
+
+    /// Reads a list: `0-3,8`, `0-31:2/8`, and the empty set from no text. As the kernel does, it skips commas and white space
+    /// between ranges.
+    fn from_str(text: &str) -> Result<Self, ParseSetError> {
+        let mut set = Self::new();
+        for range in text.split(|character| character == ',' || is_blank(character)) {
+            if range.is_empty() {
+                continue;
+            }
+            let parsed = Range::parse(range).map_err(|reason| ParseSetError {
+                what: K::NAME,
+                format: "list",
+                text: shorten(text),
+                reason,
+            })?;
+            parsed.runs().for_each(|(first, last)| set.insert_range(first, last));
+        }
+        Ok(set)
+    }
+}
+
+/// `first-last:used/group`.
+struct Range {
+    first: u32,
+    last: u32,
+    used: u32,
+    group: u32,
+}
+
+impl Range {
+    fn parse(text: &str) -> Result<Self, Reason> {
+        let bad = || Reason::Range(shorten(text));
+        let number = |digits: &str| {
+            if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(bad());
+            }
+            digits.parse::<u64>().map_err(|_| bad())
+        };
+        let (ids, stride) = text.split_once(':').map_or((text, None), |(ids, stride)| (ids, Some(stride)));
+        let (first, last) = ids.split_once('-').unwrap_or((ids, ids));
+        let (first, last) = (number(first)?, number(last)?);
+        if last > u64::from(MAX_ID) {
+            return Err(Reason::TooHigh(last));
+        }
+        let (used, group) = match stride {
+            None => (1, 1),
+            Some(stride) => {
+                let (used, group) = stride.split_once('/').ok_or_else(bad)?;
+                (number(used)?, number(group)?)
+            }
+        };
+        if first > last || used == 0 || used > group {
+            return Err(bad());
+        }
+        // A group that is longer than all ids is as good as all ids.
+        let all = u64::from(MAX_ID) + 1;
+        Ok(Self {
+            first: first as u32,
+            last: last as u32,
+            used: used.min(all) as u32,
+            group: group.min(all) as u32,
+        })
+    }
+
+    fn runs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let used = if self.used == self.group { self.last - self.first + 1 } else { self.used };
+        let step = if self.used == self.group { used } else { self.group };
+        (self.first..=self.last)
+            .step_by(step as usize)
+            .map(move |first| (first, (first + (used - 1)).min(self.last)))
+    }
+}
+
+/// A set in the kernel's mask format, made by [`IdSet::mask`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    words: &'a [u64],
+    ids: u32,
+}
+
+impl fmt::Display for Mask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups = self.ids.div_ceil(32);
+        for group in (0..groups).rev() {
+            let word = self.words.get(group as usize / 2).copied().unwrap_or(0);
+            let mut bits = (word >> (32 * (group % 2))) as u32;
+            if group + 1 == groups {
+                let width = self.ids - 32 * group;
+                bits &= u32::MAX >> (32 - width);
+                write!(f, "{bits:0digits$x}", digits = width.div_ceil(4) as usize)?;
+            } else {
+                write!(f, ",{bits:08x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text that is no set of ids.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a {format} of {what}s: {reason}")]
+pub struct ParseSetError {
+    what: &'static str,
+    format: &'static str,
+    text: String,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Reason {
+    #[error(
+        "{0:?} is neither an id, nor a range `first-last`, nor one with a stride `first-last:used/group`"
+    )]
+    Range(String),
+    #[error("{0:?} is not one to eight hexadecimal digits")]
+    Group(String),
+    #[error("{0} is above {MAX_ID}, the highest id")]
+    TooHigh(u64),
+}
+
+/// As much of a text as a message bears.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 64;
+    let text = text.trim_matches(is_blank);
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<K: Kind> serde::Serialize for IdSet<K> {
+    /// As a list.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de, K: Kind> serde::Deserialize<'de> for IdSet<K> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn list(text: &str) -> CpuSet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lists_are_read_as_the_kernel_reads_them() {
+        for (text, printed) in [
+            ("", ""),
+            ("\n", ""),
+            ("0\n", "0"),
+            ("0-3,8\n", "0-3,8"),
+            ("8,0-3", "0-3,8"),
+            ("0,1,2", "0-2"),
+            (" 1 ,, 3 ", "1,3"),
+            ("0-15:2/8", "0-1,8-9"),
+            ("0-9:1/4", "0,4,8"),
+            ("0-10:3/4", "0-2,4-6,8-10"),
+            ("5:1/2", "5"),
+            ("0-7:4294967296/4294967296", "0-7"),
+            ("63-64", "63-64"),
+            ("0-65535", "0-65535"),
+            ("3-3", "3"),
+            ("2-5\0", "2-5"),
+        ] {
+            assert_eq!(list(text).to_string(), printed, "{text:?}");
+        }
+        for text in [
+            "(null)", "a", "1-", "-1", "3-1", "0-7:0/2", "0-7:3/2", "0-7:1", "0-7:/2", "65536", "0x3", "+1",
+            "1-2-3",
+        ] {
+            let error = text.parse::<CpuSet>().unwrap_err().to_string();
+            assert!(error.contains("list of CPUs"), "{text}: {error}");
+        }
+        let error = "0-99999999999".parse::<NodeSet>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"0-99999999999\" is not a list of NUMA nodes: 99999999999 is above 65535, the highest id"
+        );
+    }
+
+    #[test]
+    fn masks_have_as_many_groups_as_the_machine() {
+        for (ids, cpus, mask) in [
+            (16, "2-3,7", "008c"),
+            (1, "0", "1"),
+            (2, "1", "2"),
+            (4, "", "0"),
+            (32, "0-31", "ffffffff"),
+            (33, "32", "1,00000000"),
+            (40, "4-7", "00,000000f0"),
+            (64, "63", "80000000,00000000"),
+            (256, "255", "80000000,00000000,00000000,00000000,00000000,00000000,00000000,00000000"),
+            (4, "0-99", "f"),
+        ] {
+            assert_eq!(list(cpus).mask(ids).to_string(), mask, "{cpus} of {ids}");
+        }
+    }
+
+    #[test]
+    fn masks_are_read_in_any_width() {
+        for (mask, cpus) in [
+            ("0", ""),
+            ("f\n", "0-3"),
+            ("0xff", "0-7"),
+            ("00000000,00000003", "0-1"),
+            ("1,0", "32"),
+            ("1,,0", "!"),
+            ("", "!"),
+            ("123456789", "!"),
+            ("-1", "!"),
+            ("+1", "!"),
+            ("g", "!"),
+        ] {
+            let parsed = CpuSet::parse_mask(mask).map_or("!".to_owned(), |set| set.to_string());
+            assert_eq!(parsed, cpus, "{mask:?}");
+        }
+        let far = format!("1{}", ",0".repeat(2048));
+        assert!(CpuSet::parse_mask(&far).unwrap_err().to_string().contains("65536 is above 65535"));
+        assert_eq!(CpuSet::parse_mask(&far[..far.len() - 2]).unwrap().last(), Some(65_504));
+    }
+
+    #[test]
+    fn sets_are_equal_whatever_they_once_held() {
+        let mut set = list("1,700");
+        assert!(set.remove(700) && !set.remove(700) && !set.remove(5000));
+        assert_eq!(set, CpuSet::from(1));
+        assert_eq!((set.first(), set.last(), set.len()), (Some(1), Some(1), 1));
+        assert!(set.insert(5000) && set.remove(5000) && set == CpuSet::from(1));
+        set -= &CpuSet::from(1);
+        assert!(set.is_empty() && set.first().is_none() && set.last().is_none());
+        assert_eq!(CpuSet::first_n(130), list("0-129"));
+        assert_eq!(CpuSet::first_n(64).len(), 64);
+    }
+
+    fn ids() -> impl Strategy<Value = BTreeSet<u32>> {
+        prop_oneof![
+            prop::collection::btree_set(0..200_u32, 0..40),
+            prop::collection::btree_set(0..=MAX_ID, 0..20),
+        ]
+    }
+
+    fn set(ids: &BTreeSet<u32>) -> CpuSet {
+        ids.iter().copied().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_is_a_set(one in ids(), other in ids()) {
+            let (a, b) = (set(&one), set(&other));
+            prop_assert!(a.iter().eq(one.iter().copied()));
+            prop_assert_eq!(&a & &b, set(&(&one & &other)));
+            prop_assert_eq!(&a | &b, set(&(&one | &other)));
+            prop_assert_eq!(&a - &b, set(&(&one - &other)));
+            prop_assert_eq!(&a ^ &b, set(&(&one ^ &other)));
+            prop_assert_eq!(a.is_subset(&b), one.is_subset(&other));
+            prop_assert_eq!(a.is_disjoint(&b), one.is_disjoint(&other));
+            prop_assert_eq!((a.len(), a.first(), a.last()), (one.len(), one.first().copied(), one.last().copied()));
+            let mut joined = a.clone();
+            joined |= &b;
+            prop_assert_eq!(joined, &a | &b);
+        }
+
+        #[test]
+        fn both_formats_come_back(ids in ids()) {
+            let set = set(&ids);
+            prop_assert_eq!(&set.to_string().parse::<CpuSet>().unwrap(), &set);
+            let mask = set.mask(MAX_ID + 1).to_string();
+            prop_assert_eq!(&CpuSet::parse_mask(&mask).unwrap(), &set);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[0-9a-f,:/x \\-\n]{0,40}", any in any::<String>()) {
+            for text in [text, any] {
+                let _ = text.parse::<CpuSet>();
+                let _ = CpuSet::parse_mask(&text);
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What the crate reads and writes the system through: the real files, a recorded machine, or nothing at all.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+mod memory;
+mod recording;
+mod rooted;
+
+pub use memory::Memory;
+pub use recording::{Recording, Write};
+pub use rooted::Rooted;
+
+/// Files as `sysfs` and `procfs` have them: small, read and written whole. Paths are absolute, as on the live system:
+/// `/sys/devices/system/cpu/online`.
+pub trait FileSystem {
+    /// The whole content of a file.
+    ///
+    /// # Errors
+    /// As [`std::fs::read`]. A file longer than [`LONGEST`] is refused with [`io::ErrorKind::FileTooLarge`].
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Writes to a file that is there, by one call: the kernel takes or refuses each write as a whole.
+    ///
+    /// # Errors
+    /// The kernel's answer, `EINVAL` or `EOVERFLOW` for instance, by its `raw_os_error`.
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// As [`std::fs::read_dir`].
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+
+    /// The path without symbolic links and `..`.
+    ///
+    /// # Errors
+    /// As [`std::fs::canonicalize`]: there must be something there.
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
+}
+
+/// The longest file that is read: `/proc/interrupts` of a machine with 8192 CPUs takes some tens of megabytes.
+pub const LONGEST: u64 = 256 << 20;
+
+impl<F: FileSystem + ?Sized> FileSystem for &F {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        (**self).read(path)
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        (**self).write(path, content)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        (**self).list(path)
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        (**self).canonicalize(path)
+    }
+}
+
+/// The live system's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Real;
+
+impl FileSystem for Real {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        read_whole(path)
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        use std::io::Write as _;
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        let written = file.write(content)?;
+        if written == content.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        list_real(path)
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        path.canonicalize()
+    }
+}
+
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    // Files of sysfs have at most a page, and most of them some bytes: one call reads all.
+    let mut content = Vec::with_capacity(4096);
+    std::fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(content) }
+}
+
+fn list_real(path: &Path) -> io::Result<Vec<OsString>> {
+    let names = std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name()));
+    let mut names: Vec<OsString> = names.collect::<io::Result<_>>()?;
+    names.sort();
+    Ok(names)
+}

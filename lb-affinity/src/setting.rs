@@ -1,0 +1,116 @@
+//! What can be set: one value of one file of the kernel's.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::CpuSet;
+
+/// A value for one of the kernel's files that say where network work is done.
+///
+/// ```
+/// use lb_affinity::Setting;
+///
+/// let setting = Setting::Rps { interface: "eth0".into(), queue: 0, cpus: "2-3,7".parse()? };
+/// assert_eq!(setting.path().to_str(), Some("/sys/class/net/eth0/queues/rx-0/rps_cpus"));
+/// assert_eq!(setting.content(16), "008c");
+/// assert_eq!(setting.to_string(), "eth0 rx-0 rps_cpus = 2-3,7");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)
+)]
+#[non_exhaustive]
+pub enum Setting {
+    /// The CPUs that may take an interrupt (`/proc/irq/IRQ/smp_affinity_list`; Documentation/core-api/irq/irq-affinity.rst).
+    IrqAffinity {
+        /// The interrupt's number.
+        irq: u32,
+        /// Where it may go. The kernel chooses one of them.
+        cpus: CpuSet,
+    },
+    /// The CPUs that a receive queue's packets are handed to (`rps_cpus`; Documentation/networking/scaling.rst, RPS).
+    Rps {
+        /// The network interface.
+        interface: String,
+        /// The receive queue's number.
+        queue: u32,
+        /// The CPUs; none switches RPS off.
+        cpus: CpuSet,
+    },
+    /// How many flows of a receive queue are remembered (`rps_flow_cnt`; scaling.rst, RFS).
+    RpsFlowCount {
+        /// The network interface.
+        interface: String,
+        /// The receive queue's number.
+        queue: u32,
+        /// How many; the kernel rounds up to a power of two. 0 switches RFS off.
+        count: u32,
+    },
+    /// How many flows the system remembers (`net.core.rps_sock_flow_entries`; scaling.rst, RFS).
+    RpsSockFlowEntries {
+        /// How many; the kernel rounds up to a power of two. 0 switches RFS off.
+        count: u32,
+    },
+    /// The CPUs that send by a transmit queue (`xps_cpus`; scaling.rst, XPS).
+    Xps {
+        /// The network interface.
+        interface: String,
+        /// The transmit queue's number.
+        queue: u32,
+        /// The CPUs; none switches XPS off for the queue.
+        cpus: CpuSet,
+    },
+}
+
+impl Setting {
+    /// The kernel's file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::IrqAffinity { irq, .. } => format!("/proc/irq/{irq}/smp_affinity_list"),
+            Self::Rps { interface, queue, .. } => {
+                format!("/sys/class/net/{interface}/queues/rx-{queue}/rps_cpus")
+            }
+            Self::RpsFlowCount { interface, queue, .. } => {
+                format!("/sys/class/net/{interface}/queues/rx-{queue}/rps_flow_cnt")
+            }
+            Self::RpsSockFlowEntries { .. } => "/proc/sys/net/core/rps_sock_flow_entries".into(),
+            Self::Xps { interface, queue, .. } => {
+                format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
+            }
+        }
+        .into()
+    }
+
+    /// What is written to it, on a machine with `nr_cpu_ids` CPU numbers ([`Topology::nr_cpu_ids`](crate::Topology::nr_cpu_ids)).
+    #[must_use]
+    pub fn content(&self, nr_cpu_ids: u32) -> String {
+        match self {
+            Self::IrqAffinity { cpus, .. } => cpus.to_string(),
+            Self::Rps { cpus, .. } | Self::Xps { cpus, .. } => cpus.mask(nr_cpu_ids).to_string(),
+            Self::RpsFlowCount { count, .. } | Self::RpsSockFlowEntries { count } => count.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |cpus: &CpuSet| if cpus.is_empty() { "none".to_owned() } else { cpus.to_string() };
+        match self {
+            Self::IrqAffinity { irq, cpus } => write!(f, "interrupt {irq} smp_affinity = {}", shown(cpus)),
+            Self::Rps { interface, queue, cpus } => {
+                write!(f, "{interface} rx-{queue} rps_cpus = {}", shown(cpus))
+            }
+            Self::RpsFlowCount { interface, queue, count } => {
+                write!(f, "{interface} rx-{queue} rps_flow_cnt = {count}")
+            }
+            Self::RpsSockFlowEntries { count } => write!(f, "net.core.rps_sock_flow_entries = {count}"),
+            Self::Xps { interface, queue, cpus } => {
+                write!(f, "{interface} tx-{queue} xps_cpus = {}", shown(cpus))
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The caches (`cpuN/cache/indexM`; `Documentation/ABI/testing/sysfs-devices-system-cpu`).
+
+use std::collections::HashMap;
+
+use super::files::{Files, Names};
+use super::{CPU, TopologyError};
+use crate::CpuSet;
+use crate::fs::FileSystem;
+use crate::topology::{Cache, CacheKind};
+
+/// What a CPU has one of at most.
+type Slot = (u8, CacheKind);
+
+/// The caches of the CPUs that are online.
+///
+/// These files are the many: a cache is described below each CPU that shares it. So it is read below the first of them, and a CPU
+/// whose caches are all known from others costs no more than a look at how many it has.
+pub(super) fn read<F: FileSystem>(
+    files: &Files<'_, F>,
+    online: &CpuSet,
+) -> Result<Vec<Cache>, TopologyError> {
+    let names = Names::new(&["shared_cpu_map", "shared_cpu_list"]);
+    let mut caches = Vec::new();
+    let mut known: HashMap<u32, Vec<Slot>> = HashMap::with_capacity(online.len());
+    for cpu in online {
+        let directory = format!("{CPU}/cpu{cpu}/cache");
+        let indexes: CpuSet = files.numbered(&directory, "index")?;
+        let mut unknown = indexes.len().saturating_sub(known.get(&cpu).map_or(0, Vec::len));
+        // The shared caches, which are likelier known, come last.
+        for index in &indexes {
+            if unknown == 0 {
+                break;
+            }
+            let directory = format!("{directory}/index{index}");
+            let Some(slot) = slot(files, &directory)? else { continue };
+            if known.get(&cpu).is_some_and(|slots| slots.contains(&slot)) {
+                continue;
+            }
+            unknown -= 1;
+            let mut cpus = files.set(&directory, &names)?.unwrap_or_default();
+            cpus.insert(cpu);
+            cpus &= online;
+            for other in &cpus.clone() {
+                let slots = known.entry(other).or_default();
+                if slots.contains(&slot) {
+                    cpus.remove(other);
+                } else {
+                    slots.push(slot);
+                }
+            }
+            let size = files.text(&format!("{directory}/size"))?.and_then(|text| bytes(&text));
+            caches.push(Cache { level: slot.0, kind: slot.1, size, cpus });
+        }
+    }
+    Ok(caches)
+}
+
+fn slot<F: FileSystem>(files: &Files<'_, F>, directory: &str) -> Result<Option<Slot>, TopologyError> {
+    let Some(level) = files.number(&format!("{directory}/level"))? else { return Ok(None) };
+    let kind = match files.text(&format!("{directory}/type"))?.as_deref() {
+        Some("Data") => CacheKind::Data,
+        Some("Instruction") => CacheKind::Instruction,
+        Some("Unified") => CacheKind::Unified,
+        _ => return Ok(None),
+    };
+    Ok(Some((level, kind)))
+}
+
+/// `32K`.
+fn bytes(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 1 << 10),
+        b'M' => (&text[..text.len() - 1], 1 << 20),
+        b'G' => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    // What is not known is 0 on some machines.
+    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|&bytes| bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes() {
+        for (text, size) in [
+            ("32K", Some(32 << 10)),
+            ("8M", Some(8 << 20)),
+            ("1G", Some(1 << 30)),
+            ("512", Some(512)),
+            ("0K", None),
+            ("K", None),
+            ("", None),
+            ("-1K", None),
+            ("99999999999999999K", None),
+        ] {
+            assert_eq!(super::bytes(text), size, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The NUMA nodes (`Documentation/ABI/stable/sysfs-devices-node`).
+
+use super::TopologyError;
+use super::files::{Files, Names};
+use crate::fs::FileSystem;
+use crate::topology::Node;
+use crate::{CpuSet, NodeSet};
+
+const NODE: &str = "/sys/devices/system/node";
+
+/// The nodes that are online. A kernel without NUMA has all in its node 0, and no files that say so.
+pub(super) fn read<F: FileSystem>(files: &Files<'_, F>, online: &CpuSet) -> Result<Vec<Node>, TopologyError> {
+    let nodes: NodeSet = match files.list(&format!("{NODE}/online"))? {
+        Some(nodes) => nodes,
+        None => files.numbered(NODE, "node")?,
+    };
+    if nodes.is_empty() {
+        let memory = files.text("/proc/meminfo")?.as_deref().and_then(memory);
+        return Ok(vec![Node { id: 0, cpus: online.clone(), memory, distances: vec![10] }]);
+    }
+    let names = Names::new(&["cpumap", "cpulist"]);
+    let node = |id| {
+        let directory = format!("{NODE}/node{id}");
+        let cpus = files.set(&directory, &names)?.unwrap_or_default();
+        let memory = files.text(&format!("{directory}/meminfo"))?.as_deref().and_then(memory);
+        let distances = files.text(&format!("{directory}/distance"))?;
+        let distances = distances.and_then(|text| distances_of(&text)).filter(|all| all.len() == nodes.len());
+        Ok(Node { id, cpus, memory, distances: distances.unwrap_or_default() })
+    };
+    nodes.iter().map(node).collect()
+}
+
+/// `MemTotal` in bytes: of `Node 0 MemTotal: 8 kB`, or of /proc/meminfo's `MemTotal: 8 kB`.
+fn memory(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("MemTotal:")?;
+    rest.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn distances_of(text: &str) -> Option<Vec<u32>> {
+    text.split_whitespace().map(|distance| distance.parse().ok()).collect()
+}

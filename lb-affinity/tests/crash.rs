@@ -1,0 +1,249 @@
+//! An applier that is killed (SIGKILL) before and after each thing it does to a file leaves a journal from which every original
+//! value comes back.
+//!
+//! Each test starts its own binary again, with `CRASH` saying where the process is to kill itself.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lb_affinity::Setting;
+use lb_affinity::apply::{Applier, ApplyError, IfChanged};
+use lb_affinity::fs::FileSystem;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
+
+/// Files below a directory, which can be written to. Kills the process at the n-th step: each call has one before and one after.
+struct Tree {
+    root: PathBuf,
+    steps: Cell<Option<u32>>,
+}
+
+impl Tree {
+    fn new(root: &Path) -> Self {
+        Self { root: root.join("tree"), steps: Cell::new(None) }
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap())
+    }
+
+    fn step(&self) {
+        match self.steps.get() {
+            Some(0) => {
+                kill(getpid(), Signal::SIGKILL).unwrap();
+                unreachable!("SIGKILL is not survived");
+            }
+            steps => self.steps.set(steps.map(|steps| steps - 1)),
+        }
+    }
+
+    fn with_steps<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.step();
+        let result = call();
+        self.step();
+        result
+    }
+}
+
+impl FileSystem for Tree {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.with_steps(|| std::fs::read(self.at(path)))
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        // The kernel trims this one, whoever writes it.
+        let content = if content == b"f" { b"7" } else { content };
+        self.with_steps(|| std::fs::write(self.at(path), content))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.with_steps(|| std::fs::read_dir(self.at(path))?.map(|entry| Ok(entry?.file_name())).collect())
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
+}
+
+const ORIGINALS: [(&str, &str); 4] = [
+    ("/sys/class/net/eth0/queues/rx-0/rps_cpus", "1"),
+    ("/sys/class/net/eth0/queues/rx-0/rps_flow_cnt", "0"),
+    ("/proc/irq/30/smp_affinity_list", "0-3"),
+    ("/proc/sys/net/core/rps_sock_flow_entries", "16384"),
+];
+
+fn settings(cpus: &str, count: u32) -> [Setting; 4] {
+    [
+        Setting::Rps { interface: "eth0".into(), queue: 0, cpus: cpus.parse().unwrap() },
+        Setting::RpsFlowCount { interface: "eth0".into(), queue: 0, count },
+        Setting::IrqAffinity { irq: 30, cpus: 2.into() },
+        Setting::RpsSockFlowEntries { count },
+    ]
+}
+
+fn set_up(root: &Path) {
+    for (path, content) in ORIGINALS {
+        let path = Tree::new(root).at(Path::new(path));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    std::fs::create_dir_all(root.join("tree/proc/sys/kernel/random")).unwrap();
+    std::fs::write(root.join("tree/proc/sys/kernel/random/boot_id"), "b007\n").unwrap();
+}
+
+fn values(root: &Path) -> Vec<String> {
+    ORIGINALS
+        .iter()
+        .map(|(path, _)| std::fs::read_to_string(Tree::new(root).at(Path::new(path))).unwrap())
+        .collect()
+}
+
+fn originals() -> Vec<&'static str> {
+    ORIGINALS.iter().map(|(_, content)| *content).collect()
+}
+
+fn open(tree: &Tree, root: &Path) -> Applier<impl FileSystem> {
+    Applier::open(tree, root.join("journal"), 4).unwrap()
+}
+
+/// Runs `work` in a process of its own for every step at which it can be killed; `check` sees what each one left.
+fn at_every_step(
+    test: &str,
+    prepare: impl Fn(&Path),
+    work: impl Fn(&Tree, &Path),
+    check: impl Fn(u32, &Path),
+) {
+    if let Ok(crash) = std::env::var("CRASH") {
+        let (step, root) = crash.split_once(' ').unwrap();
+        let tree = Tree::new(Path::new(root));
+        tree.steps.set(Some(step.parse().unwrap()));
+        work(&tree, Path::new(root));
+        return;
+    }
+    for step in 0.. {
+        // In memory, where there is such a place: to wait for a disk takes most of the time.
+        let shared = Path::new("/dev/shm");
+        let base = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+        let root = base.join(format!("lb-affinity-{test}-{}-{step}", std::process::id()));
+        set_up(&root);
+        prepare(&root);
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env("CRASH", format!("{step} {}", root.display()))
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        check(step, &root);
+        std::fs::remove_dir_all(&root).unwrap();
+        if status.success() {
+            assert!(step >= 20, "only {step} steps: it did not do its work");
+            return;
+        }
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "step {step}");
+    }
+}
+
+/// Every original comes back, and then nothing is in the way of the next plan.
+fn comes_back(step: u32, root: &Path) {
+    let tree = Tree::new(root);
+    let mut applier = open(&tree, root);
+    let restored = applier.restore(IfChanged::Leave).unwrap();
+    assert!(restored.is_complete(), "step {step}: {restored}");
+    assert_eq!(values(root), originals(), "step {step}: {restored}");
+    applier.apply(&settings("0-2", 1024)).unwrap();
+}
+
+#[test]
+fn killed_while_it_applies() {
+    at_every_step(
+        "killed_while_it_applies",
+        |_| {},
+        |tree, root| {
+            // Trimmed to 0-2, so that what is there is neither what was nor what was meant.
+            open(tree, root).apply(&settings("0-3", 4096)).unwrap();
+        },
+        |step, root| {
+            let tree = Tree::new(root);
+            let changed = values(root) != originals();
+            if changed && values(root)[3] != "4096" {
+                let error = open(&tree, root).apply(&settings("0", 1)).unwrap_err();
+                assert!(matches!(error, ApplyError::Unfinished { .. }), "step {step}: {error}");
+            }
+            comes_back(step, root);
+        },
+    );
+}
+
+#[test]
+fn killed_while_it_applies_a_second_plan() {
+    at_every_step(
+        "killed_while_it_applies_a_second_plan",
+        |root| {
+            open(&Tree::new(root), root).apply(&settings("1", 512)).unwrap();
+        },
+        |tree, root| {
+            open(tree, root).apply(&settings("0-3", 4096)).unwrap();
+        },
+        comes_back,
+    );
+}
+
+#[test]
+fn killed_while_it_restores() {
+    at_every_step(
+        "killed_while_it_restores",
+        |root| {
+            open(&Tree::new(root), root).apply(&settings("0-3", 4096)).unwrap();
+        },
+        |tree, root| {
+            open(tree, root).restore(IfChanged::Leave).unwrap();
+        },
+        comes_back,
+    );
+}
+
+#[test]
+fn killed_while_it_rolls_back() {
+    at_every_step(
+        "killed_while_it_rolls_back",
+        |root| {
+            open(&Tree::new(root), root).apply(&settings("1", 512)).unwrap();
+        },
+        |tree, root| {
+            let failing = Failing(tree);
+            let mut applier = Applier::open(&failing, root.join("journal"), 4).unwrap();
+            let error = applier.apply(&settings("0-3", 4096)).unwrap_err();
+            assert!(matches!(error, ApplyError::RolledBack(_)), "{error}");
+        },
+        comes_back,
+    );
+}
+
+/// Refuses the last of the settings.
+struct Failing<'a>(&'a Tree);
+
+impl FileSystem for Failing<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.read(path)
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        if path == Path::new(ORIGINALS[3].0) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
+        }
+        self.0.write(path, content)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.0.list(path)
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        self.0.canonicalize(path)
+    }
+}
