@@ -222,6 +222,159 @@ fn a_second_one_and_one_without_rights_say_so() {
     assert!(table.contains("INSTANCE") && table.contains("HA1") && table.contains(FLOATING), "{table}");
 }
 
+/// keepalived's users send these to see what it does; none may end it, with its addresses left behind.
+#[test]
+#[ignore = "needs root"]
+fn signals_that_keepalived_answers_with_files_write_the_status_into_the_log() {
+    let lab = Lab::new();
+    let one = lab.vrrpd(0, &lab.write("first.conf", &thesis("MASTER", 150)));
+    lab.wait_for(0);
+    let shown = || one.log().lines().filter(|line| line.contains("HA1 ") && line.contains("Active ")).count();
+    for (signal, times) in [("USR1", 1), ("USR2", 2), ("RTMIN+2", 3)] {
+        let sent = Command::new("kill").args(["-s", signal, &one.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{signal}");
+        until(&format!("{signal} is answered"), || shown() == times);
+    }
+    assert_eq!(one.instance()["state"], "active");
+    assert!(one.stop() && !lab.has(0));
+}
+
+/// The group's script hears what keepalived's would: no priority of its own.
+#[test]
+#[ignore = "needs root and keepalived"]
+fn scripts_of_a_group_are_told_as_keepalived_tells_them() {
+    let mut heard = Vec::new();
+    for start in [Lab::keepalived as Start, Lab::vrrpd] {
+        let lab = Lab::new();
+        let told = lab.folder.join("told");
+        let script = lab.write("tell.sh", &format!("#!/bin/sh\necho \"$@\" >> {}\n", told.display()));
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let flag = lab.write("flag", "");
+        let instance = |name: &str, vrid: u8, address: &str| {
+            format!(
+                "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {vrid}\n priority 150\n version 3\n \
+                 advert_int 0.2\n virtual_ipaddress {{\n  {address}\n }}\n track_script {{\n  light\n }}\n}}\n"
+            )
+        };
+        let text = format!(
+            "global_defs {{\n script_user root\n}}\nvrrp_script light {{\n script \"/usr/bin/test -e {}\"\n interval 1\n weight -20\n}}\n{}{}\
+             vrrp_sync_group G {{\n group {{\n  A\n  B\n }}\n notify {}\n}}\n",
+            flag.display(),
+            instance("A", 5, FLOATING),
+            instance("B", 6, "192.168.250.251"),
+            script.display()
+        );
+        let one = start(&lab, 0, &lab.write("first.conf", &text));
+        lab.wait_for(0);
+        std::fs::remove_file(&flag).unwrap();
+        std::thread::sleep(Duration::from_millis(2_500));
+        assert!(lab.has(0), "what has a weight brings no group down");
+        let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+        one.signal(Signal::SIGTERM);
+        until("the script was told of the end", || lines().contains("STOP"));
+        assert!(one.ended());
+        heard.push(lines());
+    }
+    assert_eq!(heard[0], "GROUP G BACKUP 0\nGROUP G MASTER 0\nGROUP G STOP 0\n");
+    assert_eq!(heard[0], heard[1]);
+}
+
+/// keepalived sends unicast over IPv6 with a hop limit of 64, and looks at none itself. A peer far away is heard all the same.
+#[test]
+#[ignore = "needs root and keepalived"]
+fn unicast_peers_of_keepalived_are_heard_whatever_their_ttl() {
+    let lab = Lab::new();
+    for (at, address) in ["2001:db8::121/64", "2001:db8::111/64"].iter().enumerate() {
+        let added =
+            lab.command(at, "ip").args(["address", "add", address, "dev", "eth0", "nodad"]).status().unwrap();
+        assert!(added.success());
+    }
+    let text = |own: &str, peer: &str, priority: u8, lines: &str| {
+        let instance = |name: &str, vrid: u8, prefix: &str, floating: &str, lines: &str| {
+            format!(
+                "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {vrid}\n version 3\n advert_int 0.2\n \
+                 priority {priority}\n {lines}\n unicast_src_ip {prefix}{own}\n unicast_peer {{\n  {prefix}{peer}\n }}\n \
+                 virtual_ipaddress {{\n  {floating}\n }}\n}}\n"
+            )
+        };
+        instance("four", 4, "192.168.250.", FLOATING, lines)
+            + &instance("six", 6, "2001:db8::", "fe80::6/64", "")
+            + &instance("far", 7, "2001:db8::", "fe80::7/64", lines)
+    };
+    let _theirs = lab.keepalived(0, &lab.write("first.conf", &text("121", "111", 150, "unicast_ttl 1")));
+    let ours = lab.vrrpd(1, &lab.write("second.conf", &text("111", "121", 100, "")));
+    lab.wait_for(0);
+    until("each is heard often", || {
+        let status = ours.ask().unwrap();
+        let received = |instance: &serde_json::Value| instance["adverts"]["received"].as_u64().unwrap();
+        status["instances"].as_array().unwrap().iter().all(|instance| received(instance) >= 10)
+    });
+    for instance in ours.ask().unwrap()["instances"].as_array().unwrap() {
+        assert_eq!(instance["state"], "backup", "{instance}");
+        assert_eq!(
+            (&instance["active_router"]["priority"], &instance["discards"]),
+            (&150.into(), &serde_json::json!({})),
+            "{instance}"
+        );
+    }
+}
+
+/// What is missing or down is called by its name, in the log and in the status.
+#[test]
+#[ignore = "needs root"]
+fn what_is_missing_or_down_is_named() {
+    let lab = Lab::new();
+    let text = thesis("BACKUP", 150)
+        .replace("eth0\n    }\n", "eth0\n        eth9\n        lo weight 10\n    }\n    use_vmac\n    notify_stop /no/such/program\n    track_script {\n        found\n    }\n");
+    let text = format!(
+        "global_defs {{\nscript_user root\n}}\nvrrp_script found {{\nscript \"test -d /\"\nweight 5\n}}\n{text}"
+    );
+    let file = lab.write("first.conf", &text);
+    let one = lab.vrrpd(0, &file);
+    until("the check succeeds", || {
+        let tracks = one.instance()["tracks"].clone();
+        tracks.as_array().unwrap().iter().any(|track| track["name"] == "found" && track["up"] == true)
+    });
+    let log = one.log();
+    let line = |what: &str| text.lines().position(|line| line.contains(what)).unwrap() + 1;
+    for said in [
+        format!(
+            "{}:{}: vrrp_instance HA1: there is no interface eth9: until there is, it counts as down",
+            file.display(),
+            line("vrrp_instance")
+        ),
+        format!("{}:{}: /no/such/program can't be run: ", file.display(), line("notify_stop")),
+        "HA1: fault: track (interface eth9)".to_owned(),
+    ] {
+        assert_eq!(log.matches(&said).count(), 1, "{said}\n{log}");
+    }
+    assert!(
+        !log.contains("no fault any more") && log.contains("HA1: Initialize -> Backup: started"),
+        "{log}"
+    );
+    let up = |name: &str| {
+        let tracks = one.instance()["tracks"].clone();
+        let found =
+            tracks.as_array().unwrap().iter().find(|track| track["name"] == name).unwrap()["up"].clone();
+        found.as_bool()
+    };
+    assert_eq!((up("eth9"), up("lo")), (Some(false), Some(true)));
+
+    let added = lab.command(0, "ip").args(["link", "add", "eth9", "type", "bridge"]).status().unwrap();
+    assert!(added.success());
+    let added = lab.command(0, "ip").args(["link", "set", "eth9", "up"]).status().unwrap();
+    assert!(added.success());
+    let port = ["link", "add", "port", "master", "eth9", "up", "type", "veth", "peer", "name", "end"];
+    assert!(lab.command(0, "ip").args(port).status().unwrap().success());
+    assert!(lab.command(0, "ip").args(["link", "set", "end", "up"]).status().unwrap().success());
+    until("its interface is there", || up("eth9") == Some(true));
+    until("it is active", || one.instance()["state"] == "active");
+    assert!(one.log().contains("HA1: no fault any more"), "{}", one.log());
+    let links = lab.command(0, "ip").args(["-o", "address", "show", "dev", "vrrp.11"]).output().unwrap();
+    let links = String::from_utf8(links.stdout).unwrap();
+    assert!(links.contains(&format!("inet {FLOATING}/")), "the interface has keepalived's name: {links}");
+}
+
 /// What both take, and what both refuse.
 #[test]
 #[ignore = "needs root and keepalived"]

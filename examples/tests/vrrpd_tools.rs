@@ -55,15 +55,31 @@ fn check_sums_up_what_is_good_and_names_the_line_of_what_is_not() {
     let (success, out, err) = said(&vrrpd(&["check", bad.name()]));
     assert!(!success && out.is_empty());
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!(lines.len(), 2, "{err}");
-    assert!(lines[0].starts_with(&format!("vrrpd: {}:2: interface = a/b", bad.name())), "{err}");
-    assert!(lines[1].starts_with(&format!("vrrpd: {}:4: priority = 999", bad.name())), "{err}");
+    assert_eq!(lines.len(), 3, "{err}");
+    assert!(lines[0].starts_with(&format!("vrrpd: warning: {}:8: ", bad.name())), "{err}");
+    assert!(lines[1].starts_with(&format!("vrrpd: {}:2: interface = a/b", bad.name())), "{err}");
+    assert!(lines[2].starts_with(&format!("vrrpd: {}:4: priority = 999", bad.name())), "{err}");
 
     let (success, _, err) = said(&vrrpd(&["check", "/no/such/file.toml"]));
     assert!(!success && err.contains("/no/such/file.toml: cannot be read"), "{err}");
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("vrrpd.toml");
     let (success, out, err) = said(&vrrpd(&["check", sample.to_str().unwrap()]));
     assert!(success && out.contains("2 instances, 1 group, 1 script"), "{out}{err}");
+}
+
+/// One file for both machines, as keepalived's `-i` has it.
+#[test]
+fn conditions_ask_for_the_id_that_is_given() {
+    let both = GOOD.replace("  priority 150", "  @first priority 150\n  @^first priority 90");
+    let both = Scratch::new("both.conf", both.as_bytes());
+    for (id, priority) in [(["-i", "first"], 150), (["--config-id", "second"], 90)] {
+        for (command, shown) in
+            [("check", format!("priority {priority} ")), ("convert", format!("priority = {priority}\n"))]
+        {
+            let (success, out, err) = said(&vrrpd(&[&[command, both.name()][..], &id].concat()));
+            assert!(success && out.contains(&shown), "{command} {id:?}: {out}{err}");
+        }
+    }
 }
 
 #[test]

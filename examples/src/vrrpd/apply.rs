@@ -29,6 +29,8 @@ pub(crate) struct Live {
     pub(crate) tracks: Vec<(Tracked, Check, TrackId)>,
     /// What its scripts were told last.
     pub(crate) told: Option<Told>,
+    /// Whether the log says that it is at fault.
+    pub(crate) at_fault: bool,
     /// Since when it is in its state.
     pub(crate) since: SystemTime,
     pub(crate) caller: Caller,
@@ -171,6 +173,7 @@ impl Running {
             definition: definition.clone(),
             tracks: Vec::new(),
             told: None,
+            at_fault: false,
             since: SystemTime::now(),
             caller: Caller::default(),
             trouble: None,

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lb_examples::vrrpd::config::{self, NumberFile, Parameters, Process};
+use lb_examples::vrrpd::config::{self, Config, NumberFile, Parameters, Process, Target};
+use nix::net::if_::if_nametoindex;
 
 use crate::log;
 use crate::program::{Program, Running};
@@ -18,6 +19,26 @@ const COMM: usize = 15;
 pub(crate) enum Finding {
     Success(bool),
     Number(i32),
+}
+
+/// Interfaces that a configuration names and the machine has not, a sentence each: they may come yet.
+pub(crate) fn missing_interfaces(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for config::Instance { name, place, interface, tracks, .. } in &config.instances {
+        let tracked = tracks.iter().filter_map(|track| match &track.target {
+            Target::Interface(interface) => Some((interface, "it counts as down")),
+            _ => None,
+        });
+        for (interface, meanwhile) in std::iter::once((interface, "the instance is at fault")).chain(tracked)
+        {
+            if if_nametoindex(interface.as_str()).is_err() {
+                missing.push(format!(
+                    "{place}: vrrp_instance {name}: there is no interface {interface}: until there is, {meanwhile}"
+                ));
+            }
+        }
+    }
+    missing
 }
 
 /// A script that is run every so often.

@@ -1,19 +1,21 @@
 //! The daemon: one thread that waits for the driver, for signals, for those who ask, and for other programs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_examples::vrrpd::config::{self, Config, Problems};
-use lb_vrrp::event::{Notification, Reason};
+use lb_examples::vrrpd::config::{self, Config, Disk, NumberFile, Problems};
+use lb_vrrp::event::{Faults, Notification, Reason};
 use lb_vrrp::hmac::Key;
 use lb_vrrp::linux::{Driver, DriverError, Settings, check_capabilities};
+use lb_vrrp::track::Weight;
 use lb_vrrp::{State, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::apply::{Live, Running, Tracked};
-use crate::checks::Finding;
+use crate::checks::{self, Finding, Look};
 use crate::control::{Claim, Control, ControlError};
 use crate::hooks::Told;
 use crate::log;
@@ -26,6 +28,9 @@ use crate::status::{
 
 /// How long the last scripts may take when the program ends.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A group has no priority of its own: keepalived's scripts are told 0.
+const GROUP_PRIORITY: u8 = 0;
 
 /// Why the daemon can't run.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +50,8 @@ pub(crate) enum DaemonError {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(file: &Path, socket: &Path, run_directory: &Path) -> Result<(), DaemonError> {
-    let config = load(file)?;
+pub(crate) fn run(file: &Path, disk: Disk, socket: &Path, run_directory: &Path) -> Result<(), DaemonError> {
+    let config = load(file, &disk)?;
     // Who may not open raw sockets may not write to /run either, and the former says what to do.
     let claim = Claim::new(socket).or_else(|error| {
         if error.is_permission() {
@@ -65,6 +70,7 @@ pub(crate) fn run(file: &Path, socket: &Path, run_directory: &Path) -> Result<()
     let mut daemon = Daemon {
         driver,
         file: file.to_owned(),
+        disk,
         since: SystemTime::now(),
         reloads: 0,
         running: Running::default(),
@@ -81,18 +87,19 @@ pub(crate) fn run(file: &Path, socket: &Path, run_directory: &Path) -> Result<()
 }
 
 /// Reads a configuration and whatever it needs of the system.
-fn load(file: &Path) -> Result<Config, DaemonError> {
-    let config = config::load(file)?;
-    program::check_all(&config)?;
-    for warning in &config.warnings {
-        log::say(format_args!("warning: {warning}"));
-    }
+fn load(file: &Path, disk: &Disk) -> Result<Config, DaemonError> {
+    let warn = |warning: &String| log::say(format_args!("warning: {warning}"));
+    let config =
+        config::load(file, disk).inspect_err(|problems| problems.warnings().iter().for_each(warn))?;
+    config.warnings.iter().for_each(warn);
+    program::check_all(&config)?.iter().chain(&checks::missing_interfaces(&config)).for_each(warn);
     Ok(config)
 }
 
 struct Daemon {
     driver: Driver,
     file: PathBuf,
+    disk: Disk,
     since: SystemTime,
     reloads: u32,
     config: Config,
@@ -111,6 +118,9 @@ impl Daemon {
             if asked.reload {
                 self.reload();
             }
+            if asked.status {
+                self.status().to_string().lines().for_each(log::say);
+            }
             self.driver.turn(Some(Duration::ZERO))?;
             let now = Instant::now();
             let checks = self.running.check(&mut self.driver, now);
@@ -127,7 +137,7 @@ impl Daemon {
 
     /// Takes the file over, whole or not at all.
     fn reload(&mut self) {
-        let config = match load(&self.file) {
+        let config = match load(&self.file, &self.disk) {
             Ok(config) => config,
             Err(error) => {
                 log::say("the configuration is not taken over, all goes on as before:");
@@ -152,12 +162,27 @@ impl Daemon {
         while let Some((id, notification)) = self.driver.next_notification() {
             let found = self.running.instances.iter_mut().find(|(_, live)| live.id == id);
             let Some((name, live)) = found else { continue };
-            let [own, others] = &mut live.talk;
-            let talk = match notification {
-                Notification::State { .. } | Notification::Faults(_) | Notification::Priority(_) => own,
-                _ => others,
+            // That nothing is wrong is no news unless something was.
+            let news = match &notification {
+                Notification::Faults(faults) => {
+                    std::mem::replace(&mut live.at_fault, !faults.is_empty()) || live.at_fault
+                }
+                _ => true,
             };
-            talk.say(Instant::now(), name, || said(&notification));
+            if news {
+                let blame = match &notification {
+                    Notification::Faults(faults) if faults.contains(Faults::TRACK) => {
+                        to_blame(live, &self.driver, &self.running.files)
+                    }
+                    _ => String::new(),
+                };
+                let [own, others] = &mut live.talk;
+                let talk = match notification {
+                    Notification::State { .. } | Notification::Faults(_) | Notification::Priority(_) => own,
+                    _ => others,
+                };
+                talk.say(Instant::now(), name, || format!("{}{blame}", said(&notification)));
+            }
             if let Notification::State { to, reason, .. } = notification {
                 live.since = SystemTime::now();
                 let told = match (to, reason) {
@@ -185,7 +210,10 @@ impl Daemon {
                 && !router.faults().is_empty()
                 && live.told != Some(Told::Fault)
             {
-                log::of(name, format_args!("fault: {}", router.faults()));
+                if !live.at_fault {
+                    log::of(name, format_args!("fault: {}", router.faults()));
+                }
+                live.at_fault = true;
                 tell(live, name, Told::Fault, router.priority(), &self.config);
             }
         }
@@ -203,9 +231,7 @@ impl Daemon {
             {
                 group.told = Some(told);
                 log::of(name, format_args!("the group is {}", told.name()));
-                let routers = members.iter().filter_map(|live| self.driver.router(live.id));
-                let priority = routers.map(VirtualRouter::priority).max().unwrap_or_default();
-                group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, told, priority);
+                group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, told, GROUP_PRIORITY);
             }
         }
     }
@@ -218,7 +244,7 @@ impl Daemon {
             tell(live, name, Told::Stop, priority, &self.config);
         }
         for (name, group) in &mut self.running.groups {
-            group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, Told::Stop, 0);
+            group.caller.tell(&group.hooks, &self.config.global, "GROUP", name, Told::Stop, GROUP_PRIORITY);
         }
         let end = Instant::now() + FAREWELL;
         while !self.running.is_quiet() && Instant::now() < end {
@@ -297,14 +323,16 @@ impl Daemon {
             tracks: live
                 .tracks
                 .iter()
-                .map(|(tracked, check, _)| self.track(tracked, check.weight.points()))
+                .map(|(tracked, check, track)| {
+                    self.track(tracked, check.weight.points(), self.driver.is_up(live.id, *track))
+                })
                 .collect(),
         }
     }
 
-    fn track(&self, tracked: &Tracked, weight: i32) -> TrackStatus {
+    fn track(&self, tracked: &Tracked, weight: i32, counts_as: Option<bool>) -> TrackStatus {
         let (kind, name, last) = match tracked {
-            Tracked::Interface(name) => ("interface", name, None),
+            Tracked::Interface(name) => ("interface", name, counts_as.map(Finding::Success)),
             Tracked::Script(name) => {
                 let last = self.running.scripts.get(name).and_then(|(_, check)| check.last);
                 ("script", name, last.map(Finding::Success))
@@ -323,6 +351,35 @@ impl Daemon {
         };
         TrackStatus { name: name.clone(), kind: kind.to_owned(), weight, up, number }
     }
+}
+
+/// What of all that an instance tracks puts it at fault, in parentheses.
+fn to_blame(
+    live: &Live,
+    driver: &Driver,
+    files: &BTreeMap<String, (NumberFile, Look<NumberFile>)>,
+) -> String {
+    let blamed =
+        live.tracks.iter().filter(|(tracked, check, track)| match (driver.is_up(live.id, *track), tracked) {
+            (Some(up), _) => check.weight == Weight::FAULT && up == check.reverse,
+            (None, Tracked::File(name)) => match files.get(name).and_then(|(_, look)| look.last) {
+                Some(Finding::Number(number)) => {
+                    let points = i64::from(number) * i64::from(check.weight.points());
+                    points.abs() > 253 && (points < 0) != check.reverse
+                }
+                _ => false,
+            },
+            (None, _) => false,
+        });
+    let names: Vec<String> = blamed
+        .map(|(tracked, _, _)| match tracked {
+            Tracked::Interface(name) => format!("interface {name}"),
+            Tracked::Script(name) => format!("script {name}"),
+            Tracked::Process(name) => format!("process {name}"),
+            Tracked::File(name) => format!("file {name}"),
+        })
+        .collect();
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
 }
 
 fn tell(live: &mut Live, name: &str, told: Told, priority: u8, config: &Config) {
@@ -363,6 +420,9 @@ fn time(time: SystemTime) -> String {
 /// What happened, in words.
 fn said(notification: &Notification) -> String {
     match *notification {
+        Notification::State { from, to: State::Initialize, reason: Reason::Operator } => {
+            format!("{from} -> Initialize: stopped")
+        }
         Notification::State { from, to, reason } => format!("{from} -> {to}: {}", why(reason)),
         Notification::Faults(faults) if faults.is_empty() => "no fault any more".to_owned(),
         Notification::Faults(faults) => format!("fault: {faults}"),
@@ -379,7 +439,7 @@ fn said(notification: &Notification) -> String {
 
 fn why(reason: Reason) -> String {
     match reason {
-        Reason::Operator => "started or stopped".to_owned(),
+        Reason::Operator => "started".to_owned(),
         Reason::Owner => "it owns the addresses".to_owned(),
         Reason::MasterDown => "no active router is heard".to_owned(),
         Reason::MasterLeft => "the active router left".to_owned(),

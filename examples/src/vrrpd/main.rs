@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use lb_examples::vrrpd::config::Disk;
 
 const CONFIG: &str = "/etc/vrrpd.toml";
 const SOCKET: &str = "/run/vrrpd.sock";
@@ -40,7 +41,8 @@ const RUN_DIRECTORY: &str = "/run/lb-vrrp";
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Signals: SIGHUP reads the configuration again; SIGTERM and Ctrl-C stop, and hand the addresses over."
+    after_help = "Signals: SIGHUP reads the configuration again; SIGTERM and Ctrl-C stop, and hand the addresses over; \
+                  SIGUSR1 writes the status into the log."
 )]
 struct Arguments {
     #[command(flatten)]
@@ -60,6 +62,8 @@ struct Run {
     /// Where it is written down what must be cleaned up if vrrpd is killed
     #[arg(long, value_name = "PATH", default_value = RUN_DIRECTORY)]
     run_directory: PathBuf,
+    #[command(flatten)]
+    conditions: Conditions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +72,8 @@ enum Command {
     Check {
         /// The file: TOML if it ends in .toml, else keepalived.conf
         file: PathBuf,
+        #[command(flatten)]
+        conditions: Conditions,
     },
     /// Show what a running vrrpd does
     Status {
@@ -82,6 +88,8 @@ enum Command {
     Convert {
         /// The file
         file: PathBuf,
+        #[command(flatten)]
+        conditions: Conditions,
     },
     /// Print each advert of a capture with its verdict and the reason
     Decode {
@@ -91,6 +99,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Conditions {
+    /// What `@ID` lines of a keepalived.conf are compared with [default: the first part of the host's name]
+    #[arg(short = 'i', long, value_name = "ID")]
+    config_id: Option<String>,
+}
+
+impl Conditions {
+    fn disk(self) -> Disk {
+        Disk { config_id: self.config_id }
+    }
 }
 
 /// Whatever ends the program early.
@@ -116,10 +137,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Fatal> {
     match arguments.command {
-        None => daemon::run(&arguments.run.config, &arguments.run.socket, &arguments.run.run_directory)?,
-        Some(Command::Check { file }) => tools::check(&file)?,
+        None => {
+            let Run { config, socket, run_directory, conditions } = arguments.run;
+            daemon::run(&config, conditions.disk(), &socket, &run_directory)?;
+        }
+        Some(Command::Check { file, conditions }) => tools::check(&file, &conditions.disk())?,
         Some(Command::Status { json, socket }) => tools::status(&socket, json)?,
-        Some(Command::Convert { file }) => tools::convert(&file)?,
+        Some(Command::Convert { file, conditions }) => tools::convert(&file, &conditions.disk())?,
         Some(Command::Decode { capture, json }) => tools::decode(&capture, json)?,
     }
     Ok(())

@@ -15,6 +15,8 @@ use nix::unistd::{Gid, Group, Pid, Uid, User as Account};
 const GRACE: Duration = Duration::from_secs(2);
 /// Who runs scripts if nothing is said and there is such a user, as with keepalived.
 const USUAL_USER: &str = "keepalived_script";
+/// Where programs are looked for if the environment says nothing.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why a script can't be run.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +48,26 @@ impl Program {
             None => usual(),
         };
         let uid = identity.map_or_else(|| Uid::effective().as_raw(), |(uid, _)| uid);
-        if global.script_security && uid == 0 {
-            guarded(&command.words[0], &place)?;
+        let mut words = command.words.clone();
+        if let Some(found) = found_in_path(&words[0]) {
+            words[0] = found;
         }
-        Ok(Self { words: command.words.clone(), identity })
+        if global.script_security && uid == 0 {
+            guarded(&words[0], &place)?;
+        }
+        Ok(Self { words, identity })
+    }
+
+    /// Why it could not be started now, if there is such a reason.
+    fn trouble(&self) -> Option<String> {
+        let name = self.name();
+        match std::fs::metadata(name) {
+            Err(error) => Some(format!("{name} can't be run: {error}; create it, or name another")),
+            Ok(about) if !about.is_file() || about.mode() & 0o111 == 0 => {
+                Some(format!("{name} can't be run: it is no program; make it one with chmod +x"))
+            }
+            Ok(_) => None,
+        }
     }
 
     /// The program's file.
@@ -66,6 +84,16 @@ impl Program {
         }
         Ok(Running { child: command.spawn()?, asked: None })
     }
+}
+
+/// Where PATH has a program that is named without a folder.
+fn found_in_path(name: &str) -> Option<String> {
+    let path = (!name.contains('/')).then(|| std::env::var_os("PATH").unwrap_or(USUAL_PATH.into()))?;
+    let candidates = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    candidates.map(|folder| folder.join(name)).find_map(|file| {
+        let about = std::fs::metadata(&file).ok()?;
+        (about.is_file() && about.mode() & 0o111 != 0).then(|| file.to_str().map(str::to_owned))?
+    })
 }
 
 fn identity(user: &User, place: &str) -> Result<(u32, u32), ProgramError> {
@@ -101,15 +129,17 @@ fn guarded(program: &str, place: &str) -> Result<(), ProgramError> {
     Ok(())
 }
 
-/// All programs of a configuration can be run.
-pub(crate) fn check_all(config: &Config) -> Result<(), ProgramError> {
+/// All programs of a configuration may be run. What stands in their way now, a sentence each: they may come yet.
+pub(crate) fn check_all(config: &Config) -> Result<Vec<String>, ProgramError> {
+    let mut troubles = Vec::new();
     let hooks = config.instances.iter().map(|instance| &instance.hooks);
     let hooks = hooks.chain(config.groups.iter().map(|group| &group.hooks)).flat_map(commands);
     let commands = hooks.chain(config.scripts.iter().map(|script| &script.command));
     for command in commands {
-        Program::new(command, &config.global)?;
+        let program = Program::new(command, &config.global)?;
+        troubles.extend(program.trouble().map(|trouble| format!("{}: {trouble}", command.place)));
     }
-    Ok(())
+    Ok(troubles)
 }
 
 fn commands(hooks: &Hooks) -> impl Iterator<Item = &Command> {

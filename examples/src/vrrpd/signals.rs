@@ -4,13 +4,15 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use nix::libc;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// What the signals ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) stop: bool,
     pub(crate) reload: bool,
+    pub(crate) status: bool,
 }
 
 /// The signals that the program takes.
@@ -18,6 +20,8 @@ pub(crate) struct Asked {
 pub(crate) struct Signals {
     stop: UnixStream,
     reload: UnixStream,
+    /// keepalived writes files about itself for these. By default they would end the program and leave its addresses.
+    status: UnixStream,
     /// A child ended: only a reason to wake.
     child: UnixStream,
 }
@@ -33,17 +37,27 @@ impl Signals {
             }
             io::Result::Ok(read)
         };
-        Ok(Self { stop: take(&[SIGTERM, SIGINT])?, reload: take(&[SIGHUP])?, child: take(&[SIGCHLD])? })
+        Ok(Self {
+            stop: take(&[SIGTERM, SIGINT])?,
+            reload: take(&[SIGHUP])?,
+            // The third is what `keepalived --signum=JSON` says.
+            status: take(&[SIGUSR1, SIGUSR2, libc::SIGRTMIN() + 2])?,
+            child: take(&[SIGCHLD])?,
+        })
     }
 
     /// What to wait for.
-    pub(crate) fn sources(&self) -> [BorrowedFd<'_>; 3] {
-        [self.stop.as_fd(), self.reload.as_fd(), self.child.as_fd()]
+    pub(crate) fn sources(&self) -> [BorrowedFd<'_>; 4] {
+        [self.stop.as_fd(), self.reload.as_fd(), self.status.as_fd(), self.child.as_fd()]
     }
 
     /// What was asked for since the last time.
     pub(crate) fn take(&mut self) -> Asked {
-        let asked = Asked { stop: drain(&mut self.stop), reload: drain(&mut self.reload) };
+        let asked = Asked {
+            stop: drain(&mut self.stop),
+            reload: drain(&mut self.reload),
+            status: drain(&mut self.status),
+        };
         drain(&mut self.child);
         asked
     }

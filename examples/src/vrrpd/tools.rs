@@ -7,6 +7,7 @@ use std::path::Path;
 use lb_examples::vrrpd::config::{self, Config, ConvertError, Disk, Problems, Target};
 use lb_examples::vrrpd::decode::{self, CaptureError, Shown};
 
+use crate::checks;
 use crate::control::{self, ControlError};
 use crate::program::{self, ProgramError};
 
@@ -30,12 +31,12 @@ pub(crate) enum ToolError {
 }
 
 /// `vrrpd check FILE`.
-pub(crate) fn check(file: &Path) -> Result<(), ToolError> {
-    let config = config::load(file)?;
-    program::check_all(&config)?;
-    for warning in &config.warnings {
-        eprintln!("vrrpd: warning: {warning}");
-    }
+pub(crate) fn check(file: &Path, disk: &Disk) -> Result<(), ToolError> {
+    let warn = |warning: &String| eprintln!("vrrpd: warning: {warning}");
+    let config =
+        config::load(file, disk).inspect_err(|problems| problems.warnings().iter().for_each(warn))?;
+    config.warnings.iter().for_each(warn);
+    program::check_all(&config)?.iter().chain(&checks::missing_interfaces(&config)).for_each(warn);
     let mut out = io::stdout().lock();
     quiet(summarize(&config, file, &mut out))
 }
@@ -110,10 +111,10 @@ pub(crate) fn status(socket: &Path, json: bool) -> Result<(), ToolError> {
 }
 
 /// `vrrpd convert FILE`.
-pub(crate) fn convert(file: &Path) -> Result<(), ToolError> {
-    let text = std::fs::read_to_string(file)
+pub(crate) fn convert(file: &Path, disk: &Disk) -> Result<(), ToolError> {
+    let text = config::read(file, disk)
         .map_err(|source| ToolError::Read { file: file.display().to_string(), source })?;
-    let toml = config::convert(file, &text, &Disk)?;
+    let toml = config::convert(file, &text, disk)?;
     quiet(io::stdout().lock().write_all(toml.as_bytes()))
 }
 

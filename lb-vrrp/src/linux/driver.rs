@@ -343,6 +343,12 @@ impl Driver {
         self.with_tracker(id, |tracker| tracker.report(tracked, success)).map(|_| ())
     }
 
+    /// Whether something that is tracked is up; `None` if that is not known yet, or if it is a file.
+    #[must_use]
+    pub fn is_up(&self, id: InstanceId, tracked: TrackId) -> Option<bool> {
+        self.slots.get(&id)?.tracker.is_up(tracked)
+    }
+
     /// Says what number a tracked file holds.
     ///
     /// # Errors

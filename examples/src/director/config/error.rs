@@ -36,7 +36,7 @@ impl From<Problem> for ConfigError {
 #[non_exhaustive]
 pub(crate) enum Problem {
     /// The file cannot be read.
-    #[error("{file}: cannot be read: {source}; name a readable file with --config")]
+    #[error("{file}: cannot be read: {source}; name a readable file")]
     Read {
         /// The file.
         file: String,

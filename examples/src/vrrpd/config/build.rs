@@ -27,20 +27,25 @@ pub(super) const TOP: [&str; 7] = [
 pub(super) fn build(file: &Path, items: &[Item], files: &dyn Files, findings: &mut Findings) -> Config {
     let mut global = Global::default();
     let mut settings = Settings::default();
-    let mut lvs = false;
+    let mut lvs: Vec<(&str, &Place, Vec<String>)> = Vec::new();
     for item in items {
         let keyword = item.keyword();
         if keyword == "global_defs" {
             global::read(item, &mut global, &mut settings, findings);
         } else if LVS.contains(&keyword) {
-            if !lvs {
-                let message = "the LVS parts (virtual_server …) are skipped: the director balances the load";
-                findings.warn(&item.place, keyword, message);
+            let line = item.place.line.to_string();
+            match lvs.iter_mut().find(|(_, first, _)| first.file == item.place.file) {
+                Some((_, _, lines)) => lines.push(line),
+                None => lvs.push((keyword, &item.place, vec![line])),
             }
-            lvs = true;
         } else if !TOP.contains(&keyword) {
             unknown("", "the top level", item, &TOP, findings);
         }
+    }
+    for (keyword, first, lines) in lvs {
+        let lines = if lines.len() == 1 { String::new() } else { format!(" (lines {})", lines.join(", ")) };
+        let message = format_args!("the LVS parts are skipped{lines}: the director balances the load");
+        findings.warn(first, keyword, message);
     }
     let mut config = Config {
         global,
@@ -52,11 +57,20 @@ pub(super) fn build(file: &Path, items: &[Item], files: &dyn Files, findings: &m
         warnings: Vec::new(),
     };
     for item in items {
-        match item.keyword() {
-            "vrrp_script" => config.scripts.extend(track::script(item, findings)),
-            "vrrp_track_process" => config.processes.extend(track::process(item, findings)),
-            "track_file" | "vrrp_track_file" => config.files.extend(track::file(item, findings)),
-            _ => {}
+        let (kind, understood) = match item.keyword() {
+            "vrrp_script" => {
+                ("track_script", track::script(item, findings).map(|it| config.scripts.push(it)))
+            }
+            "vrrp_track_process" => {
+                ("track_process", track::process(item, findings).map(|it| config.processes.push(it)))
+            }
+            "track_file" | "vrrp_track_file" => {
+                ("track_file", track::file(item, findings).map(|it| config.files.push(it)))
+            }
+            _ => continue,
+        };
+        if let (None, [name, ..]) = (understood, item.arguments()) {
+            findings.broken(kind, name);
         }
     }
     for kind in [&["vrrp_script"][..], &["vrrp_track_process"], &["track_file", "vrrp_track_file"]] {
@@ -68,6 +82,7 @@ pub(super) fn build(file: &Path, items: &[Item], files: &dyn Files, findings: &m
         config.instances.extend(built);
     }
     once(items, &["vrrp_instance"], findings);
+    name_vmacs(&mut config, settings.vmac_prefix.as_deref().unwrap_or("vrrp"));
     for item in items.iter().filter(|item| item.keyword() == "vrrp_sync_group") {
         instance::group(item, &mut config, findings);
     }
@@ -78,6 +93,26 @@ pub(super) fn build(file: &Path, items: &[Item], files: &dyn Files, findings: &m
     }
     together(&config, findings);
     config
+}
+
+/// Gives interfaces of virtual MAC addresses the names that keepalived gives them, which firewalls may know: `vrrp.VRID` and
+/// `vrrp6.VRID`. What has none because the name is taken gets one of its own from the driver.
+fn name_vmacs(config: &mut Config, prefix: &str) {
+    for at in 0..config.instances.len() {
+        let instance = &config.instances[at];
+        if instance.vmac.as_ref().is_none_or(|vmac| vmac.name.is_some()) {
+            continue;
+        }
+        let family = if instance.router.family() == Family::Ipv6 { "6" } else { "" };
+        let name = format!("{prefix}{family}.{}", instance.router.vrid);
+        let taken = config.instances.iter().any(|other| {
+            other.interface == name
+                || other.vmac.as_ref().is_some_and(|vmac| vmac.name.as_deref() == Some(name.as_str()))
+        });
+        if !taken && let Some(vmac) = &mut config.instances[at].vmac {
+            vmac.name = Some(name);
+        }
+    }
 }
 
 /// Every name is there once.
@@ -148,7 +183,14 @@ pub(super) fn named(item: &Item, findings: &mut Findings) -> Option<(String, Str
 pub(super) fn unknown(block: &str, section: &str, item: &Item, known: &[&str], findings: &mut Findings) {
     let keyword = item.keyword();
     match fate(block, keyword) {
-        Some(Fate::Needless) => {}
+        Some(Fate::Met) => {}
+        Some(Fate::Needless) => {
+            findings.warn(
+                &item.place,
+                section,
+                format_args!("`{keyword}` is passed over: it changes nothing here"),
+            );
+        }
         Some(Fate::LeftOut(instead)) => {
             findings.warn(&item.place, section, format_args!("`{keyword}` is left out: {instead}"));
         }

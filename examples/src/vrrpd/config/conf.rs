@@ -22,8 +22,12 @@ const LARGEST: usize = 4 << 20;
 /// How often a line is gone over while there are parameters in it.
 const REPLACEMENTS: usize = 32;
 
-/// Where included files come from.
+/// What a configuration takes from the machine that it is read on.
 pub trait Files {
+    /// What `@` lines are compared with: the first part of the machine's name, as with keepalived.
+    fn config_id(&self) -> String {
+        host_name()
+    }
     /// The files that `pattern` names, in order.
     ///
     /// # Errors
@@ -41,10 +45,17 @@ pub trait Files {
 }
 
 /// The files of the machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// What `@` lines are compared with, if not with the machine's name.
+    pub config_id: Option<String>,
+}
 
 impl Files for Disk {
+    fn config_id(&self) -> String {
+        self.config_id.clone().unwrap_or_else(host_name)
+    }
+
     fn find(&self, pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         let pattern = pattern.to_str().ok_or_else(|| invalid("not UTF-8".to_owned()))?;
@@ -61,7 +72,9 @@ impl Files for Disk {
         if about.len() > LARGEST as u64 {
             return Err(std::io::Error::other("larger than 4 MiB"));
         }
-        std::fs::read_to_string(file)
+        let bytes = std::fs::read(file)?;
+        // keepalived looks at bytes, so comments are in any encoding; what does not read is refused outside of them.
+        String::from_utf8(bytes).or_else(|error| Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     fn is_open(&self, file: &Path) -> bool {
@@ -75,7 +88,7 @@ pub(super) fn parse(file: &Path, text: &str, files: &dyn Files, findings: &mut F
         files,
         findings,
         parameters: BTreeMap::new(),
-        instance: host_name(),
+        instance: files.config_id(),
         stack: vec![Block { items: Vec::new(), opened: None }],
         words: Vec::new(),
         begun: None,
@@ -120,6 +133,7 @@ impl Parser<'_> {
         let name = quoted(&file.display().to_string());
         let folder = file.parent().unwrap_or(Path::new("")).display().to_string();
         let mut lines: VecDeque<(usize, String)> = VecDeque::new();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut source = (1..).zip(text.lines());
         loop {
             let (number, line) = match lines.pop_front() {
@@ -139,6 +153,17 @@ impl Parser<'_> {
                 break;
             }
             let trimmed = line.trim();
+            if trimmed.contains(char::REPLACEMENT_CHARACTER) {
+                self.syntax(
+                    &place,
+                    "this is not UTF-8: write the file in UTF-8; comments alone may be in another encoding",
+                );
+                continue;
+            }
+            if trimmed.contains("${_RANDOM") {
+                self.syntax(&place, "random numbers (${_RANDOM}) are not supported: write the number");
+                continue;
+            }
             if let Some((parameter, value)) = definition(trimmed) {
                 let mut value = value.trim().to_owned();
                 // A definition of several lines: each but the last ends in a backslash.
@@ -188,7 +213,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `@id rest`: the rest, if `id` is this machine's; `@^id rest`: if it is not.
+    /// `@id rest`: the rest, if `id` is this configuration's; `@^id rest`: if it is not.
     fn condition<'l>(&self, line: &'l str) -> Option<&'l str> {
         let Some(condition) = line.strip_prefix('@') else { return Some(line) };
         let (id, rest) = condition.split_once(char::is_whitespace).unwrap_or((condition, ""));
@@ -354,10 +379,12 @@ impl Parser<'_> {
     }
 
     fn include(&mut self, place: &Place, words: &[String], file: &Path, depth: usize) {
-        let [_, pattern] = words else {
+        let [keyword, pattern] = words else {
             self.syntax(place, "include takes one file or pattern");
             return;
         };
+        let demand = Demand::of(keyword);
+        let wildcard = pattern.contains(['*', '?', '[']);
         if depth == INCLUDES {
             self.syntax(place, "files include each other too deep: break the circle");
             return;
@@ -372,14 +399,43 @@ impl Parser<'_> {
             }
         };
         if found.is_empty() {
-            self.syntax(place, format!("{shown} can't be included: there is no such file"));
+            let message = format!("{shown} can't be included: there is no such file");
+            let demanded = if wildcard { demand.wildcard } else { demand.named };
+            if demanded {
+                self.syntax(place, message);
+            } else {
+                self.findings.warn(place, keyword, message);
+            }
         }
         for file in found {
             match self.files.read(&file) {
                 Ok(text) => self.file(&file, &text, depth + 1),
-                Err(error) => self.findings.add(ConfigError::read(&file, error)),
+                Err(error) if demand.readable => self.findings.add(ConfigError::read(&file, error)),
+                Err(error) => self.findings.warn(place, keyword, ConfigError::read(&file, error)),
             }
         }
+    }
+}
+
+/// What an `include` demands: with keepalived the plain one demands nothing, its variants what their last letter says.
+struct Demand {
+    /// Every file that is found can be read.
+    readable: bool,
+    /// A name without wildcards finds a file.
+    named: bool,
+    /// One with wildcards does.
+    wildcard: bool,
+}
+
+impl Demand {
+    fn of(keyword: &str) -> Self {
+        let (readable, named, wildcard) = match keyword {
+            "includer" => (true, false, false),
+            "includem" | "includeb" => (true, true, false),
+            "includew" | "includea" => (true, true, true),
+            _ => (false, false, false),
+        };
+        Self { readable, named, wildcard }
     }
 }
 

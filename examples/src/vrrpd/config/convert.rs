@@ -10,7 +10,7 @@ use super::item::Item;
 use super::known::{Fate, LVS, fate};
 use super::problem::Findings;
 use super::table::{LISTS, NAMED, REPEATED};
-use super::{Problems, build, parse};
+use super::{Problems, build, is_toml, parse};
 
 /// Why a file could not be converted.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,12 @@ pub enum ConvertError {
     /// It is not one that vrrpd could run.
     #[error(transparent)]
     Problems(#[from] Problems),
+    /// It has nothing to be converted.
+    #[error("{file} is TOML already: vrrpd runs it as it is")]
+    Toml {
+        /// The file.
+        file: String,
+    },
     /// What came out is not what went in.
     #[error("{keyword}: the line can't be said in TOML; write it by hand")]
     Line {
@@ -32,6 +38,9 @@ pub enum ConvertError {
 /// # Errors
 /// If vrrpd would refuse the file.
 pub fn convert(file: &Path, text: &str, files: &dyn Files) -> Result<String, ConvertError> {
+    if is_toml(file) {
+        return Err(ConvertError::Toml { file: file.display().to_string() });
+    }
     let mut findings = Findings::default();
     let items = conf::parse(file, text, files, &mut findings);
     let config = build::build(file, &items, files, &mut findings);
@@ -66,7 +75,7 @@ pub fn convert(file: &Path, text: &str, files: &dyn Files) -> Result<String, Con
 }
 
 fn left_out(block: &str, item: &Item) -> bool {
-    matches!(fate(block, item.keyword()), Some(Fate::Needless | Fate::LeftOut(_)))
+    matches!(fate(block, item.keyword()), Some(Fate::Met | Fate::Needless | Fate::LeftOut(_)))
 }
 
 fn lines(item: &Item, out: &mut String) -> Result<(), ConvertError> {

@@ -9,15 +9,16 @@ use super::Global;
 use super::build::unknown;
 use super::item::Item;
 use super::problem::Findings;
-use super::words::{Line, user};
+use super::words::{Line, is_interface, user};
 
 /// A day: more would be a mistake.
 pub(super) const DAY: u32 = 86_400;
 
-const KEYWORDS: [&str; 19] = [
+const KEYWORDS: [&str; 20] = [
     "enable_script_security",
     "router_id",
     "script_user",
+    "vmac_prefix",
     "vrrp_garp_lower_prio_delay",
     "vrrp_garp_lower_prio_repeat",
     "vrrp_garp_master_delay",
@@ -44,6 +45,8 @@ pub(super) struct Settings {
     pub(super) lower_prio_no_advert: Option<bool>,
     pub(super) skip_check_adv_addr: bool,
     pub(super) startup_delay: Duration,
+    /// What the names of VMAC interfaces begin with; `vrrp` if nothing is said.
+    pub(super) vmac_prefix: Option<String>,
     min_garp: bool,
     delay: Option<Duration>,
     repeat: Option<u8>,
@@ -115,6 +118,11 @@ pub(super) fn read(item: &Item, global: &mut Global, settings: &mut Settings, fi
             "vrrp_no_swap" => global.no_swap = line.switch().unwrap_or_default(),
             "vrrp_min_garp" => settings.min_garp = line.switch().unwrap_or_default(),
             "vrrp_startup_delay" => settings.startup_delay = line.seconds(0..=DAY).unwrap_or_default(),
+            "vmac_prefix" => {
+                let accepted = "what an interface's name begins with, 1 to 10 characters";
+                let read = |word: &str| (is_interface(word) && word.len() <= 10).then(|| word.to_owned());
+                set(&mut settings.vmac_prefix, line.one(accepted, read));
+            }
             "vrrp_mcast_group4" if item.arguments() == ["224.0.0.18"] => {}
             "vrrp_mcast_group6" if item.arguments() == ["ff02::12"] => {}
             keyword => {

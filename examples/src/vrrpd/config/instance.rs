@@ -178,7 +178,16 @@ pub(super) fn instance(
     }
     // It is tracked anyway.
     let own = Target::Interface(instance.interface.clone());
-    instance.tracks.retain(|track| track.target != own);
+    instance.tracks.retain(|track| {
+        if track.target == own && track.check.weight != Weight::FAULT {
+            let message = format_args!(
+                "the weight of {} is left out, as keepalived does: without its own interface an instance is at fault",
+                instance.interface
+            );
+            findings.warn(at("track_interface"), &section, message);
+        }
+        track.target != own
+    });
     let understood = instance.router.vrid != 0 && !instance.interface.is_empty();
     if understood && let Err(source) = instance.router.validate() {
         let place = match source {
@@ -498,19 +507,40 @@ pub(super) fn group(item: &Item, config: &mut Config, findings: &mut Findings) {
             _ => unknown("vrrp_sync_group", &section, item, &KEYWORDS, findings),
         }
     }
-    if group.members.len() < 2 {
-        findings.conflict(
-            &item.place,
-            &section,
-            "a group takes at least two instances: name them in `group`",
-        );
+    let named =
+        item.lines().iter().filter(|line| line.keyword() == "group").map(|line| line.lines().len()).sum();
+    match named {
+        0 => findings.conflict(&item.place, &section, "no instance is in it: name them in `group`"),
+        1 if group.members.len() == 1 => {
+            findings.warn(&item.place, &section, "it has one instance alone: nothing is kept in step")
+        }
+        _ => {}
     }
     for &member in &group.members {
         let Some(instance) = config.instances.get_mut(member) else { continue };
+        let section = format!("vrrp_instance {}", instance.name);
+        if !weights {
+            // keepalived 2.2.7 runs no script with a weight for a member, so that none of them can bring the group down.
+            instance.tracks.retain(|track| {
+                let dropped = match track.target {
+                    Target::Script(at) if track.check.weight != Weight::FAULT => config.scripts.get(at),
+                    _ => None,
+                };
+                if let Some(script) = dropped {
+                    let message = format_args!(
+                        "track_script {} is left out, as it has a weight and a group has one priority: set \
+                         sync_group_tracking_weight in the group to keep it, or weight 0 to make it a fault",
+                        script.name
+                    );
+                    findings.warn(&instance.place, &section, message);
+                }
+                dropped.is_none()
+            });
+        }
         if !weights && instance.tracks.iter().any(|track| track.check.weight != Weight::FAULT) {
             let message = "weights of its own are taken as 0, a fault, as its group is one: set \
                            sync_group_tracking_weight in the group to keep them";
-            findings.warn(&instance.place, &format!("vrrp_instance {}", instance.name), message);
+            findings.warn(&instance.place, &section, message);
             for track in &mut instance.tracks {
                 track.check.weight = Weight::FAULT;
             }

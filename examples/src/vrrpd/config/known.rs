@@ -3,6 +3,8 @@
 /// What becomes of a keyword that vrrpd does not act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
+    /// What it asks for holds here anyway.
+    Met,
     /// It changes nothing here.
     Needless,
     /// It is left out, and this is missed.
@@ -11,7 +13,7 @@ pub(super) enum Fate {
     Refused(&'static str),
 }
 
-use Fate::{LeftOut, Needless, Refused};
+use Fate::{LeftOut, Met, Needless, Refused};
 
 /// Whether and how keepalived's keyword at the top level, in `global_defs`, or in a block can be done without.
 pub(super) fn fate(block: &str, keyword: &str) -> Option<Fate> {
@@ -36,6 +38,7 @@ pub(super) const LVS: &[&str] = &["virtual_server", "virtual_server_group", "SSL
 const ELSEWHERE: &str = "start vrrpd with `ip netns exec NAME vrrpd …`";
 const MAIL: &str = "vrrpd sends no mail: use notify";
 const PLAIN: &str = "set it up with the system's network configuration";
+const INCLUDES: &str = "an include that finds nothing is a warning: write includea to make it an error";
 const GROUP_ADDRESS: &str = "vrrpd uses 224.0.0.18 and ff02::12; remove it here and on the other routers";
 
 const TOP: &[(&str, Fate)] = &[
@@ -47,7 +50,7 @@ const TOP: &[(&str, Fate)] = &[
     ("linkbeat_use_polling", Needless),
     ("linkbeat_interfaces", Needless),
     ("child_wait_time", Needless),
-    ("include_check", Needless),
+    ("include_check", LeftOut(INCLUDES)),
     ("interface_up_down_delays", LeftOut("an interface counts as down at once")),
     ("static_ipaddress", LeftOut(PLAIN)),
     ("static_routes", LeftOut(PLAIN)),
@@ -88,7 +91,7 @@ const GLOBAL: &[(&str, Fate)] = &[
     ("vrrp_iptables", LeftOut("vrrpd sets up no firewall")),
     ("vrrp_ipsets", Needless),
     ("disable_local_igmp", Needless),
-    ("vrrp_check_unicast_src", Needless),
+    ("vrrp_check_unicast_src", Met),
     ("vrrp_notify_priority_changes", LeftOut("priorities are in the log and in `vrrpd status`")),
     ("max_auto_priority", Needless),
     ("min_auto_priority_delay", Needless),
@@ -109,7 +112,7 @@ const GLOBAL: &[(&str, Fate)] = &[
     ("vrrp_notify_fifo", LeftOut("use notify")),
     ("vrrp_notify_fifo_script", LeftOut("use notify")),
     ("fifo_write_vrrp_states_on_reload", Needless),
-    ("dynamic_interfaces", Needless),
+    ("dynamic_interfaces", Met),
     ("vrrp_netlink_cmd_rcv_bufs", Needless),
     ("vrrp_netlink_cmd_rcv_bufs_force", Needless),
     ("vrrp_netlink_monitor_rcv_bufs", Needless),
@@ -122,12 +125,11 @@ const GLOBAL: &[(&str, Fate)] = &[
     ("no_checker_emails", Needless),
     ("umask", Needless),
     ("default_interface", Needless),
-    ("log_unknown_vrids", Needless),
-    ("vmac_prefix", LeftOut("name the interface: use_vmac NAME")),
+    ("log_unknown_vrids", LeftOut("see `vrrpd decode` with a capture")),
     ("vmac_addr_prefix", Needless),
     ("random_seed", Needless),
-    ("reload_check_config", Needless),
-    ("include_check", Needless),
+    ("reload_check_config", Met),
+    ("include_check", LeftOut(INCLUDES)),
     ("reload_time_file", LeftOut("send SIGHUP")),
     ("reload_repeat", Needless),
     ("reload_file", LeftOut("send SIGHUP")),
@@ -141,18 +143,18 @@ const INSTANCE: &[(&str, Fate)] = &[
     ("track_bfd", Refused("track a script that asks the BFD daemon")),
     ("down_timer_adverts", Refused("three adverts is what the RFCs say; remove it on all routers")),
     ("dont_track_primary", Refused("an instance is always at fault while its interface is down; remove it")),
-    ("unicast_fault_no_peer", Needless),
+    ("unicast_fault_no_peer", Met),
     ("use_vmac_addr", LeftOut("addresses on other interfaces have those interfaces' MAC addresses")),
-    ("native_ipv6", Needless),
-    ("track_src_ip", Needless),
-    ("check_unicast_src", Needless),
+    ("native_ipv6", Met),
+    ("track_src_ip", LeftOut("the source address is not watched: use track_script")),
+    ("check_unicast_src", Met),
     ("old_unicast_checksum", Refused("upgrade the peers to keepalived 1.3.7 or later")),
     ("garp_extra_if", LeftOut("other interfaces get no announcements of their own")),
     ("higher_prio_send_advert", LeftOut("a router that yields says nothing")),
     ("promote_secondaries", LeftOut("set it with sysctl net.ipv4.conf.IF.promote_secondaries")),
     ("virtual_routes", LeftOut("routes do not move with the address: use notify_master and notify_backup")),
     ("virtual_rules", LeftOut("rules do not move with the address: use notify_master and notify_backup")),
-    ("accept", Needless),
+    ("accept", Met),
     ("no_accept", LeftOut("vrrpd sets up no firewall: packets to the addresses are accepted")),
     ("debug", Needless),
     ("notify_deleted", LeftOut("notify_stop runs when an instance is removed")),
@@ -161,6 +163,7 @@ const INSTANCE: &[(&str, Fate)] = &[
     ("smtp_alert", LeftOut(MAIL)),
     ("kernel_rx_buf_size", Needless),
     ("linkbeat_use_polling", Needless),
+    ("lvs_sync_daemon_interface", LeftOut("vrrpd does VRRP alone")),
 ];
 
 const GROUP: &[(&str, Fate)] = &[

@@ -227,14 +227,22 @@ pub struct Group {
     pub hooks: Hooks,
 }
 
-/// Reads and checks a file: TOML if it ends in `.toml`, keepalived.conf else.
+/// Reads and checks a file: TOML if it ends in `.toml`, keepalived.conf else. What it includes comes from `files`.
 ///
 /// # Errors
 /// All that is wrong, each with its place.
-pub fn load(path: &Path) -> Result<Config, Problems> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Problems::from(Problem::from(ConfigError::read(path, source))))?;
-    parse(path, &text, &Disk)
+pub fn load(path: &Path, files: &dyn Files) -> Result<Config, Problems> {
+    let text =
+        read(path, files).map_err(|source| Problems::from(Problem::from(ConfigError::read(path, source))))?;
+    parse(path, &text, files)
+}
+
+/// The text of a configuration file. TOML is UTF-8; of a keepalived.conf that need not hold for the comments.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read(path: &Path, files: &dyn Files) -> std::io::Result<String> {
+    if is_toml(path) { std::fs::read_to_string(path) } else { files.read(path) }
 }
 
 /// Checks a text; `file` is what messages call it, and its ending says the form. keepalived.conf may include `files`.

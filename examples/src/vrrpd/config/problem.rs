@@ -67,19 +67,28 @@ pub enum Problem {
 
 /// All that is wrong with a configuration, a line each.
 #[derive(Debug)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
 
 impl Problems {
     /// Each.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.problems.iter()
+    }
+
+    /// What would be left out once nothing is wrong any more, a sentence each with its place.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 
 impl std::fmt::Display for Problems {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut separator = "";
-        for problem in &self.0 {
+        for problem in &self.problems {
             write!(f, "{separator}{problem}")?;
             separator = "\n";
         }
@@ -91,7 +100,7 @@ impl std::error::Error for Problems {}
 
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
-        Self(vec![problem])
+        Self { problems: vec![problem], warnings: Vec::new() }
     }
 }
 
@@ -99,13 +108,39 @@ impl From<Problem> for Problems {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     problems: Vec<Problem>,
-    warnings: Vec<String>,
+    warnings: Vec<(Place, String)>,
+    /// What is defined, but wrongly: those who refer to it are not to blame.
+    broken: Vec<(String, String)>,
 }
 
 impl Findings {
-    /// `built` with its warnings, if nothing was wrong.
-    pub(super) fn conclude<T>(self, built: T) -> Result<(T, Vec<String>), Problems> {
-        if self.problems.is_empty() { Ok((built, self.warnings)) } else { Err(Problems(self.problems)) }
+    /// `built` with its warnings, if nothing was wrong. Warnings come in the order of the files and their lines.
+    pub(super) fn conclude<T>(mut self, built: T) -> Result<(T, Vec<String>), Problems> {
+        let mut files: Vec<String> = Vec::new();
+        for (place, _) in &self.warnings {
+            if !files.contains(&place.file) {
+                files.push(place.file.clone());
+            }
+        }
+        self.warnings
+            .sort_by_key(|(place, _)| (files.iter().position(|file| *file == place.file), place.line));
+        let warnings =
+            self.warnings.into_iter().map(|(place, message)| format!("{place}: {message}")).collect();
+        if self.problems.is_empty() {
+            Ok((built, warnings))
+        } else {
+            Err(Problems { problems: self.problems, warnings })
+        }
+    }
+
+    /// Takes down that `name`, a `kind` of definition, is there but wrong.
+    pub(super) fn broken(&mut self, kind: &str, name: &str) {
+        self.broken.push((kind.to_owned(), name.to_owned()));
+    }
+
+    /// Whether `name`, a `kind` of definition, is there but wrong.
+    pub(super) fn is_broken(&self, kind: &str, name: &str) -> bool {
+        self.broken.iter().any(|(known, other)| known == kind && other == name)
     }
 
     /// Takes a problem down.
@@ -115,7 +150,7 @@ impl Findings {
 
     /// What is left out, but can be.
     pub(super) fn warn(&mut self, place: &Place, section: &str, message: impl std::fmt::Display) {
-        self.warnings.push(format!("{place}: {section}: {message}"));
+        self.warnings.push((place.clone(), format!("{section}: {message}")));
     }
 
     /// A word that does not do; `known` are words that may have been meant.

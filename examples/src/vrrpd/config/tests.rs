@@ -122,6 +122,30 @@ fn the_thesis_configuration_reads_in_both_forms() {
 }
 
 #[test]
+fn marks_of_an_encoding_and_foreign_comments_do_no_harm() {
+    let file = std::env::temp_dir().join(format!("vrrpd-latin-{}.conf", std::process::id()));
+    let text = instance("priority 7 # caf\u{e9}");
+    let latin: Vec<u8> = text.chars().map(|character| character as u8).collect();
+    let mut results = Vec::new();
+    let quoted = [latin.as_slice(), b"vrrp_script caf\xe9 {\n}\n"].concat();
+    for bytes in [[b"\xef\xbb\xbf", text.as_bytes()].concat(), latin, quoted] {
+        std::fs::write(&file, bytes).unwrap();
+        results.push(load(&file, &Disk::default()));
+    }
+    std::fs::remove_file(&file).unwrap();
+    for config in &results[..2] {
+        assert_eq!(config.as_ref().unwrap().instances[0].router.priority, 7);
+    }
+    assert!(results[2].as_ref().unwrap_err().to_string().contains(":9: this is not UTF-8"));
+}
+
+#[test]
+fn toml_is_converted_already() {
+    let error = convert(Path::new("v.toml"), THESIS_TOML, &Shelf::default()).unwrap_err();
+    assert_eq!(error.to_string(), "v.toml is TOML already: vrrpd runs it as it is");
+}
+
+#[test]
 fn defaults_are_keepalived_s() {
     let router = one("").router;
     assert_eq!((router.version, router.priority, router.interval.centiseconds()), (Version::V2, 100, 100));
@@ -144,7 +168,7 @@ fn every_setting_lands_where_it_belongs() {
         one("use_vmac vrrp.5\nvmac_xmit_base").vmac.unwrap(),
         Vmac { name: Some("vrrp.5".into()), transmit_base: true }
     );
-    assert_eq!(one("use_vmac").vmac, Some(Vmac::default()));
+    assert_eq!(one("use_vmac").vmac, Some(Vmac { name: Some("vrrp.5".into()), transmit_base: false }));
 
     let unicast =
         one("unicast_src_ip 10.0.0.2\nunicast_peer {\n10.0.0.3 min_ttl 254\n10.0.0.4 min_ttl 254\n}");
@@ -192,6 +216,40 @@ fn every_setting_lands_where_it_belongs() {
     let brief =
         conf(&format!("global_defs {{\nvrrp_min_garp\n}}\n{}", instance(""))).instances.remove(0).router.garp;
     assert_eq!((brief.repeat, brief.delay), (1, Duration::ZERO));
+}
+
+/// Firewalls know an interface by its name, so it is keepalived's, as long as it is nobody else's.
+#[test]
+fn interfaces_of_virtual_macs_have_keepalived_s_names() {
+    let v = instance("use_vmac");
+    let six = v.replace(" V ", " W ").replace("10.0.0.1/24", "fe80::5");
+    let other = v.replace(" V ", " X ").replace("eth0", "eth1").replace("10.0.0.1", "10.0.1.1");
+    let named = v.replace(" V ", " Y ").replace("_id 5", "_id 6").replace("eth0", "eth2");
+    let named = named.replace("use_vmac", "use_vmac mac6").replace("10.0.0.1", "10.0.2.1");
+    let names = |global: &str| -> Vec<Option<String>> {
+        let config = conf(&format!("{global}{v}{six}{other}{named}"));
+        config.instances.into_iter().map(|instance| instance.vmac.unwrap().name).collect()
+    };
+    let some = |name: &str| Some(name.to_owned());
+    assert_eq!(names(""), [some("vrrp.5"), some("vrrp6.5"), None, some("mac6")]);
+    let prefixed = "global_defs {\nvmac_prefix ha\n}\n";
+    assert_eq!(names(prefixed), [some("ha.5"), some("ha6.5"), None, some("mac6")]);
+}
+
+/// keepalived 2.2.7 looks at no unicast TTL unless it is told to: it heeds a peer whose adverts come with TTL 1, and sends
+/// over IPv6 with a hop limit of 64, of which each router on the way takes one.
+#[test]
+fn unicast_peers_may_be_any_number_of_hops_away() {
+    let six = |lines: &str| {
+        let text = format!("unicast_peer {{\n2001:db8::2 {lines}\n}}");
+        let text = instance(&text).replace("10.0.0.1/24", "fe80::5");
+        conf(&text).instances.remove(0).router.accepted_ttl
+    };
+    for (lines, accepted) in
+        [("", 0..=255), ("min_ttl 63", 63..=255), ("max_ttl 64", 0..=64), ("min_ttl 63 max_ttl 64", 63..=64)]
+    {
+        assert_eq!(six(lines), accepted, "{lines}");
+    }
 }
 
 #[test]
@@ -252,6 +310,18 @@ fn groups_bind_their_members_and_share_what_they_track() {
     assert_eq!(tracked, [2, 1]);
     assert!(config.instances[0].tracks.iter().all(|track| track.check.weight == Weight::FAULT));
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    // A script with a weight is not run for a member, and one without can bring the group down.
+    let scripts =
+        "vrrp_script light {\nscript /bin/l\nweight -20\n}\nvrrp_script grave {\nscript /bin/g\n}\n";
+    let scripted = text.replace("track_interface {\neth3 weight 10", "track_script {\nlight\ngrave");
+    let config = conf(&format!("{scripts}{scripted}"));
+    let tracked: Vec<&Target> = config.instances[0].tracks.iter().map(|track| &track.target).collect();
+    assert_eq!(tracked, [&Target::Script(1), &Target::Interface("eth2".into())]);
+    let expected = "k.conf:18: vrrp_instance V: track_script light is left out";
+    assert!(config.warnings.len() == 1 && config.warnings[0].starts_with(expected), "{:?}", config.warnings);
+    let weighed = scripted.replace("notify /bin/n", "sync_group_tracking_weight");
+    assert_eq!(conf(&format!("{scripts}{weighed}")).instances[0].tracks.len(), 3);
+
     let kept = conf(&text.replace("notify /bin/n", "sync_group_tracking_weight"));
     assert_eq!(kept.instances[0].tracks[0].check.weight.points(), 10);
 }
@@ -306,7 +376,8 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ),
         ("use_ipvlan", "`use_ipvlan` in vrrp_instance V is not supported"),
         ("dont_track_primary", "`dont_track_primary` in vrrp_instance V is not supported"),
-        ("notify relative.sh", "a command with its whole path"),
+        ("notify ./relative.sh", "a command with its whole path"),
+        ("notify \"</dev/tcp/127.0.0.1/80\"", "vrrpd runs no shell: \"/bin/sh -c '…'\" does"),
         ("notify \"/bin/a 'b\"", "a command, in quotes if it has arguments"),
         ("unicast_peer {\nfe80::1\n}", "k.conf:7: vrrp_instance V: unicast peer fe80::1 is not IPv4"),
         ("unicast_peer {\n}", "no peer is named"),
@@ -318,7 +389,13 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ("{\n}\n{", "`{` has no keyword before it"),
         ("~SEQ(A, 1, 3) ip", "sequences and lists (~SEQ, ~LST) are not supported"),
         ("notify \"/bin/a", "a quoted string does not end"),
-        ("include nothing.conf", "nothing.conf can't be included: there is no such file"),
+        (
+            "priority ${_RANDOM 1 9}",
+            "k.conf:7: random numbers (${_RANDOM}) are not supported: write the number",
+        ),
+        ("notify /bin/\u{fffd}", "k.conf:7: this is not UTF-8"),
+        ("includem nothing.conf", "nothing.conf can't be included: there is no such file"),
+        ("includea no*.conf", "no*.conf can't be included: there is no such file"),
     ];
     for (lines, expected) in table {
         let said = read("k.conf", &instance(lines)).expect_err(lines).to_string();
@@ -334,6 +411,7 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ("vrrp_script s {\n}\n", "vrrp_script s needs the key `script`"),
         ("net_namespace red\n", "`net_namespace` in the top level is not supported"),
         ("vrrp_instance V {\n}\n", "k.conf:1: vrrp_instance V needs the key `interface`"),
+        ("vrrp_sync_group G {\ngroup {\n}\n}\n", "k.conf:1: vrrp_sync_group G: no instance is in it"),
         (
             "vrrp_instance V {\ninterface eth0\nvirtual_router_id 5\nmcast_src_ip 2001:db8::5\nvirtual_ipaddress {\nfe80::5\n}\n}\n",
             "k.conf:4: vrrp_instance V: the source 2001:db8::5 is not link-local",
@@ -375,16 +453,100 @@ fn what_is_left_out_is_warned_of() {
         ("version 3\nauthentication {\nauth_type PASS\nauth_pass a\n}", "authentication is left out"),
         ("virtual_ipaddress {\n10.0.0.2 label eth0:1\n}", "`label` is left out"),
         ("no_accept", "`no_accept` is left out"),
+        (
+            "kernel_rx_buf_size 3",
+            "k.conf:7: vrrp_instance V: `kernel_rx_buf_size` is passed over: it changes",
+        ),
+        ("lvs_sync_daemon_interface eth1", "`lvs_sync_daemon_interface` is left out: vrrpd does VRRP alone"),
+        ("track_src_ip", "`track_src_ip` is left out: the source address is not watched"),
+        ("notify relative.sh", "k.conf:7: vrrp_instance V: `relative.sh` is looked for in PATH"),
+        ("track_interface {\neth0 weight 20\n}", "k.conf:7: vrrp_instance V: the weight of eth0 is left out"),
+        ("include no*.conf", "k.conf:7: include: no*.conf can't be included: there is no such file"),
     ] {
         let warnings = conf(&instance(lines)).warnings;
         assert!(warnings.len() == 1 && warnings[0].contains(expected), "{lines}: {warnings:?}");
     }
+    for lines in ["accept", "native_ipv6", "check_unicast_src", "track_interface {\neth0\n}"] {
+        assert_eq!(conf(&instance(lines)).warnings, [""; 0], "{lines}: it is so anyway");
+    }
     let lvs = "virtual_server 10.0.0.1 80 {\nreal_server 10.0.0.2 80 {\nweight 1\n}\n}\n".repeat(2);
     let warnings = conf(&format!("{lvs}{}", instance(""))).warnings;
     assert!(
-        warnings.len() == 1 && warnings[0].starts_with("k.conf:1: virtual_server: the LVS parts"),
+        warnings.len() == 1
+            && warnings[0].starts_with("k.conf:1: virtual_server: the LVS parts are skipped (lines 1, 6): "),
         "{warnings:?}"
     );
+    let alone = format!("vrrp_sync_group G {{\ngroup {{\nV\n}}\n}}\n{}", instance(""));
+    let config = conf(&alone);
+    assert_eq!(config.groups[0].members, [0]);
+    assert!(config.warnings[0].starts_with("k.conf:1: vrrp_sync_group G: it has one instance alone"));
+}
+
+#[test]
+fn warnings_come_in_the_order_of_the_lines_and_with_errors_too() {
+    let text = instance("smtp_alert\nauthentication {\nauth_type PASS\nauth_pass a\n}\nno_accept\ndebug 1")
+        + "virtual_server 10.0.0.1 80 {\n}\nstatic_routes {\n}\n";
+    let lines = |warnings: &[String]| -> Vec<usize> {
+        warnings.iter().map(|warning| warning.split(':').nth(1).unwrap().parse().unwrap()).collect()
+    };
+    assert_eq!(lines(&conf(&text).warnings), [7, 8, 12, 13, 15, 17]);
+    let problems = read("k.conf", &text.replace("_id 5", "_id 500")).unwrap_err();
+    assert_eq!(problems.iter().count(), 1, "{problems}");
+    assert_eq!(lines(problems.warnings()), [7, 8, 12, 13, 15, 17]);
+}
+
+/// Whoever tracks what is wrongly defined is not told that it is not defined.
+#[test]
+fn one_mistake_is_said_once() {
+    let wrong = "vrrp_script s {\nscript </dev/null\n}\nvrrp_track_process p {\nquorum 1\n}\ntrack_file f {\nfile x\n}\n";
+    let tracked = instance("track_script {\ns\n}\ntrack_process {\np\n}\ntrack_file {\nf\n}");
+    let said = read("k.conf", &format!("{wrong}{tracked}")).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    let said = read("k.conf", &tracked).unwrap_err().to_string();
+    assert_eq!(said.matches("what is defined at the top level").count(), 3, "{said}");
+}
+
+/// The first words of a file that keepalived's own users know, with what is not VRRP in it.
+#[test]
+fn a_whole_keepalived_conf_is_taken_and_what_is_not_vrrp_is_named() {
+    let text = "! two directors\nnet_namespace_ipvs lvs\nglobal_defs {\nnotification_email {\na@b.c\n}\nsmtp_server 10.0.0.9\n\
+        @first router_id FIRST\n@^first router_id OTHER\nlvs_flush\nvrrp_garp_interval 0.001\nenable_script_security\n}\n\
+        $VIP=192.168.250.250\n$ADDRESSES= \\\nvirtual_ipaddress { \\\n${VIP}/24 dev eth0 label eth0:vip \\\n}\n\
+        include conf.d/*.conf # none yet\nstatic_routes {\n10.5.0.0/16 via 192.168.250.1 dev eth0\n}\n\
+        vrrp_script web {\nscript \"killall -0 'the proxy'\" # cheap\ninterval 2\nuser nobody\ntimeout 1\n}\n\
+        vrrp_instance HA1 {\ninterface eth0\nvirtual_router_id 11\n@first priority 150\n@^first priority 100\n$ADDRESSES\n\
+        track_script {\nweb\n}\nvirtual_routes {\n10.6.0.0/16 via 192.168.250.1\n}\n}\n\
+        virtual_server 192.168.250.250 80 {\nlb_algo wlc\nreal_server 10.0.0.2 80 {\nTCP_CHECK {\nconnect_timeout 3\n}\n}\n}\n";
+    for (id, priority, router_id) in [("first", 150, "FIRST"), ("second", 100, "OTHER")] {
+        let disk = Disk { config_id: Some(id.into()) };
+        let config = parse(Path::new("k.conf"), text, &disk).unwrap();
+        let instance = &config.instances[0];
+        assert_eq!(instance.router.priority, priority);
+        assert_eq!(instance.router.addresses[0].to_string(), "192.168.250.250/24");
+        assert_eq!(config.global.router_id.as_deref(), Some(router_id));
+        assert_eq!(config.scripts[0].command.words, ["killall", "-0", "the proxy"]);
+        let named: Vec<&str> = config
+            .warnings
+            .iter()
+            .map(|warning| warning.split('`').nth(1).unwrap_or_else(|| warning.split(": ").nth(1).unwrap()))
+            .collect();
+        assert_eq!(
+            named,
+            [
+                "net_namespace_ipvs",
+                "notification_email",
+                "smtp_server",
+                "lvs_flush",
+                "vrrp_garp_interval",
+                "include",
+                "static_routes",
+                "killall",
+                "label",
+                "virtual_routes",
+                "virtual_server"
+            ]
+        );
+    }
 }
 
 #[test]
@@ -573,7 +735,7 @@ fn the_environment_names_files() {
 
 #[test]
 fn only_regular_files_are_included() {
-    let said = Disk.read(Path::new("/dev/zero")).expect_err("it has no end").to_string();
+    let said = Disk::default().read(Path::new("/dev/zero")).expect_err("it has no end").to_string();
     assert_eq!(said, "not a regular file");
 }
 

@@ -222,6 +222,9 @@ pub(super) fn tracks(item: &Item, section: &str, config: &Config, findings: &mut
                 .map(|(at, check)| (Target::File(at), check)),
         };
         let Some((target, default)) = target else {
+            if line.findings.is_broken(item.keyword(), name) {
+                continue;
+            }
             let known: Vec<&str> = match item.keyword() {
                 "track_script" => config.scripts.iter().map(|script| script.name.as_str()).collect(),
                 "track_process" => config.processes.iter().map(|process| process.name.as_str()).collect(),

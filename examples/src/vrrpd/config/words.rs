@@ -91,9 +91,16 @@ impl Line<'_> {
             self.refuse("a command, in quotes if it has arguments, then perhaps a user and a group", &[]);
             return None;
         };
-        if !words[0].starts_with('/') {
-            self.refuse("a command with its whole path, /like/this", &[]);
-            return None;
+        let program = &words[0];
+        if !program.starts_with('/') {
+            if program.contains('/') || !program.chars().all(is_of_program) {
+                self.refuse(
+                    "a command with its whole path, /like/this; vrrpd runs no shell: \"/bin/sh -c '…'\" does",
+                    &[],
+                );
+                return None;
+            }
+            self.warn(format_args!("`{program}` is looked for in PATH: give its whole path"));
         }
         let place = self.item.place.clone();
         Some(Command { words, user: user(&self.item.arguments()[1..]), place })
@@ -101,6 +108,11 @@ impl Line<'_> {
 }
 
 pub(super) const INTERFACE: &str = "an interface's name, 1 to 15 characters";
+
+/// What the name of a program that is looked for in PATH consists of; all else would be meant for a shell.
+fn is_of_program(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '-' | '_' | '.' | '+')
+}
 
 /// A user and perhaps a group.
 pub(super) fn user(words: &[String]) -> Option<User> {
