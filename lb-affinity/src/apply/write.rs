@@ -27,7 +27,8 @@ pub enum Outcome {
         /// Where it goes now.
         effective: CpuSet,
     },
-    /// `EIO`: the driver spreads its interrupts itself (managed affinity), and the kernel lets nobody else.
+    /// `EIO`, and `EPERM` from newer kernels (seen on 6.18): the driver spreads its interrupts itself (managed affinity), or the
+    /// interrupt belongs to one CPU, and the kernel lets nobody move it, whatever his rights.
     ManagedByDriver,
     /// `ENOSPC`: the CPUs asked for have no interrupt vector free.
     NoVector,
@@ -82,7 +83,7 @@ impl Outcome {
         error: &io::Error,
     ) -> Self {
         match error.raw_os_error() {
-            Some(libc::EIO) if format == Format::List => Self::ManagedByDriver,
+            Some(libc::EIO | libc::EPERM) if format == Format::List => Self::ManagedByDriver,
             Some(libc::ENOSPC) if format == Format::List => Self::NoVector,
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Self::Vanished,
             Some(libc::EACCES) => Self::Denied(Denial::Owner),
