@@ -35,7 +35,7 @@ pub enum Outcome {
     /// This process may not write the file.
     Denied(Denial),
     /// `ENOENT` or `ENODEV`: the interface, its queue or the interrupt is gone. Interfaces with a single transmit queue answer
-    /// so for `xps_cpus` too.
+    /// so for `xps_cpus` too, and `net.core.rps_sock_flow_entries` is there in the initial network namespace alone.
     Vanished,
     /// The kernel refused the value, or holds another one afterwards.
     Failed {
@@ -103,6 +103,9 @@ impl Outcome {
 fn meaning(format: Format, content: &[u8], error: &io::Error) -> String {
     let value = format.value(content);
     match (error.raw_os_error(), format) {
+        (Some(libc::EINVAL), Format::List) if value == Value::Cpus(CpuSet::new()) => {
+            format!("{error}: no CPU is named; an interrupt needs one that is online")
+        }
         (Some(libc::EINVAL), Format::List) => {
             format!("{error}: of the CPUs {value} none is online; an interrupt needs one that is")
         }
