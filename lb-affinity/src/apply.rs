@@ -60,6 +60,7 @@ use write::Job;
 pub use write::{Denial, Outcome};
 
 /// Where the journal and the lock are, if nothing else is said. It is root's, and gone after a reboot, as the settings are.
+/// Another directory must be writable by its owner alone, too: what its journal says is written to the kernel's files.
 pub const DIRECTORY: &str = "/run/lb-affinity";
 
 /// Why nothing is applied.

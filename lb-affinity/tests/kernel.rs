@@ -211,6 +211,24 @@ fn an_interrupt_is_moved_and_moved_back() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+#[test]
+#[ignore = "needs root"]
+fn the_table_of_flows_is_set_and_restored() {
+    let directory = std::env::temp_dir().join(format!("lb-affinity-kernel-table-{}", std::process::id()));
+    let setting = |count| [Setting::RpsSockFlowEntries { count }];
+    let before = state(&setting(0));
+    let report = rolled_back(open(&directory).apply(&setting(u32::MAX)));
+    let outcome = &report.lines[0].outcome;
+    assert!(matches!(outcome, Outcome::Failed { errno: Some(nix::libc::EINVAL), .. }), "{outcome}");
+    assert!(outcome.to_string().contains("4294967295 is above what this file takes"), "{outcome}");
+    let report = open(&directory).apply(&setting(2000)).unwrap();
+    assert_eq!(report.lines[0].outcome, Outcome::Applied);
+    assert_eq!(state(&setting(0)), ["2048\n"]);
+    assert!(open(&directory).restore(IfChanged::Leave).unwrap().is_complete());
+    assert_eq!(state(&setting(0)), before);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
 /// Deletes an interface before the n-th write, as an unplugged one goes.
 struct Unplugging {
     left: RefCell<u32>,
