@@ -36,7 +36,6 @@
 //! ours, so `restore` leaves it, unless they happen to be equal.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -46,11 +45,13 @@ use crate::Setting;
 use crate::fs::FileSystem;
 
 mod journal;
+mod report;
 mod restore;
 mod value;
 mod write;
 
 use journal::{Entry, Journal, LoadError};
+pub use report::{Change, DryRun, Line, Report, Warning};
 use restore::put_back;
 pub use restore::{IfChanged, Restored, RestoredLine, Return};
 use value::Format;
@@ -59,6 +60,7 @@ use write::Job;
 pub use write::{Denial, Outcome};
 
 /// Where the journal and the lock are, if nothing else is said. It is root's, and gone after a reboot, as the settings are.
+/// Another directory must be writable by its owner alone, too: what its journal says is written to the kernel's files.
 pub const DIRECTORY: &str = "/run/lb-affinity";
 
 /// Why nothing is applied.
@@ -126,50 +128,6 @@ pub enum OnFailure {
     Continue,
 }
 
-/// What would be written, and only that.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DryRun {
-    /// The files that hold something else, in the order of the settings.
-    pub changes: Vec<Change>,
-    /// The settings whose file can't be read, and why.
-    pub unreadable: Vec<(Setting, Outcome)>,
-}
-
-/// One line of a [`DryRun`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Change {
-    /// What would be set.
-    pub setting: Setting,
-    /// What is there.
-    pub old: Value,
-    /// What would be there.
-    pub new: Value,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} → {}", name(&self.setting), self.old, self.new)
-    }
-}
-
-impl fmt::Display for DryRun {
-    /// `eth0 rx-0 rps_cpus: none → 2-3,7`, one a line; `nothing to change` if it is so.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes = self.changes.iter().map(ToString::to_string);
-        let unreadable = self.unreadable.iter().map(|(setting, why)| format!("{}: {why}", name(setting)));
-        let lines: Vec<String> = changes.chain(unreadable).collect();
-        if lines.is_empty() { f.write_str("nothing to change") } else { f.write_str(&lines.join("\n")) }
-    }
-}
-
-/// A setting without its value, as [`Setting`] prints it.
-fn name(setting: &Setting) -> String {
-    let text = setting.to_string();
-    text.split_once(" = ").map_or(text.clone(), |(name, _)| name.to_owned())
-}
-
 /// Says what [`Applier::apply`] would write. Needs no rights and takes no lock.
 ///
 /// # Errors
@@ -224,73 +182,6 @@ fn is_interface(name: &str) -> bool {
     let plain =
         |byte: u8| byte != b'/' && byte != b':' && byte != 0 && !byte.is_ascii_whitespace() && byte != 0x0b;
     (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(plain)
-}
-
-/// What [`Applier::apply`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// One a setting, in their order.
-    pub lines: Vec<Line>,
-    /// What may undo it.
-    pub warnings: Vec<Warning>,
-    /// What was put back after a failure.
-    pub rolled_back: Option<Restored>,
-}
-
-/// One line of a [`Report`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Line {
-    /// What was to be set.
-    pub setting: Setting,
-    /// What was there before, if it could be read.
-    pub old: Option<Value>,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// What may undo the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// irqbalance runs, and moves interrupts every 10 seconds.
-    Irqbalance {
-        /// Its process.
-        pid: u32,
-    },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Irqbalance { pid } => write!(
-                f,
-                "irqbalance (process {pid}) runs and will move interrupts; stop it, or ban the interrupts with --banirq"
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.setting, self.outcome)?;
-        match &self.old {
-            Some(old) if self.outcome != Outcome::Unchanged => write!(f, " (was {old})"),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines: Vec<String> = self.lines.iter().map(ToString::to_string).collect();
-        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
-        if let Some(restored) = self.rolled_back.as_ref().filter(|restored| !restored.lines.is_empty()) {
-            lines.push(format!("rolled back:\n{restored}"));
-        }
-        f.write_str(&lines.join("\n"))
-    }
 }
 
 /// Applies settings and takes them back.

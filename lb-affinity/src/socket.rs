@@ -136,16 +136,19 @@ pub fn busy_poll(socket: &impl AsFd) -> Result<u32, SocketError> {
 /// Sets the time to poll, in microseconds; 0 switches it off. It spares the interrupt, and takes the CPU.
 ///
 /// # Errors
-/// [`SocketError::BusyPoll`] without `CAP_NET_ADMIN`, if it is more than the socket has, which is `net.core.busy_read` at first;
-/// [`SocketError::TooHigh`]; [`SocketError::NoOption`].
+/// [`SocketError::BusyPoll`] without `CAP_NET_ADMIN`, if it is more than the socket has, which is `net.core.busy_read` at first
+/// (so socket(7); Linux 6.18 was seen to let anyone); [`SocketError::TooHigh`]; [`SocketError::NoOption`].
 pub fn set_busy_poll(socket: &impl AsFd, microseconds: u32) -> Result<(), SocketError> {
     let value = signed("SO_BUSY_POLL", microseconds)?;
-    sys::set_socket_option(socket.as_fd(), libc::SO_BUSY_POLL, value).map_err(|source| {
-        match source.raw_os_error() {
-            Some(libc::EPERM) => SocketError::BusyPoll { microseconds },
-            _ => error("SO_BUSY_POLL", "3.11", source),
-        }
-    })
+    sys::set_socket_option(socket.as_fd(), libc::SO_BUSY_POLL, value)
+        .map_err(|source| busy_poll_error(microseconds, source))
+}
+
+fn busy_poll_error(microseconds: u32, source: io::Error) -> SocketError {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => SocketError::BusyPoll { microseconds },
+        _ => error("SO_BUSY_POLL", "3.11", source),
+    }
 }
 
 /// Which of the sockets that share a port gets the packets that a CPU receives.
@@ -362,6 +365,10 @@ mod tests {
         set_busy_poll(&socket, before).unwrap();
         let error = set_busy_poll(&socket, u32::MAX).unwrap_err().to_string();
         assert_eq!(error, "SO_BUSY_POLL 4294967295 is above 2147483647");
+        let error = busy_poll_error(50, io::Error::from_raw_os_error(libc::EPERM)).to_string();
+        assert!(error.starts_with("SO_BUSY_POLL 50 needs CAP_NET_ADMIN"), "{error}");
+        let error = busy_poll_error(50, io::Error::from_raw_os_error(libc::ENOPROTOOPT)).to_string();
+        assert!(error.ends_with("it came with Linux 3.11"), "{error}");
         assert!(matches!(set_incoming_cpu(&socket, u32::MAX), Err(SocketError::TooHigh { .. })));
     }
 }

@@ -6,10 +6,11 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use lb_affinity::Setting;
 use lb_affinity::apply::{Applier, ApplyError, IfChanged};
@@ -246,4 +247,37 @@ impl FileSystem for Failing<'_> {
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         self.0.canonicalize(path)
     }
+}
+
+#[test]
+fn the_lock_names_its_process_and_ends_with_it() {
+    if let Ok(root) = std::env::var("HOLD") {
+        let root = Path::new(&root);
+        let tree = Tree::new(root);
+        let _applier = open(&tree, root);
+        println!("open");
+        // Until it is killed, but never for good.
+        std::thread::sleep(Duration::from_secs(60));
+        return;
+    }
+    let root = std::env::temp_dir().join(format!("lb-affinity-hold-{}", std::process::id()));
+    set_up(&root);
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_lock_names_its_process_and_ends_with_it", "--nocapture"])
+        .env("HOLD", &root)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.ends_with("open")), "the other process has it");
+    let tree = Tree::new(&root);
+    match Applier::open(&tree, root.join("journal"), 4) {
+        Err(ApplyError::Locked { pid, .. }) => assert_eq!(pid, Some(holder.id())),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("two at once"),
+    }
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    open(&tree, &root).apply(&settings("0-1", 1)).unwrap();
+    std::fs::remove_dir_all(root).unwrap();
 }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use lb_affinity::socket::{Steering, incoming_cpu};
+use lb_affinity::socket::{SocketError, Steering, busy_poll, incoming_cpu, set_busy_poll};
 use lb_affinity::{CpuSet, thread};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -105,4 +105,33 @@ fn udp_packets_go_to_the_socket_of_the_cpu_that_received_them() {
             assert!(right * 100 >= EACH * 99, "{right} of {EACH} at the socket of CPU {cpu}: {steering:?}");
         }
     }
+}
+
+#[test]
+fn without_a_capability_a_busy_poll_is_set_or_the_capability_named() {
+    std::thread::spawn(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let before = busy_poll(&socket).unwrap();
+        caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
+        // socket(7) demands the capability; Linux 6.18 does not.
+        match set_busy_poll(&socket, before + 50) {
+            Ok(()) => assert_eq!(busy_poll(&socket).unwrap(), before + 50),
+            Err(error) => {
+                assert!(matches!(error, SocketError::BusyPoll { .. }), "{error}");
+                assert_eq!(busy_poll(&socket).unwrap(), before);
+            }
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_busy_poll_reads_back() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    set_busy_poll(&socket, 50).unwrap();
+    assert_eq!(busy_poll(&socket).unwrap(), 50);
+    set_busy_poll(&socket, 0).unwrap();
+    assert_eq!(busy_poll(&socket).unwrap(), 0);
 }

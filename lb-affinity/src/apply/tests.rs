@@ -206,10 +206,11 @@ fn a_second_plan_keeps_the_first_ones_originals() {
 fn every_answer_of_the_kernel_has_its_outcome() {
     let cpus = |text: &str| Value::Cpus(text.parse().unwrap());
     let mounts = "1 0 8:1 / / rw - ext4 a rw\n2 1 0:1 / /sys ro - sysfs s ro";
-    let cases: [(usize, &str, Answer, Result<Outcome, &str>); 14] = [
+    let cases: [(usize, &str, Answer, Result<Outcome, &str>); 15] = [
         (0, RPS, Answer::Becomes("0088"), Ok(Outcome::Trimmed { is: cpus("3,7") })),
         (3, IRQ, Answer::Also(EFFECTIVE, "2"), Ok(Outcome::Pending { effective: 2.into() })),
         (3, IRQ, Answer::Errno(libc::EIO), Ok(Outcome::ManagedByDriver)),
+        (3, IRQ, Answer::Errno(libc::EPERM), Ok(Outcome::ManagedByDriver)),
         (3, IRQ, Answer::Errno(libc::ENOSPC), Ok(Outcome::NoVector)),
         (0, RPS, Answer::Errno(libc::EPERM), Ok(Outcome::Denied(Denial::Capability("CAP_NET_ADMIN")))),
         (0, RPS, Answer::Errno(libc::EACCES), Ok(Outcome::Denied(Denial::Owner))),

@@ -27,14 +27,15 @@ pub enum Outcome {
         /// Where it goes now.
         effective: CpuSet,
     },
-    /// `EIO`: the driver spreads its interrupts itself (managed affinity), and the kernel lets nobody else.
+    /// `EIO`, and `EPERM` from newer kernels (seen on 6.18): the driver spreads its interrupts itself (managed affinity), or the
+    /// interrupt belongs to one CPU, and the kernel lets nobody move it, whatever his rights.
     ManagedByDriver,
     /// `ENOSPC`: the CPUs asked for have no interrupt vector free.
     NoVector,
     /// This process may not write the file.
     Denied(Denial),
     /// `ENOENT` or `ENODEV`: the interface, its queue or the interrupt is gone. Interfaces with a single transmit queue answer
-    /// so for `xps_cpus` too.
+    /// so for `xps_cpus` too, and `net.core.rps_sock_flow_entries` is there in the initial network namespace alone.
     Vanished,
     /// The kernel refused the value, or holds another one afterwards.
     Failed {
@@ -82,7 +83,7 @@ impl Outcome {
         error: &io::Error,
     ) -> Self {
         match error.raw_os_error() {
-            Some(libc::EIO) if format == Format::List => Self::ManagedByDriver,
+            Some(libc::EIO | libc::EPERM) if format == Format::List => Self::ManagedByDriver,
             Some(libc::ENOSPC) if format == Format::List => Self::NoVector,
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Self::Vanished,
             Some(libc::EACCES) => Self::Denied(Denial::Owner),
@@ -102,6 +103,9 @@ impl Outcome {
 fn meaning(format: Format, content: &[u8], error: &io::Error) -> String {
     let value = format.value(content);
     match (error.raw_os_error(), format) {
+        (Some(libc::EINVAL), Format::List) if value == Value::Cpus(CpuSet::new()) => {
+            format!("{error}: no CPU is named; an interrupt needs one that is online")
+        }
         (Some(libc::EINVAL), Format::List) => {
             format!("{error}: of the CPUs {value} none is online; an interrupt needs one that is")
         }
