@@ -31,6 +31,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::io;
 
 use crate::interrupts::{Affinity, InterruptRate, Rates};
 use crate::{CpuSet, Setting, Topology};
@@ -159,6 +160,21 @@ pub enum Refusal {
         /// The CPU.
         cpu: u32,
     },
+}
+
+impl Refusal {
+    /// What the kernel's answer to writing a move means; `None` if it is neither, and trying again may help.
+    #[must_use]
+    pub fn from_error(error: &io::Error, tried: &Move) -> Option<Self> {
+        // The same numbers on every architecture that Linux runs on.
+        const EIO: i32 = 5;
+        const ENOSPC: i32 = 28;
+        match error.raw_os_error()? {
+            EIO => Some(Self::Managed),
+            ENOSPC => Some(Self::NoVector { cpu: tried.to }),
+            _ => None,
+        }
+    }
 }
 
 /// For so many rounds an interrupt does not go to a CPU that had no vector for it.

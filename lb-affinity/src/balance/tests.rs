@@ -148,6 +148,10 @@ fn refusals_are_remembered() {
     balancer.round(&topology, &gone.rates(), &gone.affinities());
     let moves = balancer.round(&topology, &machine.rates(), &machine.affinities());
     assert_eq!((moves[0].irq, moves[0].to), (0, 3));
+
+    let refusal = |number| Refusal::from_error(&std::io::Error::from_raw_os_error(number), &moves[0]);
+    let expected = [Some(Refusal::Managed), Some(Refusal::NoVector { cpu: 3 }), None];
+    assert_eq!([5, 28, 22].map(refusal), expected);
 }
 
 #[test]

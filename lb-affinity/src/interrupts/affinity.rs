@@ -1,9 +1,10 @@
 //! What the kernel says of one interrupt: `/proc/irq/IRQ`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use super::{InterruptsError, read};
+use super::{Interrupts, InterruptsError, read};
 use crate::CpuSet;
 use crate::fs::FileSystem;
 
@@ -48,6 +49,23 @@ impl Affinity {
                 .ok()
                 .and_then(|node| String::from_utf8_lossy(&node).trim().parse().ok()),
         })
+    }
+
+    /// Those of all numbered interrupts of a sample, by number. What has no files of its own — one that has gone since, or one of the
+    /// processors' — is left out.
+    ///
+    /// # Errors
+    /// If a file is no set of CPUs.
+    pub fn all(
+        fs: &(impl FileSystem + ?Sized),
+        interrupts: &Interrupts,
+    ) -> Result<BTreeMap<u32, Self>, InterruptsError> {
+        let irqs = interrupts.iter().filter_map(|(line, _)| line.irq);
+        let known = irqs.filter_map(|irq| match Self::read(fs, irq) {
+            Err(InterruptsError::Read { .. }) => None,
+            affinity => Some(affinity.map(|affinity| (irq, affinity))),
+        });
+        known.collect()
     }
 
     /// The one CPU that it goes to, as far as the kernel says.

@@ -172,6 +172,12 @@ fn an_interrupts_own_files() {
     let full = Affinity::read(&tree, 38).unwrap();
     assert_eq!((full.cpu(), full.hint, full.node), (Some(8), Some(CpuSet::from(8)), Some(2)));
 
+    let sample = sample(
+        &[0],
+        &[("38", &[1], "PCI-MSI 1-edge  a"), ("39", &[1], "PCI-MSI 2-edge  gone"), ("LOC", &[1], "")],
+    );
+    assert_eq!(Affinity::all(&tree, &sample).unwrap().into_keys().collect::<Vec<_>>(), [38]);
+
     // Not started yet: the kernel prints an empty set, and no wish is an empty set too.
     tree.insert("/proc/irq/38/effective_affinity_list", "\n");
     tree.insert("/proc/irq/38/affinity_hint", "00\n");
@@ -179,6 +185,7 @@ fn an_interrupts_own_files() {
     tree.insert("/proc/irq/38/affinity_hint", "junk");
     let error = Affinity::read(&tree, 38).unwrap_err().to_string();
     assert!(error.starts_with("/proc/irq/38/affinity_hint: "), "{error}");
+    assert!(Affinity::all(&tree, &sample).is_err());
 }
 
 /// The machine that runs the tests: what the kernel prints of itself is understood.

@@ -235,15 +235,7 @@ impl Ethtool {
     /// # Errors
     /// [`Unsupported`](EthtoolError::Unsupported) from a driver without channels.
     pub fn channels(&mut self, interface: &str) -> Result<Channels, EthtoolError> {
-        use attribute as a;
-        let values = self.get(command::CHANNELS_GET, "reading channels", interface)?;
-        let count = |count, max| Count { count: values.number(count), max: values.number(max) };
-        Ok(Channels {
-            rx: count(a::CHANNELS_RX_COUNT, a::CHANNELS_RX_MAX),
-            tx: count(a::CHANNELS_TX_COUNT, a::CHANNELS_TX_MAX),
-            combined: count(a::CHANNELS_COMBINED_COUNT, a::CHANNELS_COMBINED_MAX),
-            other: count(a::CHANNELS_OTHER_COUNT, a::CHANNELS_OTHER_MAX),
-        })
+        self.get(command::CHANNELS_GET, "reading channels", interface).map(|values| Channels::from(&values))
     }
 
     /// Sets how many channels an interface has. Most drivers restart the link; its interrupts and queues are others afterwards.
@@ -252,6 +244,7 @@ impl Ethtool {
     /// [`Denied`](EthtoolError::Denied) without `CAP_NET_ADMIN`, [`Refused`](EthtoolError::Refused) if there are more than the
     /// driver has, or fewer than the RSS table uses.
     pub fn set_channels(&mut self, interface: &str, channels: SetChannels) -> Result<(), EthtoolError> {
+        check(interface)?;
         let counts = [
             (attribute::CHANNELS_RX_COUNT, channels.rx),
             (attribute::CHANNELS_TX_COUNT, channels.tx),
@@ -271,10 +264,7 @@ impl Ethtool {
     /// # Errors
     /// [`Unsupported`](EthtoolError::Unsupported) from a driver without rings.
     pub fn rings(&mut self, interface: &str) -> Result<Rings, EthtoolError> {
-        use attribute as a;
-        let values = self.get(command::RINGS_GET, "reading rings", interface)?;
-        let count = |count, max| Count { count: values.number(count), max: values.number(max) };
-        Ok(Rings { rx: count(a::RINGS_RX, a::RINGS_RX_MAX), tx: count(a::RINGS_TX, a::RINGS_TX_MAX) })
+        self.get(command::RINGS_GET, "reading rings", interface).map(|values| Rings::from(&values))
     }
 
     /// How an interface spreads flows over its receive queues. Linux 6.3 or later.
@@ -282,16 +272,11 @@ impl Ethtool {
     /// # Errors
     /// [`Unsupported`](EthtoolError::Unsupported) from a driver without RSS, or by an older kernel.
     pub fn rss(&mut self, interface: &str) -> Result<Rss, EthtoolError> {
-        let values = self.get(command::RSS_GET, "reading the RSS table", interface)?;
-        let table = values.0.iter().find(|(kind, _)| *kind == attribute::RSS_INDIR);
-        let (queues, _) = table.map_or(&[][..], |(_, table)| table).as_chunks::<4>();
-        Ok(Rss {
-            table: queues.iter().map(|&queue| u32::from_ne_bytes(queue)).collect(),
-            hash_functions: values.number(attribute::RSS_HFUNC),
-        })
+        self.get(command::RSS_GET, "reading the RSS table", interface).map(|values| Rss::from(&values))
     }
 
     fn get(&mut self, command: u8, operation: &'static str, interface: &str) -> Result<Values, EthtoolError> {
+        check(interface)?;
         let answer = self.request(command, 0, &[header(interface)])?;
         let answer = answer.map_err(|refusal| refusal.told(interface, operation))?;
         attributes(&answer).map(Values).map_err(|problem| EthtoolError::Answer {
@@ -352,6 +337,14 @@ impl NetlinkSerializable for Request {
     fn serialize(&self, buffer: &mut [u8]) {
         buffer.copy_from_slice(&self.body);
     }
+}
+
+/// Refuses what can't be put into an attribute; alternative names have up to 127 bytes.
+fn check(interface: &str) -> Result<(), EthtoolError> {
+    if interface.is_empty() || interface.len() > 127 || interface.contains('\0') {
+        return Err(EthtoolError::NoInterface { interface: interface.to_owned() });
+    }
+    Ok(())
 }
 
 /// The attribute that names the interface.
@@ -430,6 +423,38 @@ impl Values {
     }
 }
 
+impl From<&Values> for Channels {
+    fn from(values: &Values) -> Self {
+        use attribute as a;
+        let count = |count, max| Count { count: values.number(count), max: values.number(max) };
+        Self {
+            rx: count(a::CHANNELS_RX_COUNT, a::CHANNELS_RX_MAX),
+            tx: count(a::CHANNELS_TX_COUNT, a::CHANNELS_TX_MAX),
+            combined: count(a::CHANNELS_COMBINED_COUNT, a::CHANNELS_COMBINED_MAX),
+            other: count(a::CHANNELS_OTHER_COUNT, a::CHANNELS_OTHER_MAX),
+        }
+    }
+}
+
+impl From<&Values> for Rings {
+    fn from(values: &Values) -> Self {
+        use attribute as a;
+        let count = |count, max| Count { count: values.number(count), max: values.number(max) };
+        Self { rx: count(a::RINGS_RX, a::RINGS_RX_MAX), tx: count(a::RINGS_TX, a::RINGS_TX_MAX) }
+    }
+}
+
+impl From<&Values> for Rss {
+    fn from(values: &Values) -> Self {
+        let table = values.0.iter().find(|(kind, _)| *kind == attribute::RSS_INDIR);
+        let (queues, _) = table.map_or(&[][..], |(_, table)| table).as_chunks::<4>();
+        Self {
+            table: queues.iter().map(|&queue| u32::from_ne_bytes(queue)).collect(),
+            hash_functions: values.number(attribute::RSS_HFUNC),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -475,6 +500,33 @@ mod tests {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         bytes
+    }
+
+    /// An answer of the kernel's: its own header, numbers, and what else there is.
+    fn values(numbers: &[(u16, u32)], table: &[u32]) -> Values {
+        let number = |&(kind, number): &(u16, u32)| DefaultNla::new(kind, number.to_ne_bytes().to_vec());
+        let mut all = vec![header("eth0")];
+        all.extend(numbers.iter().map(number));
+        let bytes = table.iter().flat_map(|queue| queue.to_ne_bytes()).collect();
+        all.push(DefaultNla::new(attribute::RSS_INDIR, bytes));
+        let mut buffer = vec![0; all.as_slice().buffer_len()];
+        all.as_slice().emit(&mut buffer);
+        Values(attributes(&buffer).unwrap())
+    }
+
+    #[test]
+    fn answers_become_values() {
+        let rss = Rss::from(&values(&[(3, 1)], &[0, 1, 2, 0]));
+        assert_eq!(rss, Rss { table: vec![0, 1, 2, 0], hash_functions: 1 });
+        let channels = Channels::from(&values(&[(2, 8), (5, 16), (6, 1), (9, 4)], &[]));
+        let count = |count, max| Count { count, max };
+        assert_eq!((channels.rx, channels.combined, channels.tx), (count(1, 8), count(4, 16), count(0, 0)));
+        let rings = Rings::from(&values(&[(2, 4096), (5, 2048), (6, 512), (9, 256)], &[]));
+        assert_eq!((rings.rx, rings.tx), (count(512, 4096), count(256, 2048)));
+        // What is damaged is no value.
+        assert_eq!(Rss::from(&Values(vec![(4, vec![1, 2, 3]), (3, vec![1])])), Rss::default());
+        assert!(matches!(check(&"x".repeat(70_000)), Err(EthtoolError::NoInterface { .. })));
+        assert!(check("a\0b").is_err() && check("").is_err() && check("enp1s0").is_ok());
     }
 
     #[test]

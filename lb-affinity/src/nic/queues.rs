@@ -113,6 +113,12 @@ fn numbered(nic: &Nic, direction: Direction, wanted: impl Fn(u32) -> bool) -> Ve
 
 /// The queues of the interrupt at `place` of `count`.
 fn in_order(nic: &Nic, place: usize, count: usize) -> Vec<Queue> {
+    // The device's own comes first, then those of its queues, which begin rx 0, tx 0, rx 1, tx 1 (VIRTIO 1.2, section 5.1.2).
+    if count > 2 && device_name(nic).is_some_and(|device| device.starts_with("virtio")) {
+        let Some(virtqueue) = place.checked_sub(1) else { return Vec::new() };
+        let direction = if virtqueue % 2 == 0 { Direction::Rx } else { Direction::Tx };
+        return numbered(nic, direction, |index| index as usize == virtqueue / 2);
+    }
     let queues = nic.rx.len().max(nic.tx.len());
     // Drivers mostly take the first vectors for the device itself.
     let own = count.saturating_sub(queues);
