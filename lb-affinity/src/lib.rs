@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`cpu_set`] | [`CpuSet`] and [`NodeSet`], without a limit of 1024, in both of the kernel's formats |
 //! | [`fs`] | [`FileSystem`](fs::FileSystem): what the rest of the crate reads and writes the system through |
+//! | [`plan`] | [`Planner`](plan::Planner): where workers, interrupts, network work and virtual CPUs go, why, and what it is worth |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
 //! | [`topology`] | [`Topology`]: packages, cores, caches, NUMA nodes, and what this process may use of them |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -22,6 +23,7 @@
 
 pub mod cpu_set;
 pub mod fs;
+pub mod plan;
 mod setting;
 pub mod topology;
 
