@@ -339,8 +339,9 @@ impl<'a> Planner<'a> {
         let enabled = if 2 * free.len() >= usable.len() && !free.is_empty() { &free } else { usable };
         let groups = policies::groups(sites, self.strategy, enabled);
         let count = wanted.unwrap_or_else(|| policies::default_workers(self.strategy, &groups));
-        let seats = groups.iter().flat_map(|group| std::iter::repeat_n(group, group.len())).cycle();
-        let workers = seats.take(count).map(|group| worker_in(sites, group.clone())).collect();
+        let of_group: Vec<Worker> = groups.iter().map(|group| worker_in(sites, group.clone())).collect();
+        let seats = of_group.iter().flat_map(|worker| std::iter::repeat_n(worker, worker.cpus.len()));
+        let workers = seats.cycle().take(count).cloned().collect();
 
         let mut plan = self.empty(workers);
         let queue = |queue: &Queue| QueuePlan { irq: None, cpu: queue.cpu, rps: None, flow_count: None };

@@ -1,6 +1,6 @@
 //! Why a plan is as it is, in sentences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::workers::Pool;
 use super::{Plan, Reason, Receive, Strategy, Worker};
@@ -121,13 +121,16 @@ fn explain_queues(plan: &mut Plan, interrupts: &CpuSet) {
             "they take the network CPUs in turn, so that no worker is interrupted.",
         );
     }
-    let masks: BTreeMap<Vec<u32>, usize> =
-        plan.queues.iter().filter_map(|queue| queue.rps.as_ref()).fold(BTreeMap::new(), |mut masks, rps| {
-            *masks.entry(rps.iter().collect()).or_default() += 1;
-            masks
-        });
+    let mut masks: HashMap<CpuSet, usize> = HashMap::new();
+    for rps in plan.queues.iter().filter_map(|queue| queue.rps.as_ref()) {
+        match masks.get_mut(rps) {
+            Some(queues) => *queues += 1,
+            None => drop(masks.insert(rps.clone(), 1)),
+        }
+    }
+    let mut masks: Vec<(CpuSet, usize)> = masks.into_iter().collect();
+    masks.sort_by(|(one, _), (other, _)| one.iter().cmp(other));
     for (cpus, queues) in masks {
-        let cpus: CpuSet = cpus.into_iter().collect();
         let queues = count(queues, "queue");
         if cpus.is_empty() {
             let why = match plan.strategy {

@@ -109,13 +109,17 @@ impl<'a> Pool<'a> {
 
     fn in_pairs(&self, mut nodes: Vec<Vec<Candidate>>, pairs: &[usize], wanted: usize) -> Placement {
         let fixed = self.fixed_by(|site| site.node, nodes.len());
-        let (mut workers, mut network, mut left) = (Vec::new(), self.fixed.clone(), wanted);
+        let caches = self.sites.topology.caches().len() + nodes.len();
+        let fixed_caches = self.fixed_by(|site| site.cache, caches);
+        let mut placement = Placement { workers: Vec::new(), network: self.fixed.clone() };
+        let mut left = wanted;
         for node in self.fewest_nodes(pairs, &fixed, wanted) {
             let count = pairs[node].min(left);
             left -= count;
-            self.fill_node(std::mem::take(&mut nodes[node]), count, fixed[node], &mut workers, &mut network);
+            let candidates = std::mem::take(&mut nodes[node]);
+            fill_node(candidates, count, fixed[node], &fixed_caches, &mut placement);
         }
-        finish(workers, network)
+        finish(placement.workers, placement.network)
     }
 
     /// The nodes to use: those of the interrupts, then the nearest of those sets that are as small as can be.
@@ -130,9 +134,9 @@ impl<'a> Pool<'a> {
                 left = left.saturating_sub(pairs[node]);
             }
         }
+        let mut sizes: Vec<usize> = nearest.iter().map(|&node| pairs[node]).collect();
+        sizes.sort_unstable_by_key(|&size| Reverse(size));
         while left > 0 && !nearest.is_empty() {
-            let mut sizes: Vec<usize> = nearest.iter().map(|&node| pairs[node]).collect();
-            sizes.sort_unstable_by_key(|&size| Reverse(size));
             let (mut count, mut largest) = (0, 0);
             while largest < left && count < sizes.len() {
                 largest += sizes[count];
@@ -145,48 +149,11 @@ impl<'a> Pool<'a> {
             };
             let at = nearest.iter().position(|&node| good(pairs[node])).unwrap_or(0);
             let node = nearest.remove(at);
+            sizes.remove(sizes.partition_point(|&size| size > pairs[node]));
             chosen.push(node);
             left = left.saturating_sub(pairs[node]);
         }
         chosen
-    }
-
-    /// Puts `count` workers and as many network CPUs into a node, each worker in the cache of its network CPU where that goes.
-    fn fill_node(
-        &self,
-        mut candidates: Vec<Candidate>,
-        count: usize,
-        fixed: usize,
-        workers: &mut Vec<u32>,
-        network: &mut Vec<u32>,
-    ) {
-        let fixed_caches: Vec<usize> =
-            self.fixed.iter().filter_map(|&cpu| self.sites.get(cpu)).map(|site| site.cache).collect();
-        let (mut workers_left, mut network_left) = (count, count.saturating_sub(fixed));
-        candidates.sort_by_key(|one| (one.site.cache, one.site.cpu));
-        let mut caches: Vec<Vec<Candidate>> = candidates
-            .chunk_by(|one, other| one.site.cache == other.site.cache)
-            .map(<[Candidate]>::to_vec)
-            .collect();
-        caches.sort_by_cached_key(|cache| {
-            let fastest = cache.iter().map(|one| one.site.capacity).max();
-            let interrupt = cache.first().is_some_and(|one| fixed_caches.contains(&one.site.cache));
-            (!interrupt, Reverse(fastest), cache.first().map(|one| one.site.cpu))
-        });
-        let mut rest = Vec::new();
-        for mut cache in caches {
-            let id = cache[0].site.cache;
-            let fixed = fixed_caches.iter().filter(|&&cache| cache == id).count();
-            let here = pairs(&cache, fixed).min(workers_left);
-            let beside = here.saturating_sub(fixed).min(network_left);
-            take_workers(&mut cache, here, workers);
-            take_network(&mut cache, beside, network);
-            workers_left -= here;
-            network_left -= beside;
-            rest.append(&mut cache);
-        }
-        take_workers(&mut rest, workers_left, workers);
-        take_network(&mut rest, network_left, network);
     }
 
     /// Fewer CPUs than two for each worker: workers first, and each node keeps its share of what is left for the network.
@@ -315,6 +282,42 @@ impl Candidate {
 fn finish(mut workers: Vec<u32>, network: Vec<u32>) -> Placement {
     workers.sort_unstable();
     Placement { workers, network }
+}
+
+/// Puts `count` workers and as many network CPUs into a node, each worker in the cache of its network CPU where that goes.
+/// `fixed` interrupts are in the node already, `fixed_caches` in each cache of the machine.
+fn fill_node(
+    mut candidates: Vec<Candidate>,
+    count: usize,
+    fixed: usize,
+    fixed_caches: &[usize],
+    placement: &mut Placement,
+) {
+    let Placement { workers, network } = placement;
+    let (mut workers_left, mut network_left) = (count, count.saturating_sub(fixed));
+    candidates.sort_by_key(|one| (one.site.cache, one.site.cpu));
+    let mut caches: Vec<Vec<Candidate>> = candidates
+        .chunk_by(|one, other| one.site.cache == other.site.cache)
+        .map(<[Candidate]>::to_vec)
+        .collect();
+    caches.sort_by_cached_key(|cache| {
+        let fastest = cache.iter().map(|one| one.site.capacity).max();
+        let interrupt = cache.first().is_some_and(|one| fixed_caches[one.site.cache] > 0);
+        (!interrupt, Reverse(fastest), cache.first().map(|one| one.site.cpu))
+    });
+    let mut rest = Vec::new();
+    for mut cache in caches {
+        let fixed = fixed_caches[cache[0].site.cache];
+        let here = pairs(&cache, fixed).min(workers_left);
+        let beside = here.saturating_sub(fixed).min(network_left);
+        take_workers(&mut cache, here, workers);
+        take_network(&mut cache, beside, network);
+        workers_left -= here;
+        network_left -= beside;
+        rest.append(&mut cache);
+    }
+    take_workers(&mut rest, workers_left, workers);
+    take_network(&mut rest, network_left, network);
 }
 
 /// How many workers these CPUs hold beside as many network CPUs, `fixed` of which are there already. Where there are more of
