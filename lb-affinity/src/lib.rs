@@ -30,6 +30,7 @@
 //! | [`interrupts`] | [`Interrupts`]: which CPU takes which interrupt, and how often |
 //! | [`memory`] | NUMA policies of threads and ranges, memory on a node, where a page is |
 //! | [`nic`] | [`Nic`]: an interface's queues, the interrupts that serve them, its node |
+//! | [`plan`] | [`Planner`](plan::Planner): where workers, interrupts, network work and virtual CPUs go, why, and what it is worth |
 //! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
 //! | [`socket`] | listeners that get the packets of their CPUs, and what a socket knows of its packets' way |
 //! | [`thread`] | pins threads and says where they run, also beyond 1024 CPUs |
@@ -44,6 +45,7 @@ pub mod fs;
 pub mod interrupts;
 pub mod memory;
 pub mod nic;
+pub mod plan;
 mod setting;
 pub mod socket;
 mod sys;
