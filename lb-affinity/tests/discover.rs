@@ -1,8 +1,11 @@
 //! Systems of every shape and state, as trees in memory: what is found, what is refused, and that nothing panics.
 
+use std::ffi::OsString;
 use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use lb_affinity::fs::Memory;
+use lb_affinity::fs::{FileSystem, Memory};
 use lb_affinity::topology::{CacheKind, TopologyError};
 use lb_affinity::{CpuSet, Topology};
 use proptest::prelude::*;
@@ -291,6 +294,56 @@ fn what_is_wrong_is_named() {
     assert_eq!(
         error.to_string(),
         "can't read /sys/devices/system/cpu/online: too many symbolic links; allow this process to read it"
+    );
+}
+
+/// A tree one of whose files the kernel refuses to read.
+struct Refusing {
+    tree: Memory,
+    path: &'static str,
+    errno: i32,
+}
+
+impl FileSystem for Refusing {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path == Path::new(self.path) {
+            Err(io::Error::from_raw_os_error(self.errno))
+        } else {
+            self.tree.read(path)
+        }
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.tree.write(path, content)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.tree.list(path)
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        self.tree.canonicalize(path)
+    }
+}
+
+#[test]
+fn a_refusal_is_no_value_or_an_error() {
+    let path = "/sys/devices/system/cpu/cpu0/cache/index0/type";
+    let discover = |errno| Topology::discover(&Refusing { tree: tree(&recording()), path, errno });
+    let (einval, enodev, eacces) = (22, 19, 13);
+    for errno in [einval, enodev] {
+        let topology = discover(errno).unwrap();
+        let first: Vec<_> =
+            topology.caches().iter().filter(|cache| cache.level == 1 && cache.cpus.contains(0)).collect();
+        assert_eq!(
+            first.iter().map(|cache| cache.kind).collect::<Vec<_>>(),
+            [CacheKind::Instruction, CacheKind::Unified]
+        );
+    }
+    let message = discover(eacces).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        format!("can't read {path}: Permission denied (os error 13); allow this process to read it")
     );
 }
 

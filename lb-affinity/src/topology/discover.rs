@@ -71,7 +71,8 @@ impl Topology {
 
     /// Reads a system's structure from its `/sys` and `/proc`, live or recorded.
     ///
-    /// What the kernel does not tell has a default. A file that is missing, empty or `(null)` does not tell.
+    /// What the kernel does not tell has a default. A file that is missing, empty or `(null)` does not tell, nor one that can't be
+    /// read because it has no value (`EINVAL`) or its device goes (`ENODEV`).
     ///
     /// | not told | taken |
     /// |---|---|
