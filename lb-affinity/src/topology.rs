@@ -66,7 +66,7 @@ pub struct Die {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Package {
-    /// The number that the firmware gives it, which may be any; below 0 if it gives none.
+    /// The number that the firmware gives it, which may be any; below 0 if it gives none, or gives it twice.
     pub id: i64,
     /// Its CPUs that are online.
     pub cpus: CpuSet,

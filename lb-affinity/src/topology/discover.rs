@@ -71,19 +71,21 @@ impl Topology {
 
     /// Reads a system's structure from its `/sys` and `/proc`, live or recorded.
     ///
-    /// What the kernel does not tell has a default. A file that is missing, empty or `(null)` does not tell.
+    /// What the kernel does not tell has a default. A file that is missing, empty or `(null)` does not tell, nor one that can't be
+    /// read because it has no value (`EINVAL`) or its device goes (`ENODEV`).
     ///
     /// | not told | taken |
     /// |---|---|
-    /// | `cpu/online` | the `cpuN` directories whose `online` is not 0; without any, the processors of `/proc/cpuinfo` |
+    /// | `cpu/online` | the `cpuN` directories with a `topology`, if any has one, whose `online` is not 0; without any, the processors of `/proc/cpuinfo` |
     /// | `cpu/possible` | `cpu/present`; without it, the `cpuN` directories and what is online |
     /// | who shares a core (`core_cpus`, `thread_siblings`) | CPUs with the same package and `core_id`; without it, each CPU is a core |
-    /// | `physical_package_id`, or one below 0 | CPUs that `package_cpus` or `core_siblings` name together; without it, all are in one |
+    /// | who shares a package (`package_cpus`, `core_siblings`) | CPUs with the same `physical_package_id`; without it, all are in one |
     /// | `die_cpus` | a die is a package |
     /// | `cluster_cpus`, `cpu_capacity` | not known |
-    /// | a cache's level or type, or a type that is none of three | there is no such cache |
-    /// | a cache's `shared_cpu_map` | it is the CPU's own |
+    /// | a cache's `level` or `shared_cpu_map` | there is no such cache |
+    /// | a cache's `type`, `Data` or `Instruction` | it holds both |
     /// | `node/online` | the `nodeN` directories; without any, node 0 has all CPUs and the memory of `/proc/meminfo` |
+    /// | a node's directory | there is no such node |
     /// | a node's `cpumap` | it has no CPU |
     /// | `isolated`, `nohz_full` | no CPU |
     /// | cpuset and affinity | all may be used |
@@ -128,14 +130,18 @@ fn online<F: FileSystem>(
     let mut online = match files.list(&format!("{CPU}/online"))? {
         Some(online) => online,
         None => {
-            let mut online = listed.clone();
+            let (mut online, mut placed) = (CpuSet::new(), CpuSet::new());
             for cpu in listed {
                 // CPUs that can't be switched off have no such file.
-                if files.text(&format!("{CPU}/cpu{cpu}/online"))?.as_deref() == Some("0") {
-                    online.remove(cpu);
+                if files.text(&format!("{CPU}/cpu{cpu}/online"))?.as_deref() != Some("0") {
+                    online.insert(cpu);
+                    if !files.names(&format!("{CPU}/cpu{cpu}/topology"))?.is_empty() {
+                        placed.insert(cpu);
+                    }
                 }
             }
-            online
+            // A CPU that goes offline loses this directory, on kernels that have it.
+            if placed.is_empty() { online } else { placed }
         }
     };
     if online.is_empty() {

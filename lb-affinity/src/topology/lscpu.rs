@@ -49,6 +49,7 @@ pub enum LscpuError {
 enum Column {
     Cpu,
     Core,
+    Cluster,
     Socket,
     Node,
     Cache(u8, CacheKind),
@@ -61,6 +62,7 @@ impl Column {
         match name.to_ascii_lowercase().as_str() {
             "cpu" => Self::Cpu,
             "core" => Self::Core,
+            "cluster" => Self::Cluster,
             "socket" => Self::Socket,
             "node" => Self::Node,
             "online" => Self::Online,
@@ -97,7 +99,8 @@ struct Table {
 
 impl Topology {
     /// Reads the output of `lscpu -p`, with whatever columns. Caches have no size there, nodes no memory and no distance; all
-    /// CPUs are allowed. Without a column for it, a CPU is a core of its own, and all are in one package.
+    /// CPUs are allowed. Without a column for it, a CPU is a core of its own, and all are in one package. There is no column for
+    /// dies: each package is one.
     ///
     /// # Errors
     /// If the text has no header, or a value is no number.
@@ -134,7 +137,7 @@ impl Table {
     /// Takes one line: a CPU.
     fn read(&mut self, columns: &[Cell<'_>], line: usize, text: &str) -> Result<(), LscpuError> {
         let (mut cpu, mut core, mut package, mut node) = (None, None, 0, None);
-        let (mut caches, mut online) = (Vec::new(), true);
+        let (mut caches, mut cluster, mut online) = (Vec::new(), None, true);
         let mut cells = text.split(',');
         let values = columns.iter().flat_map(|columns| {
             let mut values = cells.next().unwrap_or_default().split(':');
@@ -155,6 +158,7 @@ impl Table {
             match column {
                 Column::Cpu => cpu = Some(number),
                 Column::Core => core = Some(i64::from(number)),
+                Column::Cluster => cluster = Some(i64::from(number)),
                 Column::Socket => package = number.into(),
                 Column::Node => node = Some(number),
                 Column::Cache(level, kind) => caches.push((level, kind, number)),
@@ -167,7 +171,7 @@ impl Table {
         }
         if online {
             let core = core.unwrap_or(-1 - i64::from(id));
-            self.cpus.push(CpuPlace { id, core, package, ..CpuPlace::default() });
+            self.cpus.push(CpuPlace { id, core, cluster, package, ..CpuPlace::default() });
             if let Some(node) = node {
                 self.nodes.entry(node).or_default().insert(id);
             }
@@ -220,6 +224,14 @@ mod tests {
         assert_eq!(shared.nr_cpu_ids(), 4, "the one that is offline counts");
         assert_eq!((shared.cores().len(), shared.nodes().len(), shared.caches().len()), (2, 0, 2));
         assert_eq!(shared.last_level_cache(2).map(|cache| cache.cpus.to_string()).as_deref(), Some("2-3"));
+    }
+
+    #[test]
+    fn clusters_are_told_on_demand() {
+        let topology =
+            Topology::from_lscpu("# CPU,Core,Socket,Cluster\n0,0,0,0\n1,1,0,0\n2,2,0,-\n").unwrap();
+        let clusters: Vec<_> = topology.clusters().iter().map(|cluster| cluster.cpus.to_string()).collect();
+        assert_eq!((clusters, topology.dies().len()), (vec!["0-1".to_owned()], 1));
     }
 
     #[test]

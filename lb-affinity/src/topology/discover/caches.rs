@@ -37,7 +37,7 @@ pub(super) fn read<F: FileSystem>(
                 continue;
             }
             unknown -= 1;
-            let mut cpus = files.set(&directory, &names)?.unwrap_or_default();
+            let Some(mut cpus) = files.set(&directory, &names)? else { continue };
             cpus.insert(cpu);
             cpus &= online;
             for other in &cpus.clone() {
@@ -60,8 +60,7 @@ fn slot<F: FileSystem>(files: &Files<'_, F>, directory: &str) -> Result<Option<S
     let kind = match files.text(&format!("{directory}/type"))?.as_deref() {
         Some("Data") => CacheKind::Data,
         Some("Instruction") => CacheKind::Instruction,
-        Some("Unified") => CacheKind::Unified,
-        _ => return Ok(None),
+        _ => CacheKind::Unified,
     };
     Ok(Some((level, kind)))
 }

@@ -97,13 +97,14 @@ impl<'a, F: FileSystem> Files<'a, F> {
     }
 }
 
-/// Whether the kernel, or the recording, just does not have the file. `ENODEV` and `ENXIO` come from devices that go while they
-/// are asked.
+/// Whether the kernel, or the recording, just does not have the file, or has nothing to say in it.
 fn is_missing(error: &io::Error) -> bool {
-    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, Unsupported};
+    // A device that goes while it is asked.
     const ENXIO: i32 = 6;
     const ENODEV: i32 = 19;
-    matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
+    // EINVAL and EOPNOTSUPP are the answers of attributes that have no value: the type of an unknown cache.
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory | InvalidInput | Unsupported)
         || matches!(error.raw_os_error(), Some(ENXIO | ENODEV))
 }
 

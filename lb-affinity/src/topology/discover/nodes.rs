@@ -19,15 +19,30 @@ pub(super) fn read<F: FileSystem>(files: &Files<'_, F>, online: &CpuSet) -> Resu
         return Ok(vec![Node { id: 0, cpus: online.clone(), memory, distances: vec![10] }]);
     }
     let names = Names::new(&["cpumap", "cpulist"]);
-    let node = |id| {
+    let mut found = Vec::with_capacity(nodes.len());
+    // Which of the columns of the distances belong to nodes that were found.
+    let mut columns = Vec::with_capacity(nodes.len());
+    for (column, id) in nodes.iter().enumerate() {
         let directory = format!("{NODE}/node{id}");
-        let cpus = files.set(&directory, &names)?.unwrap_or_default();
+        let cpus = match files.set(&directory, &names)? {
+            Some(cpus) => cpus,
+            // The list of no CPU is an empty file.
+            None if !files.names(&directory)?.is_empty() => CpuSet::new(),
+            None => continue,
+        };
         let memory = files.text(&format!("{directory}/meminfo"))?.as_deref().and_then(memory);
         let distances = files.text(&format!("{directory}/distance"))?;
         let distances = distances.and_then(|text| distances_of(&text)).filter(|all| all.len() == nodes.len());
-        Ok(Node { id, cpus, memory, distances: distances.unwrap_or_default() })
-    };
-    nodes.iter().map(node).collect()
+        found.push(Node { id, cpus, memory, distances: distances.unwrap_or_default() });
+        columns.push(column);
+    }
+    if found.len() < nodes.len() {
+        for node in &mut found {
+            let all = std::mem::take(&mut node.distances);
+            node.distances = columns.iter().filter_map(|&column| all.get(column).copied()).collect();
+        }
+    }
+    Ok(found)
 }
 
 /// `MemTotal` in bytes: of `Node 0 MemTotal: 8 kB`, or of /proc/meminfo's `MemTotal: 8 kB`.

@@ -1,6 +1,6 @@
 //! Which CPUs share a core, a cluster, a die and a package (`Documentation/admin-guide/cputopology.rst`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cpuinfo::CpuInfo;
 use super::files::{Files, Names};
@@ -23,12 +23,12 @@ pub(super) fn read<F: FileSystem>(
     let names = Names::new(&["cluster_cpus", "cluster_cpus_list"]);
     let clusters = groups(files, online, &names, Kernels::Some)?;
 
-    let mut packages = Packages { files, online, groups: None, of: HashMap::new() };
+    let packages = packages(files, online, info)?;
     let mut capacities = true;
     let mut numbered = HashMap::new();
     let mut places = Vec::with_capacity(online.len());
     for cpu in online {
-        let package = packages.package(cpu, cores.get(&cpu).copied(), info)?;
+        let package = packages.get(&cpu).copied().unwrap_or(-1);
         let die = dies.get(&cpu).map_or(0, |&first| i64::from(first));
         let core = match cores.get(&cpu) {
             Some(&core) => core,
@@ -82,51 +82,38 @@ fn groups<F: FileSystem>(
     Ok(groups)
 }
 
-struct Packages<'a, F> {
-    files: &'a Files<'a, F>,
-    online: &'a CpuSet,
-    /// Read when a CPU has no number for its package.
-    groups: Option<Groups>,
-    /// What was found, by CPU.
-    of: HashMap<u32, i64>,
-}
-
-impl<F: FileSystem> Packages<'_, F> {
-    /// A CPU's package. `core` is the lowest CPU of its core, which was asked before.
-    fn package(
-        &mut self,
-        cpu: u32,
-        core: Option<u32>,
-        info: &mut Option<CpuInfo>,
-    ) -> Result<i64, TopologyError> {
-        let package = match core.and_then(|core| self.of.get(&core)) {
-            Some(&package) => package,
-            None => self.read(cpu, info)?,
-        };
-        self.of.insert(cpu, package);
-        Ok(package)
-    }
-
-    fn read(&mut self, cpu: u32, info: &mut Option<CpuInfo>) -> Result<i64, TopologyError> {
-        let told = self.files.number(&format!("{CPU}/cpu{cpu}/topology/physical_package_id"))?;
-        if let Some(told) = told.filter(|&told: &i64| told >= 0) {
-            return Ok(told);
-        }
-        let groups = match &self.groups {
-            Some(groups) => groups,
-            None => {
-                let names =
-                    Names::new(&["package_cpus", "core_siblings", "package_cpus_list", "core_siblings_list"]);
-                let groups = groups(self.files, self.online, &names, Kernels::All)?;
-                self.groups.insert(groups)
+/// The number of each CPU's package: the firmware's, or one below 0 where it gives none, or gives the same to two.
+fn packages<F: FileSystem>(
+    files: &Files<'_, F>,
+    online: &CpuSet,
+    info: &mut Option<CpuInfo>,
+) -> Result<HashMap<u32, i64>, TopologyError> {
+    let names = Names::new(&["package_cpus", "core_siblings", "package_cpus_list", "core_siblings_list"]);
+    let groups = groups(files, online, &names, Kernels::All)?;
+    let mut packages = HashMap::with_capacity(online.len());
+    let mut used = HashSet::new();
+    for cpu in online {
+        let first = groups.get(&cpu).copied();
+        let known = first.and_then(|first| packages.get(&first).copied());
+        let package = if let Some(known) = known {
+            known
+        } else {
+            let told = files.number(&format!("{CPU}/cpu{cpu}/topology/physical_package_id"))?;
+            let told = told.filter(|&told: &i64| told >= 0);
+            match (first, told) {
+                (Some(first), told) => {
+                    told.filter(|&told| used.insert(told)).unwrap_or(-1 - i64::from(first))
+                }
+                (None, Some(told)) => told,
+                (None, None) => {
+                    let processor = CpuInfo::get(info, files)?.processor(cpu);
+                    processor.and_then(|processor| processor.package).unwrap_or(-1)
+                }
             }
         };
-        if let Some(&first) = groups.get(&cpu) {
-            return Ok(-1 - i64::from(first));
-        }
-        let processor = CpuInfo::get(info, self.files)?.processor(cpu);
-        Ok(processor.and_then(|processor| processor.package).unwrap_or(-1))
+        packages.insert(cpu, package);
     }
+    Ok(packages)
 }
 
 fn core_id<F: FileSystem>(
