@@ -42,7 +42,9 @@ pub(crate) struct RestoreArguments {
 pub(crate) enum ApplyingError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("the plan writes nothing: name the interface with --nic, or choose a strategy that moves network work")]
+    #[error(
+        "the plan writes nothing: name the interface with --nic, or choose a strategy that moves network work"
+    )]
     Nothing,
 }
 

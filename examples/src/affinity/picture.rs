@@ -75,7 +75,9 @@ fn group(text: &mut String, topology: &Topology, cpus: &CpuSet, marks: &Marks) {
         let package = topology.cpu(first).map(|cpu| &topology.packages()[cpu.package]);
         let cache = topology.last_level_cache(first);
         let mut own = left.clone();
-        for part in [package.map(|package| &package.cpus), cache.map(|cache| &cache.cpus)].into_iter().flatten() {
+        for part in
+            [package.map(|package| &package.cpus), cache.map(|cache| &cache.cpus)].into_iter().flatten()
+        {
             own &= part;
         }
         own.insert(first);

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use lb_affinity::fs::FileSystem;
 use lb_affinity::interrupts::{Interrupts, InterruptsError};
-use lb_affinity::nic::{Ethtool, Nic, NicError, Queue as NicQueue};
+use lb_affinity::nic::ethtool::Ethtool;
+use lb_affinity::nic::{Nic, NicError};
 use lb_affinity::plan::cost::{Costs, Prediction, predict};
 use lb_affinity::plan::vcpu::{VcpuError, VcpuPlanner};
-use lb_affinity::plan::{FlowShare, Plan, PlanError, Planner, Queue, Receive, SOCK_FLOW_ENTRIES, Strategy};
+use lb_affinity::plan::{FlowShare, Plan, PlanError, Planner, Receive, SOCK_FLOW_ENTRIES, Strategy};
 use lb_affinity::{CpuSet, Topology};
 use serde_json::{Value, json};
 
@@ -69,7 +70,9 @@ pub(crate) enum PlanningError {
     Vcpu(#[from] VcpuError),
     #[error("--nic {0:?} needs the machine's files, which `lscpu` does not have; say --irq-cpu instead")]
     NoFiles(String),
-    #[error("--machines {0:?} is neither a list of numbers of vCPUs (`8,8`) nor a number of equal shares (`4x`)")]
+    #[error(
+        "--machines {0:?} is neither a list of numbers of vCPUs (`8,8`) nor a number of equal shares (`4x`)"
+    )]
     Machines(String),
 }
 
@@ -174,21 +177,10 @@ impl Wish {
 fn receive(files: &dyn FileSystem, name: &str, live: bool) -> Result<Receive, PlanningError> {
     let interrupts = Interrupts::read(files)?;
     let nic = Nic::read(files, name, &interrupts)?;
-    let queue = |rx: u32| {
-        let interrupt = nic.serving(NicQueue::Rx(rx)).next();
-        let cpu = interrupt.and_then(|interrupt| interrupt.affinity.as_ref()?.cpu());
-        Queue { irq: interrupt.map(|interrupt| interrupt.irq), cpu }
-    };
     // A driver that can't be asked has no say.
     let channels = live.then(|| Ethtool::open().ok()?.channels(name).ok()).flatten();
     let rss_max = channels.map(|channels| channels.combined.max.max(channels.rx.max));
-    Ok(Receive {
-        interface: Some(name.to_owned()),
-        queues: nic.rx.iter().map(|rx| queue(rx.index)).collect(),
-        transmit_queues: u32::try_from(nic.tx.len()).unwrap_or(u32::MAX),
-        node: nic.node,
-        rss_max: rss_max.filter(|&max| max > 0),
-    })
+    Ok(Receive { rss_max: rss_max.filter(|&max| max > 0), ..Receive::from(&nic) })
 }
 
 /// A worker's CPU; the lowest of them, if it has several.
@@ -229,7 +221,8 @@ fn ranked_json(name: &str, plan: &Plan, prediction: &Prediction) -> Value {
 
 fn table(ranked: &[(String, Plan, Prediction)]) -> String {
     let shown = |cpus: CpuSet| if cpus.is_empty() { "-".to_owned() } else { cpus.to_string() };
-    let mut text = format!("{:<38} {:>10}  {:<20} {:<16} busiest\n", "layout", "throughput", "workers on", "network on");
+    let mut text =
+        format!("{:<38} {:>10}  {:<20} {:<16} busiest\n", "layout", "throughput", "workers on", "network on");
     for (name, plan, prediction) in ranked {
         let on: CpuSet = plan.workers.iter().flat_map(|worker| worker.cpus.iter()).collect();
         text += &format!(
@@ -288,15 +281,17 @@ fn virtual_machines(topology: &Topology, machines: &str, as_json: bool) -> Resul
     let plan = match machines.strip_suffix('x') {
         Some(count) => planner.equal_shares(count.trim().parse().map_err(|_| wrong())?)?,
         None => {
-            let vcpus: Result<Vec<u32>, _> = machines.split(',').map(|number| number.trim().parse()).collect();
+            let vcpus: Result<Vec<u32>, _> =
+                machines.split(',').map(|number| number.trim().parse()).collect();
             planner.machines(&vcpus.map_err(|_| wrong())?)?
         }
     };
     if as_json {
         return Ok(format!("{:#}\n", json!(plan)));
     }
-    let texts = plan.machines.iter().enumerate().map(|(number, machine)| {
-        format!("<!-- machine {number} -->\n{}\n", machine.cputune().trim_end())
-    });
+    let texts =
+        plan.machines.iter().enumerate().map(|(number, machine)| {
+            format!("<!-- machine {number} -->\n{}\n", machine.cputune().trim_end())
+        });
     Ok(texts.collect())
 }

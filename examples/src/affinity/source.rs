@@ -101,7 +101,11 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
     let mut entries = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path: PathBuf = entry.path()?.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
+        let path: PathBuf = entry
+            .path()?
+            .components()
+            .filter(|part| matches!(part, std::path::Component::Normal(_)))
+            .collect();
         let content = match entry.header().entry_type() {
             tar::EntryType::Directory => Content::Directory,
             tar::EntryType::Symlink => match entry.link_name()? {
@@ -118,7 +122,8 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
         entries.push((path, content));
     }
     let is_root = |skip: usize| {
-        let nth = |path: &Path| path.iter().nth(skip).is_some_and(|name| IN_A_ROOT.iter().any(|one| name == *one));
+        let nth =
+            |path: &Path| path.iter().nth(skip).is_some_and(|name| IN_A_ROOT.iter().any(|one| name == *one));
         entries.iter().any(|(path, _)| nth(path))
     };
     let Some(skip) = [0, 1].into_iter().find(|&skip| is_root(skip)) else { return Ok(None) };

@@ -75,7 +75,8 @@ fn show(before: &Sample, after: &Sample, top: usize) -> Result<String, WatchErro
     for kind in KINDS {
         soft.push(after.softirqs.rates(&before.softirqs, kind, elapsed)?);
     }
-    let mut text = format!("{:>6} {:>12} {:>12} {:>12} {:>12}\n", "CPU", "interrupts", "devices", KINDS[0], KINDS[1]);
+    let mut text =
+        format!("{:>6} {:>12} {:>12} {:>12} {:>12}\n", "CPU", "interrupts", "devices", KINDS[0], KINDS[1]);
     for cpu in &rates.cpus {
         let of = |rates: &[(u32, f64)]| {
             rates.iter().find(|(other, _)| *other == cpu.cpu).map_or(0.0, |&(_, rate)| rate)
@@ -92,7 +93,10 @@ fn show(before: &Sample, after: &Sample, top: usize) -> Result<String, WatchErro
     let mut busiest: Vec<_> = rates.interrupts.iter().filter(|rate| !rate.per_cpu).collect();
     busiest.sort_by(|one, other| other.total().total_cmp(&one.total()));
     for rate in busiest.into_iter().take(top).filter(|rate| rate.total() > 0.0) {
-        let name = rate.irq.and_then(|irq| after.interrupts.get(irq)).map_or(String::new(), |(line, _)| line.actions.join(", "));
+        let name = rate
+            .irq
+            .and_then(|irq| after.interrupts.get(irq))
+            .map_or(String::new(), |(line, _)| line.actions.join(", "));
         let on: Vec<String> = rate.on.iter().map(|(cpu, _)| cpu.to_string()).collect();
         text += &format!("{:>6} {:>12.0}  on CPU {}  {name}\n", rate.label, rate.total(), on.join(", "));
     }

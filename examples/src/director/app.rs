@@ -15,6 +15,7 @@ use lb_examples::status::Status;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::affinity::{self, Placement};
 use crate::care::Care;
 use crate::config::{self, AccessLog, Config, ConfigError};
 use crate::limits;
@@ -55,6 +56,9 @@ pub(crate) enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// Workers are placed at the start.
+    #[error("[affinity] cannot change by a reload; restart the director for that")]
+    Affinity,
     /// The number of workers is decided at the start.
     #[error("`workers` is {had} and cannot become {wanted} by a reload; restart the director for that")]
     Workers {
@@ -151,7 +155,8 @@ pub(crate) async fn run(
     // The first request finds the pools as the checks begin with them.
     let care = Rc::new(Care::default());
     care.take(&site);
-    let (workers, threads) = start_workers(&site, &sink, opened)?;
+    let placement = Placement::new(site.config.affinity.as_ref(), site.config.workers);
+    let (workers, threads) = start_workers(&site, &sink, &placement, opened)?;
     let app = Rc::new(App {
         care,
         site: RefCell::new(Arc::clone(&site)),
@@ -221,14 +226,22 @@ fn listens(site: Option<&Site>, address: SocketAddr) -> bool {
 
 type Started = (Vec<mpsc::UnboundedSender<Control>>, Vec<JoinHandle<()>>);
 
-fn start_workers(site: &Arc<Site>, sink: &Sink, opened: Vec<Vec<Opened>>) -> io::Result<Started> {
+fn start_workers(
+    site: &Arc<Site>,
+    sink: &Sink,
+    placement: &Placement,
+    opened: Vec<Vec<Opened>>,
+) -> io::Result<Started> {
     let mut started: Started = Default::default();
     for (id, opened) in opened.into_iter().enumerate() {
         let (sender, control) = mpsc::unbounded_channel();
         // The receiver is right here.
         let _ = sender.send(Control::Serve(Arc::clone(site), opened));
-        let (site, sink) = (Arc::clone(site), sink.clone());
+        let (site, sink, cpus) = (Arc::clone(site), sink.clone(), placement.of(id));
         let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+            if let Some(cpus) = cpus {
+                affinity::pin(id, &cpus);
+            }
             // A director with fewer workers than it should have is not what was asked for.
             if let Err(error) = worker::run(id, site, sink, control) {
                 eprintln!("director: worker {id}: {error}; raise the limits of this process (ulimit -n)");
@@ -302,6 +315,9 @@ impl App {
         self.options.apply(&mut config)?;
         if config.workers != old.config.workers {
             return Err(AppError::Workers { had: old.config.workers, wanted: config.workers });
+        }
+        if config.affinity != old.config.affinity {
+            return Err(AppError::Affinity);
         }
         // Everything that can fail comes first.
         let opened = bind_new(&config, Some(&old), self.options.cures)?;

@@ -16,6 +16,7 @@
 //! `config`, `proxy_protocol` and `scanner` belong to the library: [`lb_examples::director`].
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod answer;
 mod app;
 mod body;

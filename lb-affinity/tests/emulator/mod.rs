@@ -17,6 +17,9 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 const PASSED: &str = "test result: ok. 1 passed";
 /// The machine takes about 15 s to start and end on an idle host.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How far each node is from each: a ring, in which the neighbours are nearer than the one across.
+pub(crate) const DISTANCES: [[u32; 4]; 4] =
+    [[10, 16, 22, 16], [16, 10, 16, 22], [22, 16, 10, 16], [16, 22, 16, 10]];
 /// The modules of the network card and of virtual ones, in the order in which they need each other.
 const MODULES: [&str; 9] = [
     "drivers/virtio/virtio_ring",
@@ -54,9 +57,10 @@ pub(crate) fn run(name: &str) -> String {
         let cpus = format!("cpus={}-{}", 4 * node, 4 * node + 3);
         command.args(["-numa", &format!("node,nodeid={node},{cpus},memdev=m{node}")]);
     }
-    // A ring: the neighbours are nearer than the one across.
-    for (from, to, distance) in [(0, 1, 16), (1, 2, 16), (2, 3, 16), (0, 3, 16), (0, 2, 22), (1, 3, 22)] {
-        command.args(["-numa", &format!("dist,src={from},dst={to},val={distance}")]);
+    for (from, row) in DISTANCES.iter().enumerate() {
+        for (to, distance) in row.iter().enumerate() {
+            command.args(["-numa", &format!("dist,src={from},dst={to},val={distance}")]);
+        }
     }
     command.args(["-device", "pxb-pcie,id=bridge,bus_nr=32,numa_node=1"]);
     command.args(["-device", "pcie-root-port,id=root0,bus=bridge,chassis=1"]);

@@ -33,12 +33,13 @@ pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
     let root = document.root();
     let timeouts = timeouts(root.section("timeouts")?, &Timeouts::default())?;
     let global = global(root.section("director")?)?;
+    let affinity = root.section("affinity")?.map(affinity).transpose()?;
     let mut taken = Taken::default();
     let status = root.section("status")?.map(|section| status(section, &mut taken)).transpose()?;
     let backends = backends(&root, &timeouts)?;
     let frontends = frontends(&root, &timeouts, &backends, &mut taken)?;
     root.finish()?;
-    Ok(Config { file: None, status, backends, frontends, ..global })
+    Ok(Config { file: None, affinity, status, backends, frontends, ..global })
 }
 
 /// A configuration without traffic: what `[director]` sets.
@@ -48,6 +49,7 @@ fn global(section: Option<Section<'_>>) -> Result<Config, ConfigError> {
         node: host_name(),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         grace: Duration::from_secs(10),
+        affinity: None,
         status: None,
         access_log: AccessLog::Off,
         frontends: Vec::new(),
@@ -71,6 +73,14 @@ fn global(section: Option<Section<'_>>) -> Result<Config, ConfigError> {
     };
     section.finish()?;
     Ok(config)
+}
+
+fn affinity(section: Section<'_>) -> Result<Affinity, ConfigError> {
+    let names = Strategy::ALL.map(|strategy| (strategy.name(), strategy));
+    let strategy = section.one_of("strategy", &names)?.unwrap_or_default();
+    let interface = section.string("interface")?;
+    section.finish()?;
+    Ok(Affinity { strategy, interface })
 }
 
 /// The addresses that something in the file listens on, and what and where that is.

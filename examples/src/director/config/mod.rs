@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lb_affinity::plan::Strategy;
 use lb_core::health::probe::Probe;
 use lb_core::health::{self, OnDown, outlier};
 use lb_sched::Algorithm;
@@ -36,6 +37,8 @@ pub struct Config {
     pub workers: usize,
     /// How long requests in flight may go on after SIGTERM.
     pub grace: Duration,
+    /// Where workers and network work are placed; by the system, without it.
+    pub affinity: Option<Affinity>,
     /// The status page, if wanted.
     pub status: Option<Status>,
     /// Where a line for every request goes, if anywhere.
@@ -53,6 +56,15 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let every =
         one_ip.is_ipv4() == other_ip.is_ipv4() && (one_ip.is_unspecified() || other_ip.is_unspecified());
     one == other || (one.port() == other.port() && one.port() != 0 && (one_ip == other_ip || every))
+}
+
+/// How the machine is divided between workers and network work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// The way to divide it.
+    pub strategy: Strategy,
+    /// The interface whose interrupts and queues are placed too.
+    pub interface: Option<String>,
 }
 
 /// The status page and its actions.
