@@ -49,6 +49,7 @@ fn the_sample_is_valid_and_complete() {
     for (table, place) in [
         ("the top level", "zzz = 1\n"),
         ("[director]", "[director]\nzzz = 1\n"),
+        ("[affinity]", "[affinity]\nzzz = 1\n"),
         ("[timeouts]", "[timeouts]\nzzz = 1\n"),
         ("[status]", "[status]\nlisten = \"127.0.0.1:1\"\nzzz = 1\n"),
         ("frontend web", "zzz = 1"),
@@ -86,6 +87,11 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_would_do() {
             "\"wlc\"",
             "\"wcl\"",
             "FILE:8: algorithm = \"wcl\" in backend app is not accepted, did you mean `wlc`?; accepted: rr, ",
+        ),
+        (
+            "[[frontend]]",
+            "[affinity]\nstrategy = \"balanced-out\"\n[[frontend]]",
+            "FILE:2: strategy = \"balanced-out\" in [affinity] is not accepted",
         ),
         ("\"wlc\"", "7", "FILE:8: algorithm = 7 in backend app is not accepted; accepted: a string"),
         (

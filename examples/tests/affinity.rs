@@ -1,0 +1,193 @@
+//! `affinity` as a user runs it: on a machine that `lscpu` has described, on recorded ones, and on this one.
+#![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const OPTERON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-affinity/tests/fixtures/opteron-16.lscpu");
+
+fn affinity(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_affinity")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// What it printed; it succeeded.
+fn out(arguments: &[&str]) -> String {
+    let output = affinity(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn as_json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&out(arguments)).unwrap()
+}
+
+/// What it complained of; it failed.
+fn complaint(arguments: &[&str]) -> String {
+    let output = affinity(arguments);
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+const ASKED: [&str; 6] = ["--lscpu", OPTERON, "--irq-cpu", "6", "--workers", "4"];
+
+#[test]
+fn the_machine_of_lscpu_is_shown() {
+    let shown = as_json(&["show", "--lscpu", OPTERON, "--json"]);
+    for (key, count) in [("packages", 4), ("cores", 16), ("pus", 16), ("numa_nodes", 4)] {
+        assert_eq!(shown[key], count, "{key}");
+    }
+    assert_eq!(shown["caches"], json!({ "L1d": 16, "L1i": 16, "L2": 16, "L3": 4 }));
+    let text = out(&["show", "--lscpu", OPTERON]);
+    assert!(text.starts_with("4 packages, 4 NUMA nodes, 16 cores, 16 CPUs\nnode 0"), "{text}");
+}
+
+#[test]
+fn the_layout_that_won_is_planned() {
+    let plan = as_json(&[&["plan", "--json"], &ASKED[..]].concat());
+    assert_eq!(plan["strategy"], "balanced");
+    assert_eq!(plan["workers"], json!([0, 1, 4, 5]));
+    assert_eq!(plan["network"], json!([2, 3, 6, 7]));
+    assert_eq!(plan["rps_mask"], "008c");
+    let text = out(&[&["plan"], &ASKED[..]].concat());
+    assert!(text.contains("[4 W2] [5 W3] [6 I] [7 N]"), "{text}");
+}
+
+#[test]
+fn layouts_are_ranked_as_they_were_measured() {
+    let ranked = as_json(&[&["plan", "--rank", "--json"], &ASKED[..]].concat());
+    let rows = ranked.as_array().unwrap();
+    let throughput = |name: &str| {
+        let row =
+            rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name}: {ranked:#}"));
+        row["throughput"].as_f64().unwrap()
+    };
+    assert!(rows.windows(2).all(|pair| pair[0]["throughput"].as_f64() >= pair[1]["throughput"].as_f64()));
+    assert_eq!(rows[0]["rps_mask"], "008c");
+    assert_eq!(rows[1]["rps_mask"], "00b0");
+    let measured = ["balanced", "network-on-one-node", "same-node, 3 workers", "rfs", "same-node, 1 worker"];
+    let predicted = measured.map(throughput);
+    assert!(predicted.windows(2).all(|pair| pair[0] > pair[1]), "{predicted:?}");
+    assert!((throughput("same-node") / throughput("same-node, 1 worker") - 1.0).abs() < 0.02);
+    assert!(throughput("same-node") > throughput("none, 1 worker placed by the system"));
+    let table = out(&[&["plan", "--rank"], &ASKED[..]].concat());
+    assert_eq!(table.lines().count(), rows.len() + 2, "{table}");
+}
+
+#[test]
+fn virtual_machines_get_cores_of_their_own() {
+    let text = out(&["plan", "--lscpu", OPTERON, "--machines", "8,8"]);
+    assert_eq!(text, out(&["plan", "--lscpu", OPTERON, "--machines", "2x"]));
+    assert_eq!(text.matches("<cputune>").count(), 2);
+    assert!(text.contains("<vcpupin vcpu='7' cpuset='15'/>"), "{text}");
+}
+
+#[test]
+fn this_machine_is_shown_and_planned_for() {
+    let shown = as_json(&["show", "--json"]);
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    assert_eq!(shown["pus"], online.parse::<lb_affinity::CpuSet>().unwrap().len());
+    assert_eq!(as_json(&["plan", "--workers", "1", "--json"])["workers"].as_array().unwrap().len(), 1);
+    let watched = out(&["watch", "--count", "1", "--interval", "0.05"]);
+    assert!(watched.lines().count() > shown["pus"].as_u64().unwrap() as usize, "{watched}");
+}
+
+#[test]
+fn a_recorded_machine_may_be_a_directory_or_an_archive() {
+    let directory = Scratch::new("recorded");
+    let file = |path: &str, content: &str| {
+        let path = directory.0.join("machine").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    file("sys/devices/system/cpu/online", "0-3\n");
+    file("sys/devices/system/node/online", "0-1\n");
+    file("sys/devices/system/node/node0/cpumap", "3\n");
+    file("sys/devices/system/node/node1/cpumap", "c\n");
+
+    let tar = directory.0.join("machine.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&tar).unwrap());
+    archive.append_dir_all("machine", directory.0.join("machine")).unwrap();
+    archive.finish().unwrap();
+    drop(archive);
+    let packed = std::fs::read(&tar).unwrap();
+    let zipped = directory.0.join("machine.tar.gz");
+    let mut encoder =
+        flate2::write::GzEncoder::new(std::fs::File::create(&zipped).unwrap(), flate2::Compression::fast());
+    encoder.write_all(&packed).unwrap();
+    encoder.finish().unwrap();
+    let squeezed = directory.0.join("machine.tar.bz2");
+    let mut encoder =
+        bzip2::write::BzEncoder::new(std::fs::File::create(&squeezed).unwrap(), bzip2::Compression::fast());
+    encoder.write_all(&packed).unwrap();
+    encoder.finish().unwrap();
+
+    for root in [&directory.0, &directory.0.join("machine"), &tar, &zipped, &squeezed] {
+        // The first holds archives too, so that no one directory stands for `/`.
+        let arguments = ["show", "--json", "--root", root.to_str().unwrap()];
+        if root == &directory.0 {
+            assert!(complaint(&arguments).contains("nothing that is called `sys` or `proc` is in it"));
+            continue;
+        }
+        let shown = as_json(&arguments);
+        assert_eq!((&shown["pus"], &shown["numa_nodes"]), (&json!(4), &json!(2)), "{}", root.display());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_cure() {
+    let nowhere = Path::new("/nowhere/at/all").to_str().unwrap();
+    for (arguments, message) in [
+        (vec!["show", "--root", nowhere], "affinity: /nowhere/at/all: No such file or directory"),
+        (vec!["show", "--lscpu", "/proc/version"], "no header line"),
+        (vec!["show", "--root", OPTERON], "is neither a directory nor a tar"),
+        (vec!["plan", "--lscpu", OPTERON, "--nic", "eth0"], "say --irq-cpu instead"),
+        (vec!["plan", "--lscpu", OPTERON, "--irq-cpu", "16"], "name one of the CPUs 0-15"),
+        (vec!["plan", "--lscpu", OPTERON, "--workers", "0"], "0 workers cannot be placed"),
+        (vec!["plan", "--lscpu", OPTERON, "--strategy", "best"], "is no strategy; use one of balanced"),
+        (vec!["plan", "--lscpu", OPTERON, "--machines", "8,x"], "is neither a list of numbers"),
+        (vec!["plan", "--lscpu", OPTERON, "--machines", "17"], "17"),
+        (vec!["plan", "--nic", "no-such-nic"], "no-such-nic"),
+        (vec!["apply", "--workers", "1"], "the plan writes nothing"),
+    ] {
+        let said = complaint(&arguments);
+        assert!(said.contains(message), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+#[ignore = "needs ../shared"]
+fn recorded_archives_are_shown() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies");
+    for (name, expected) in
+        [("16amd64-8n2c.tar.bz2", (8, 16, 16, 8)), ("256ia64-64n2s2c.tar.bz2", (128, 256, 256, 64))]
+    {
+        let file = folder.join(name);
+        let shown = as_json(&["show", "--json", "--root", file.to_str().unwrap()]);
+        let count = |key: &str| shown[key].as_u64().unwrap();
+        assert_eq!(
+            (count("packages"), count("cores"), count("pus"), count("numa_nodes")),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+/// A directory that is gone when the test is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("affinity-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
