@@ -188,6 +188,8 @@ impl<'a> Pool<'a> {
             if weight > 0 {
                 // Rounded up, so that the nearest nodes take what does not divide.
                 let share = (network_left * weight).div_ceil(weight_left).saturating_sub(fixed[node]);
+                let most = self.fixed.len() + spare - network.len();
+                let share = share.min(most);
                 weight_left -= weight;
                 here.sort_by_key(Candidate::order);
                 let before = network.len();
