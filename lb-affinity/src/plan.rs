@@ -374,7 +374,7 @@ impl<'a> Planner<'a> {
             .or_else(|| {
                 node_of(queues.iter().find_map(|queue| queue.cpu.filter(|&cpu| network.contains(cpu))))
             })
-            .or_else(|| node_of(usable.first()))
+            .or_else(|| node_of(network.first().or_else(|| usable.first())))
             .unwrap_or(0);
 
         let mut placed = self.place(&pool, wanted);

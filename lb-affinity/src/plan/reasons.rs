@@ -58,6 +58,13 @@ pub(super) fn explain(plan: &mut Plan, pool: &Pool<'_>, wanted: Option<usize>) {
             "there is no CPU of its own for each of them, so they share; fewer workers would do as much.",
         );
     }
+    if plan.strategy == Strategy::Balanced && pool.network && plan.network.len() < workers.len() {
+        let balanced = count(pool.most_balanced(), "worker");
+        plan.because(
+            format!("{} for the network", count(plan.network.len(), "CPU")),
+            format!("so many are left beside the workers; up to {balanced} would have as many network CPUs."),
+        );
+    }
     if wanted.is_none() {
         let choice = count(plan.workers.len(), "worker");
         plan.because(choice, "no number was given; so many fit without a sibling of a busy core.");

@@ -208,6 +208,19 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
     let shared = one_queue(&bare(1), 0, 1, Strategy::Balanced);
     let reasons: Vec<String> = shared.reasons.iter().map(ToString::to_string).collect();
     assert!(reasons.iter().any(|reason| reason.contains("share CPU 0 with the interrupt")), "{reasons:?}");
+    // The last CPU without an interrupt is the workers', wherever the interrupts are.
+    let receive = Receive {
+        queues: [0, 3].map(|cpu| Queue { irq: None, cpu: Some(cpu) }).into(),
+        ..Receive::default()
+    };
+    let parts = Parts { allowed: Some(cpus("0-1,3")), ..shape(2, 1, 2, 1).parts() };
+    let topology = Topology::assemble(parts);
+    let plan = Planner::new(&topology).receive(receive).workers(2).plan().unwrap();
+    assert_eq!((workers_of(&plan), &plan.network), (cpus("1"), &cpus("0,3")));
+    let crowded = one_queue(&opteron(), 6, 12, Strategy::Balanced);
+    let reasons: Vec<String> = crowded.reasons.iter().map(ToString::to_string).collect();
+    let advice = "4 CPUs for the network: so many are left beside the workers; up to 8 workers would have as many network CPUs.";
+    assert!(reasons.iter().any(|reason| reason == advice), "{reasons:?}");
     // Nothing is known of a network: workers alone, side by side.
     let alone = Planner::new(&opteron()).workers(6).plan().unwrap();
     assert_eq!((workers_of(&alone), alone.network.len(), alone.settings()), (cpus("0-5"), 0, vec![]));

@@ -81,6 +81,18 @@ impl<'a> Pool<'a> {
         self.crowded(workers.unwrap_or(1))
     }
 
+    /// How many workers have a core each beside as many network CPUs.
+    pub(super) fn most_balanced(&self) -> usize {
+        let (mut all, mut usable) = (vec![0; self.sites.nodes.len()], vec![0; self.sites.nodes.len()]);
+        for one in self.candidates.iter().filter(|one| one.rank == 0) {
+            all[one.site.node] += 1;
+            usable[one.site.node] += usize::from(!one.worker_only);
+        }
+        let fixed = self.fixed_by(|site| site.node, all.len());
+        let nodes = all.into_iter().zip(usable).zip(fixed);
+        nodes.map(|((all, usable), fixed)| pairs_of(all, usable, fixed)).sum()
+    }
+
     /// Without a network side: as few nodes as possible, from the anchor on.
     fn compact(&self, workers: Option<usize>) -> Placement {
         let order = self.nearest_first();
@@ -176,6 +188,8 @@ impl<'a> Pool<'a> {
             if weight > 0 {
                 // Rounded up, so that the nearest nodes take what does not divide.
                 let share = (network_left * weight).div_ceil(weight_left).saturating_sub(fixed[node]);
+                let most = self.fixed.len() + spare - network.len();
+                let share = share.min(most);
                 weight_left -= weight;
                 here.sort_by_key(Candidate::order);
                 let before = network.len();
@@ -325,6 +339,10 @@ fn fill_node(
 fn pairs(candidates: &[Candidate], fixed: usize) -> usize {
     let all = candidates.len();
     let usable = candidates.iter().filter(|one| !one.worker_only).count();
+    pairs_of(all, usable, fixed)
+}
+
+fn pairs_of(all: usize, usable: usize, fixed: usize) -> usize {
     if all <= fixed { all } else { usize::midpoint(all, fixed).min(fixed + usable) }
 }
 
