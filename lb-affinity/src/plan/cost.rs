@@ -31,7 +31,7 @@
 //! | a worker that the system places | 8 659 | 8 621 |
 //!
 //! Six constants meet seven figures of one machine and one application: expect the order on another machine, not the numbers.
-//! [`Costs`] are public so that they can be fitted to a measurement of one's own. Three more constants, marked there, are not in
+//! [`Costs`] are public so that they can be fitted to a measurement of one's own. Two more constants, marked there, are not in
 //! that table at all.
 
 use std::collections::HashMap;

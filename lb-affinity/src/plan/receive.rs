@@ -60,7 +60,7 @@ impl Receive {
 
 impl From<&Nic> for Receive {
     /// What the interface's files tell. How many queues it can have, [`rss_max`](Self::rss_max), only its driver knows
-    /// ([`Ethtool::channels`](crate::nic::Ethtool::channels)).
+    /// ([`Ethtool::channels`](crate::nic::ethtool::Ethtool::channels)).
     fn from(nic: &Nic) -> Self {
         let queue = |rx: &crate::nic::RxQueue| {
             let interrupt = nic.serving(crate::nic::Queue::Rx(rx.index)).next();
