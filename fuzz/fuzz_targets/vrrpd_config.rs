@@ -63,7 +63,7 @@ fn runnable(config: &Config) {
         }
     }
     for group in &config.groups {
-        assert!(group.members.len() > 1 && group.members.iter().all(|&at| at < config.instances.len()));
+        assert!(!group.members.is_empty() && group.members.iter().all(|&at| at < config.instances.len()));
     }
     for script in &config.scripts {
         assert!(script.command.words[0].starts_with('/') && !script.interval.is_zero());
