@@ -1,5 +1,6 @@
 //! Own figures beside those of others, measured interleaved in one run on one machine.
 
+mod affinity;
 mod director;
 mod measure;
 mod pick;
@@ -33,6 +34,8 @@ enum What {
     Director(director::Settings),
     /// A failover beside Debian's keepalived, in network namespaces, as root: how late, how soon announced, how steady.
     Vrrp(vrrp::Settings),
+    /// A machine's structure beside Debian's lstopo, plans, sets of CPUs.
+    Affinity(affinity::Settings),
     /// Reading the published snapshot: a pool beside arc-swap, crossbeam-epoch and a lock.
     Publish,
 }
@@ -80,6 +83,7 @@ fn run(what: What, common: &Common) -> Result<(), Box<dyn std::error::Error>> {
     let rows = match what {
         What::Pick => pick::run(common.plan()),
         What::Vrrp(settings) => vrrp::run(&settings, common.rounds(100)),
+        What::Affinity(settings) => affinity::run(&settings, common.plan(), common.rounds(21))?,
         What::Publish => publish::run(common.plan()),
         What::Director(settings) => director::run(&settings, common.rounds(5), common.quick)?,
     };
