@@ -191,10 +191,14 @@ impl Router {
     fn slay(&mut self) {
         let children = format!("/proc/{0}/task/{0}/children", self.child.id());
         let children = std::fs::read_to_string(children).unwrap_or_default();
-        let _ = self.child.kill();
+        // The parent is stopped first and killed last: keepalived's would start another child, and its child says farewell when
+        // the parent dies.
+        let parent = Pid::from_raw(self.child.id().try_into().unwrap());
+        let _ = kill(parent, Signal::SIGSTOP);
         for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
             let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
         }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
