@@ -108,20 +108,22 @@ impl fmt::Debug for Flow {
 }
 
 /// How a flow is written by serde.
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(not(feature = "serde"), allow(dead_code))]
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Plain {
     protocol: Protocol,
     client: SocketAddr,
     service: SocketAddr,
 }
 
+#[cfg(feature = "serde")]
 impl From<Plain> for Flow {
     fn from(Plain { protocol, client, service }: Plain) -> Self {
         Self::new(protocol, client, service)
     }
 }
 
+#[cfg(feature = "serde")]
 impl From<Flow> for Plain {
     fn from(flow: Flow) -> Self {
         Self { protocol: flow.protocol, client: flow.client(), service: flow.service() }

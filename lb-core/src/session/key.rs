@@ -1,6 +1,7 @@
 //! What a session is known by: a source address, a cookie, or any bytes.
 
 use alloc::boxed::Box;
+#[cfg(feature = "serde")]
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -165,14 +166,16 @@ impl fmt::Debug for KeyBuf {
 }
 
 /// How a key is written by serde.
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-#[cfg_attr(not(feature = "serde"), allow(dead_code))]
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Plain {
     Source(IpAddr),
     Cookie(Vec<u8>),
     Bytes(Vec<u8>),
 }
 
+#[cfg(feature = "serde")]
 impl From<Plain> for KeyBuf {
     fn from(plain: Plain) -> Self {
         match &plain {
@@ -184,6 +187,7 @@ impl From<Plain> for KeyBuf {
     }
 }
 
+#[cfg(feature = "serde")]
 impl From<KeyBuf> for Plain {
     fn from(key: KeyBuf) -> Self {
         match key.as_key() {
