@@ -1,7 +1,7 @@
 //! Real writes: a pair of virtual interfaces with four queues each, in a network namespace of its own, and the kernel's own answers.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -229,22 +229,22 @@ fn the_table_of_flows_is_set_and_restored() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// Deletes an interface before the n-th write, as an unplugged one goes.
-struct Unplugging {
-    left: RefCell<u32>,
+/// The real files, with something done before and after each write.
+struct Around<B, A> {
+    before: B,
+    after: A,
 }
 
-impl FileSystem for Unplugging {
+impl<B: Fn(), A: Fn()> FileSystem for Around<B, A> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         Real.read(path)
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let left = self.left.replace_with(|left| left.wrapping_sub(1));
-        if left == 0 {
-            ip("link delete a0");
-        }
-        Real.write(path, content)
+        (self.before)();
+        let result = Real.write(path, content);
+        (self.after)();
+        result
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
@@ -256,6 +256,16 @@ impl FileSystem for Unplugging {
     }
 }
 
+/// Does `work` when it is called for the time after `left` others.
+fn after(left: u32, work: impl Fn()) -> impl Fn() {
+    let left = Cell::new(left);
+    move || {
+        if left.replace(left.get().wrapping_sub(1)) == 0 {
+            work();
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn an_interface_that_vanishes_is_reported_and_dropped() {
@@ -264,7 +274,10 @@ fn an_interface_that_vanishes_is_reported_and_dropped() {
         let stays = [rps("b0", 0, online()), rps("b0", 1, online())];
         let settings: Vec<Setting> = stays.iter().cloned().chain(every_setting()).collect();
         let before = state(&stays);
-        let files = Unplugging { left: RefCell::new(4) };
+        let unplugged = after(4, || {
+            ip("link delete a0");
+        });
+        let files = Around { before: unplugged, after: || () };
         let mut applier = Applier::open(files, directory, nr_cpu_ids()).unwrap();
         let report = rolled_back(applier.apply(&settings));
         assert_eq!(report.lines[4].outcome, Outcome::Vanished, "{report}");
@@ -357,47 +370,16 @@ fn a_read_only_mount_is_named() {
     });
 }
 
-/// Kills the process at the n-th write, before it or after it.
-struct Killing {
-    steps: RefCell<u32>,
-}
-
-impl Killing {
-    fn step(&self) {
-        if self.steps.replace_with(|steps| steps.wrapping_sub(1)) == 0 {
-            nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGKILL).unwrap();
-        }
-    }
-}
-
-impl FileSystem for Killing {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Real.read(path)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.step();
-        let result = Real.write(path, content);
-        self.step();
-        result
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        Real.list(path)
-    }
-
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        Real.canonicalize(path)
-    }
-}
-
 #[test]
 #[ignore = "needs root"]
 fn queues_come_back_after_a_kill_at_every_write() {
     if let Ok(crash) = std::env::var("CRASH") {
         // In the namespaces of the process that started this one.
         let (step, directory) = crash.split_once(' ').unwrap();
-        let files = Killing { steps: RefCell::new(step.parse().unwrap()) };
+        let step = after(step.parse().unwrap(), || {
+            nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGKILL).unwrap();
+        });
+        let files = Around { before: &step, after: &step };
         let mut applier = Applier::open(files, directory, nr_cpu_ids()).unwrap();
         applier.apply(&every_setting()).unwrap();
         return;
