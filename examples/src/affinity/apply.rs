@@ -51,7 +51,7 @@ pub(crate) enum ApplyingError {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     let topology = Topology::live().map_err(SourceError::Live)?;
     let planner = arguments.wish.planner(&topology, &Real, true, true)?;
-    let plan = planner.plan().map_err(PlanningError::from)?;
+    let plan = arguments.wish.staffed(&planner).plan().map_err(PlanningError::from)?;
     let settings = plan.settings();
     if settings.is_empty() {
         return Err(ApplyingError::Nothing.into());

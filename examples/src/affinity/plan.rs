@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = planner.plan().map_err(PlanningError::from)?;
+    let plan = wish.staffed(&planner).plan().map_err(PlanningError::from)?;
     if arguments.json {
         writeln!(out, "{:#}", plan_json(&plan))?;
     } else {
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
 }
 
 impl Wish {
-    /// The planner for this wish on a machine.
+    /// The planner for this wish on a machine, without the number of workers.
     pub(crate) fn planner<'t>(
         &self,
         topology: &'t Topology,
@@ -121,54 +121,52 @@ impl Wish {
             (None, None) => Receive::default(),
         };
         let share = if self.flows_by_workers { FlowShare::Workers } else { FlowShare::Queues };
-        let planner = Planner::new(topology)
+        Ok(Planner::new(topology)
             .receive(receive)
             .strategy(self.strategy)
             .use_isolated(self.isolated)
-            .flows(SOCK_FLOW_ENTRIES, share);
-        Ok(match self.workers {
-            Some(workers) => planner.workers(workers),
-            None => planner,
-        })
+            .flows(SOCK_FLOW_ENTRIES, share))
+    }
+
+    /// The planner with as many workers as were asked for.
+    pub(crate) fn staffed<'t>(&self, planner: &Planner<'t>) -> Planner<'t> {
+        match self.workers {
+            Some(workers) => planner.clone().workers(workers),
+            None => planner.clone(),
+        }
     }
 
     /// Every strategy's layout with a name, the best first; beside those for the workers that were asked for, what fits into the
-    /// interrupt's node, and one worker, pinned and not, as measures.
+    /// node of the network side, and one worker, pinned and not, as measures.
     fn rank(
         &self,
         topology: &Topology,
         planner: &Planner<'_>,
     ) -> Result<Vec<(String, Plan, Prediction)>, PlanError> {
-        let mut candidates = Vec::new();
-        for strategy in Strategy::ALL {
-            candidates.push((strategy.to_string(), planner.clone().strategy(strategy).plan()?));
-        }
         let costs = Costs::default();
-        // As many as fit into the node of the network side.
+        let asked = self.staffed(planner).ranked(&costs)?;
+        let mut ranked: Vec<_> = asked
+            .into_iter()
+            .map(|(plan, prediction)| (plan.strategy.to_string(), plan, prediction))
+            .collect();
         let near = planner.clone().strategy(Strategy::SameNode);
-        let most = candidates.iter().map(|(_, plan)| plan.workers.len()).max().unwrap_or(1);
-        let in_a_node = |count: &usize| {
-            let plan = near.clone().workers(u32::try_from(*count).unwrap_or(1)).plan();
-            plan.is_ok_and(|plan| {
-                let nodes = plan.workers.iter().map(|worker| worker.node);
-                nodes.collect::<std::collections::BTreeSet<_>>().len() == 1
-            })
-        };
-        let fits = (1..=most).rev().find(in_a_node).unwrap_or(1);
-        for count in std::collections::BTreeSet::from([1, fits]) {
-            let plan = near.clone().workers(u32::try_from(count).unwrap_or(1)).plan()?;
-            let name = format!("same-node, {count} worker{}", if count == 1 { "" } else { "s" });
-            candidates.push((name, plan));
-        }
+        // Without a number: as many as fit there.
+        let (one, all) = (near.clone().workers(1).plan()?, near.plan()?);
         let placed = planner.clone().strategy(Strategy::None).workers(1).plan()?;
-        candidates.push(("none, 1 worker placed by the system".into(), placed));
-
-        let predicted = candidates.into_iter().filter_map(|(name, plan)| {
-            let prediction = predict(topology, &costs, &plan.layout()).ok()?;
-            Some((name, plan, prediction))
-        });
-        let mut ranked: Vec<_> = predicted.collect();
-        ranked.sort_by(|(_, _, one), (_, _, other)| other.throughput.total_cmp(&one.throughput));
+        let mut measures = vec![
+            ("same-node, 1 worker".to_owned(), one),
+            ("none, 1 worker placed by the system".to_owned(), placed),
+        ];
+        if all.workers.len() > 1 {
+            measures.push((format!("same-node, {} workers", all.workers.len()), all));
+        }
+        for (name, plan) in measures {
+            // A plan is on CPUs that are online, and so has a prediction.
+            if let Ok(prediction) = predict(topology, &costs, &plan.layout()) {
+                ranked.push((name, plan, prediction));
+            }
+        }
+        ranked.sort_by(|(_, _, one), (_, _, other)| one.best_first(other));
         Ok(ranked)
     }
 }

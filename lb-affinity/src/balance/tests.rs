@@ -8,14 +8,8 @@ use crate::topology::{CpuPlace, Node, Parts};
 
 /// `nodes` nodes of `size` CPUs each, two CPUs a core. Of those set apart the even ones are isolated, the odd ones `nohz_full`.
 fn topology(nodes: u32, size: u32, apart: &CpuSet) -> Topology {
-    let place = |id| CpuPlace {
-        id,
-        core: i64::from(id / 2),
-        cluster: None,
-        die: 0,
-        package: i64::from(id / size),
-        capacity: None,
-    };
+    let place =
+        |id| CpuPlace { id, core: i64::from(id / 2), package: i64::from(id / size), ..CpuPlace::default() };
     let node = |id| Node {
         id,
         cpus: (id * size..(id + 1) * size).collect(),

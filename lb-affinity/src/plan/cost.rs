@@ -220,16 +220,19 @@ pub fn rank(
     let ranked =
         layouts.into_iter().map(|layout| model.predict(&layout).map(|prediction| (layout, prediction)));
     let mut ranked: Vec<(Layout, Prediction)> = ranked.collect::<Result<_, _>>()?;
-    ranked.sort_by(|(_, one), (_, other)| best_first(one, other));
+    ranked.sort_by(|(_, one), (_, other)| one.best_first(other));
     Ok(ranked)
 }
 
-fn best_first(one: &Prediction, other: &Prediction) -> std::cmp::Ordering {
-    // What differs by rounding alone is equal.
-    let close = (one.throughput - other.throughput).abs() <= 1e-9 * one.throughput.abs();
-    let throughput =
-        if close { std::cmp::Ordering::Equal } else { other.throughput.total_cmp(&one.throughput) };
-    throughput.then(one.work.total_cmp(&other.work))
+impl Prediction {
+    /// The better one first: by throughput, then by the CPU time that it takes. What differs by rounding alone is equal.
+    #[must_use]
+    pub fn best_first(&self, other: &Self) -> std::cmp::Ordering {
+        // To steps, and not by distance: an order in which neighbours are equal but their neighbours are not is none.
+        let steps = |throughput: f64| (throughput * 1e9).round();
+        let throughput = steps(other.throughput).total_cmp(&steps(self.throughput));
+        throughput.then(self.work.total_cmp(&other.work))
+    }
 }
 
 impl Planner<'_> {
@@ -248,7 +251,7 @@ impl Planner<'_> {
                 ranked.push((plan, prediction));
             }
         }
-        ranked.sort_by(|(_, one), (_, other)| best_first(one, other));
+        ranked.sort_by(|(_, one), (_, other)| one.best_first(other));
         Ok(ranked)
     }
 }
@@ -570,10 +573,8 @@ mod tests {
         let place = |id: u32| crate::topology::CpuPlace {
             id,
             core: id.into(),
-            cluster: None,
-            die: 0,
-            package: 0,
             capacity: Some(if id < 2 { 1024 } else { 512 }),
+            ..Default::default()
         };
         let parts = crate::topology::Parts { cpus: (0..4).map(place).collect(), ..Default::default() };
         let topology = Topology::assemble(parts);

@@ -18,7 +18,7 @@ fn cpus(list: &str) -> CpuSet {
 }
 
 fn cpu_place(id: u32, core: u32, capacity: Option<u32>) -> CpuPlace {
-    CpuPlace { id, core: core.into(), cluster: None, die: 0, package: 0, capacity }
+    CpuPlace { id, core: core.into(), capacity, ..CpuPlace::default() }
 }
 
 /// A regular machine. Siblings are numbered after all cores, as they mostly are.
