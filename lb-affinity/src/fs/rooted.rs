@@ -10,7 +10,7 @@ use super::memory::resolve;
 use super::{FileSystem, list_real, read_whole};
 
 /// Files below a directory that stands for `/`: a recorded machine, or one in a container. Links in it, absolute ones too, never
-/// lead out of it. It can't be written to. Where the links of directories lead is looked up once.
+/// lead out of it. Pipes, sockets and devices in it are not opened. It can't be written to. Where the links of directories lead is looked up once.
 #[derive(Clone, Debug)]
 pub struct Rooted {
     root: PathBuf,
@@ -57,7 +57,14 @@ impl Rooted {
 
 impl FileSystem for Rooted {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        read_whole(&self.inside(path)?)
+        let path = self.inside(path)?;
+        // Whoever opens a pipe waits for its other end, and a device may do anything.
+        let kind = path.symlink_metadata()?.file_type();
+        if kind.is_file() || kind.is_dir() {
+            read_whole(&path)
+        } else {
+            Err(io::Error::other("it is no regular file"))
+        }
     }
 
     fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
@@ -87,6 +94,22 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let root = std::env::temp_dir().join(format!("lb-affinity-odd-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("pipe", root.join("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        let tree = Rooted::new(&root);
+        for name in ["/pipe", "/link", "/socket"] {
+            let error = tree.read(Path::new(name)).unwrap_err();
+            assert_eq!(error.to_string(), "it is no regular file", "{name}");
+        }
+        assert_eq!(tree.read(Path::new("/")).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        std::fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn links_stay_below_the_root() {
