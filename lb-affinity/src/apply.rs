@@ -30,26 +30,28 @@
 //! * One [`Applier`] a directory at a time, by a lock (flock(2)) that ends with the process.
 //! * When a setting fails, those before it are put back, the last one first, and the machine is as it was. Which outcomes fail is
 //!   said at [`Outcome::is_failure`]; [`OnFailure::Continue`] goes on instead.
-//! * The journal names only files of [`Setting`]'s. It is of no use after a reboot, knows that by the kernel's boot id, and says so.
+//! * The journal names only files of [`Setting`]'s, and is in a directory that nobody else can write to. It is of no use after a reboot,
+//!   knows that by the kernel's boot id, and says so. It is of one network namespace: in another, `restore` leaves what is not
+//!   that namespace's for later, and `apply` refuses.
 //!
 //! It can't know whether an interface of the same name is the same interface. One that was replaced has values that are not
 //! ours, so `restore` leaves it, unless they happen to be equal.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Setting;
 use crate::fs::FileSystem;
 
+mod directory;
 mod journal;
 mod report;
 mod restore;
 mod value;
 mod write;
 
+use directory::Lock;
 use journal::{Entry, Journal, LoadError};
 pub use report::{Change, DryRun, Line, Report, Warning};
 use restore::put_back;
@@ -60,7 +62,8 @@ use write::Job;
 pub use write::{Denial, Outcome};
 
 /// Where the journal and the lock are, if nothing else is said. It is root's, and gone after a reboot, as the settings are.
-/// Another directory must be writable by its owner alone, too: what its journal says is written to the kernel's files.
+/// Another directory, and those above it, must be writable by their owner alone, too: what its journal says is written to the
+/// kernel's files.
 pub const DIRECTORY: &str = "/run/lb-affinity";
 
 /// Why nothing is applied.
@@ -80,12 +83,20 @@ pub enum ApplyError {
         pid: Option<u32>,
     },
     /// The journal can't be read or written. What was changed is put back; if that fails too, it is for [`Applier::restore`].
-    #[error("the journal {} can't be used: {source}; without it nothing is written", path.display())]
+    #[error("the journal {} can't be used: {source}; without it nothing is written{}", path.display(), cure(source))]
     Journal {
         /// The file or directory.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Someone else could put a journal into the directory, and what it says would be written to the kernel's files.
+    #[error("{} {why}", directory.display())]
+    Untrusted {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        why: Distrust,
     },
     /// The journal's content is wrong in a way that no crash explains.
     #[error("the journal {} is damaged at line {line}; set the values by hand and remove it", path.display())]
@@ -100,6 +111,17 @@ pub enum ApplyError {
     Unfinished {
         /// The file.
         path: PathBuf,
+    },
+    /// What is set in another network namespace would be lost from the journal.
+    #[error(
+        "the journal {} is of another network namespace, {then}; restore there first (`lsns --type net` lists them), or choose another directory",
+        path.display()
+    )]
+    Namespace {
+        /// The file.
+        path: PathBuf,
+        /// The namespace that it is of, `net:[4026531840]`.
+        then: String,
     },
     /// Two settings are for the same file.
     #[error("{setting} is set twice; keep one")]
@@ -116,6 +138,40 @@ pub enum ApplyError {
     /// A setting failed, and those before it were put back.
     #[error("nothing is applied:\n{0}")]
     RolledBack(Box<Report>),
+}
+
+/// Why a directory is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// Whoever owns the link can change where it leads.
+    #[error("is a symbolic link; name the directory that it leads to")]
+    Link,
+    /// It is neither this process's user's nor root's.
+    #[error("belongs to user {user}, who could make us write what he likes; choose a directory of your own")]
+    Owner {
+        /// Whose it is.
+        user: u32,
+    },
+    /// Its group, or all, may write to it.
+    #[error(
+        "may be written to by others (mode {mode:04o}), who could make us write what they like; `chmod go-w` it, or choose another directory"
+    )]
+    Writable {
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+/// What helps against an error of the journal's files.
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root, whose the kernel's files are",
+        io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotFound => {
+            "; choose another directory"
+        }
+        _ => "",
+    }
 }
 
 /// What happens when a setting fails.
@@ -152,15 +208,9 @@ fn jobs(settings: &[Setting], nr_cpu_ids: u32) -> Result<Vec<Job>, ApplyError> {
     let mut seen = BTreeSet::new();
     let job = |setting: &Setting| {
         let path = setting.path();
-        let interface = match setting {
-            Setting::Rps { interface, .. }
-            | Setting::RpsFlowCount { interface, .. }
-            | Setting::Xps { interface, .. } => Some(interface),
-            Setting::IrqAffinity { .. } | Setting::RpsSockFlowEntries { .. } => None,
-        };
-        let Some(format) = Format::of(&path).filter(|_| interface.is_none_or(|name| is_interface(name)))
-        else {
-            return Err(ApplyError::Interface { name: interface.cloned().unwrap_or_default() });
+        // All that can be wrong with a path of a setting's is the interface's name.
+        let Some(format) = Format::of(&path) else {
+            return Err(ApplyError::Interface { name: setting.interface().unwrap_or_default().to_owned() });
         };
         if !seen.insert(path.clone()) {
             return Err(ApplyError::Twice { setting: Box::new(setting.clone()) });
@@ -177,13 +227,6 @@ fn jobs(settings: &[Setting], nr_cpu_ids: u32) -> Result<Vec<Job>, ApplyError> {
     settings.iter().map(job).collect()
 }
 
-/// What the kernel takes for an interface's name (`dev_valid_name`; ip-link(8)).
-fn is_interface(name: &str) -> bool {
-    let plain =
-        |byte: u8| byte != b'/' && byte != b':' && byte != 0 && !byte.is_ascii_whitespace() && byte != 0x0b;
-    (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(plain)
-}
-
 /// Applies settings and takes them back.
 #[derive(Debug)]
 pub struct Applier<F> {
@@ -194,55 +237,19 @@ pub struct Applier<F> {
     _lock: Lock,
 }
 
-/// The lock on the directory, with the process id of its holder inside.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // To close it is not enough: a child that another thread has just forked has it open until it calls exec. That fails
-        // only for files that are no files.
-        let _ = self.0.unlock();
-    }
-}
-
 impl<F: FileSystem> Applier<F> {
     /// An applier whose journal is in `directory` ([`DIRECTORY`], as a rule), which is made if it is not there. `nr_cpu_ids` is the
     /// machine's ([`Topology::nr_cpu_ids`](crate::Topology::nr_cpu_ids)).
     ///
     /// # Errors
-    /// [`ApplyError::Locked`] while another one is open, in this process or in another; [`ApplyError::Journal`] if the directory
-    /// can't be used.
+    /// [`ApplyError::Locked`] while another one is open, in this process or in another; [`ApplyError::Untrusted`] if someone else could
+    /// put a journal there; [`ApplyError::Journal`] if the directory can't be used.
     pub fn open(files: F, directory: impl AsRef<Path>, nr_cpu_ids: u32) -> Result<Self, ApplyError> {
         let directory = directory.as_ref();
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ApplyError::Journal { path, source }
-        };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
-        let path = directory.join("lock");
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let read = lock.read_to_string(&mut text);
-                let pid = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(ApplyError::Locked { directory: directory.to_owned(), pid });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
-        }
-        let named = lock.set_len(0).and_then(|()| lock.rewind());
-        named.and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed(&path))?;
+        directory::prepare(directory)?;
+        let lock = Lock::take(directory)?;
         let journal = directory.join("journal");
-        Ok(Self { files, nr_cpu_ids, on_failure: OnFailure::RollBack, journal, _lock: Lock(lock) })
+        Ok(Self { files, nr_cpu_ids, on_failure: OnFailure::RollBack, journal, _lock: lock })
     }
 
     /// What to do when a setting fails; [`OnFailure::RollBack`] if nothing is said.
@@ -262,6 +269,9 @@ impl<F: FileSystem> Applier<F> {
         let former = self.load()?.unwrap_or_else(|| Journal { complete: true, ..self.empty() });
         if !former.complete {
             return Err(ApplyError::Unfinished { path: self.journal.clone() });
+        }
+        if let Some(then) = elsewhere(&former).filter(|_| former.entries.iter().any(Entry::is_of_namespace)) {
+            return Err(ApplyError::Namespace { path: self.journal.clone(), then });
         }
         let mut report = Report { warnings: self.warnings(), ..Report::default() };
         let mut before = Vec::with_capacity(jobs.len());
@@ -286,7 +296,7 @@ impl<F: FileSystem> Applier<F> {
             return Ok(report);
         }
 
-        let mut journal = Journal { complete: false, ..former.clone() };
+        let mut journal = Journal { complete: false, namespace: namespace(), ..former.clone() };
         let mut entries = Vec::with_capacity(jobs.len());
         for ((job, line), before) in jobs.iter().zip(&report.lines).zip(&before) {
             let wanted = line.outcome == Outcome::NotTried;
@@ -331,13 +341,19 @@ impl<F: FileSystem> Applier<F> {
             restored.of_another_boot = true;
             journal.entries.clear();
         }
+        let elsewhere = elsewhere(&journal);
         let mut left = Vec::new();
         while let Some(mut entry) = journal.entries.pop() {
             let Entry { path, format, original, .. } = &entry;
             let ours = |value: &Value| entry.is_ours(value);
-            let outcome = put_back(&self.files, path, *format, original, if_changed, ours);
+            let outcome = match &elsewhere {
+                Some(namespace) if entry.is_of_namespace() => {
+                    Return::Elsewhere { namespace: namespace.clone() }
+                }
+                _ => put_back(&self.files, path, *format, original, if_changed, ours),
+            };
             let (path, original) = (path.clone(), format.value(original));
-            if matches!(outcome, Return::Changed { .. } | Return::Failed(_)) {
+            if outcome.is_left() {
                 // What was left undone is told from a stranger's values as before.
                 entry.held = entry.left.take().or(entry.held);
                 left.push(entry);
@@ -345,7 +361,7 @@ impl<F: FileSystem> Applier<F> {
             restored.lines.push(RestoredLine { path, original, outcome });
         }
         left.reverse();
-        let journal = Journal { boot: journal.boot, entries: left, complete: true };
+        let journal = Journal { entries: left, complete: true, ..journal };
         self.keep(&journal)?;
         Ok(restored)
     }
@@ -363,7 +379,7 @@ impl<F: FileSystem> Applier<F> {
     }
 
     fn empty(&self) -> Journal {
-        Journal { boot: self.boot(), ..Journal::default() }
+        Journal { boot: self.boot(), namespace: namespace(), ..Journal::default() }
     }
 
     /// The kernel's id of this boot (`random(4)`: new at every boot).
@@ -444,6 +460,17 @@ impl<F: FileSystem> Applier<F> {
         });
         irqbalance.map(|pid| Warning::Irqbalance { pid }).collect()
     }
+}
+
+/// The calling thread's network namespace (network_namespaces(7)), if `/proc` says.
+fn namespace() -> Option<String> {
+    std::fs::read_link("/proc/thread-self/ns/net").ok()?.into_os_string().into_string().ok()
+}
+
+/// The namespace of a journal that is not of this one.
+fn elsewhere(journal: &Journal) -> Option<String> {
+    let here = namespace()?;
+    journal.namespace.clone().filter(|then| *then != here)
 }
 
 /// Enters a job into the journal; says where.

@@ -37,7 +37,7 @@ pub enum NicError {
         name: String,
     },
     /// A name that no interface can have.
-    #[error("{name:?} is no name of a network interface: 1 to 15 characters, without `/` and white space")]
+    #[error("{name:?} is no name of a network interface: 1 to 15 bytes without '/', ':' and white space")]
     Name {
         /// The name.
         name: String,
@@ -189,8 +189,7 @@ impl Nic {
         name: &str,
         interrupts: &Interrupts,
     ) -> Result<Self, NicError> {
-        let illegal = |byte: u8| byte == b'/' || byte == 0 || byte.is_ascii_whitespace();
-        if name.is_empty() || name.len() > 15 || name.bytes().any(illegal) || matches!(name, "." | "..") {
+        if !is_interface(name) {
             return Err(NicError::Name { name: name.to_owned() });
         }
         let directory = Path::new(CLASS).join(name);
@@ -300,6 +299,13 @@ impl Nic {
             .filter_map(|(line, _)| queues::is_named_after(line, self).then_some(line.irq?))
             .collect()
     }
+}
+
+/// What the kernel takes for an interface's name (`dev_valid_name`; ip-link(8)).
+pub(crate) fn is_interface(name: &str) -> bool {
+    let plain =
+        |byte: u8| byte != b'/' && byte != b':' && byte != 0 && !byte.is_ascii_whitespace() && byte != 0x0b;
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(plain)
 }
 
 /// A device's node, or that of what it hangs below.

@@ -85,6 +85,17 @@ impl Setting {
         .into()
     }
 
+    /// The network interface that it is for; none for an interrupt, and for what is the whole machine's.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Rps { interface, .. }
+            | Self::RpsFlowCount { interface, .. }
+            | Self::Xps { interface, .. } => Some(interface),
+            Self::IrqAffinity { .. } | Self::RpsSockFlowEntries { .. } => None,
+        }
+    }
+
     /// What is written to it, on a machine with `nr_cpu_ids` CPU numbers ([`Topology::nr_cpu_ids`](crate::Topology::nr_cpu_ids)).
     #[must_use]
     pub fn content(&self, nr_cpu_ids: u32) -> String {

@@ -61,6 +61,12 @@ pub(crate) fn thread_id() -> libc::pid_t {
     unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t }
 }
 
+/// The user whose rights this process has.
+pub(crate) fn effective_user() -> libc::uid_t {
+    // SAFETY: geteuid(2) takes nothing and always succeeds.
+    unsafe { libc::geteuid() }
+}
+
 /// getcpu(2): CPU and node.
 pub(crate) fn getcpu() -> io::Result<(u32, u32)> {
     let (mut cpu, mut node): (c_uint, c_uint) = (0, 0);

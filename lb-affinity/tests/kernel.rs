@@ -3,13 +3,16 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use lb_affinity::apply::{
-    Applier, ApplyError, Denial, IfChanged, OnFailure, Outcome, Report, Return, Value, dry_run,
+    Applier, ApplyError, Denial, Distrust, IfChanged, OnFailure, Outcome, Report, Return, Value, Warning,
+    dry_run,
 };
 use lb_affinity::fs::{FileSystem, Real};
 use lb_affinity::{CpuSet, Setting};
@@ -41,6 +44,8 @@ fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2 is installed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+const NOBODY: u32 = 65_534;
 
 /// Interrupts belong to the whole machine: one test at a time.
 static INTERRUPTS: Mutex<()> = Mutex::new(());
@@ -322,6 +327,75 @@ fn a_strangers_change_is_left_alone() {
 
 #[test]
 #[ignore = "needs root"]
+fn what_is_set_in_a_namespace_is_not_forgotten_in_another() {
+    in_namespace("namespaces", |directory| {
+        let settings = every_setting();
+        let before = state(&settings);
+        open(directory).apply(&settings).unwrap();
+        let applied = state(&settings);
+        // There, interfaces of these names are others, or, as here, not to be found.
+        let elsewhere = directory.to_owned();
+        let restored = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+            let refused = open(&elsewhere).apply(&[rps("lo", 0, online())]).unwrap_err();
+            assert!(matches!(refused, ApplyError::Namespace { .. }), "{refused}");
+            open(&elsewhere).restore(IfChanged::Overwrite).unwrap()
+        });
+        let restored = restored.join().unwrap();
+        assert_eq!(restored.lines.len(), 12);
+        assert!(
+            restored.lines.iter().all(|line| matches!(line.outcome, Return::Elsewhere { .. })),
+            "{restored}"
+        );
+        assert_eq!(state(&settings), applied);
+        assert!(open(directory).restore(IfChanged::Leave).unwrap().is_complete());
+        assert_eq!(state(&settings), before);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_journal_of_someone_elses_is_not_restored() {
+    in_namespace("foreign", |directory| {
+        let settings = every_setting();
+        open(directory).apply(&settings).unwrap();
+        let applied = state(&settings);
+        let refused = || match Applier::open(Real, directory, nr_cpu_ids()) {
+            Err(ApplyError::Untrusted { why, .. }) => why,
+            other => panic!("{other:?}"),
+        };
+        std::os::unix::fs::chown(directory, Some(NOBODY), None).unwrap();
+        assert_eq!(refused(), Distrust::Owner { user: NOBODY });
+        std::os::unix::fs::chown(directory, Some(0), None).unwrap();
+        std::fs::set_permissions(directory, Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(refused(), Distrust::Writable { mode: 0o1777 });
+        assert_eq!(state(&settings), applied);
+        std::fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+        assert!(open(directory).restore(IfChanged::Leave).unwrap().is_complete());
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn irqbalance_is_found_among_the_processes() {
+    in_namespace("irqbalance", |directory| {
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::set_permissions(directory, Permissions::from_mode(0o700)).unwrap();
+        // It is known by its name alone, and would move this machine's interrupts.
+        let program = directory.join("irqbalance");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut irqbalance = Command::new(program).arg("60").spawn().unwrap();
+        let report = open(directory).apply(&[rps("a0", 0, online())]);
+        irqbalance.kill().unwrap();
+        irqbalance.wait().unwrap();
+        assert!(report.unwrap().warnings.contains(&Warning::Irqbalance { pid: irqbalance.id() }));
+        assert!(open(directory).apply(&[rps("a0", 0, online())]).unwrap().warnings.is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn without_a_capability_the_denial_names_it() {
     in_namespace("denied", |directory| {
         let settings = every_setting();
@@ -342,7 +416,6 @@ fn another_user_is_told_whose_the_files_are() {
         let settings = every_setting();
         let before = state(&settings);
         let mut applier = open(directory);
-        const NOBODY: u32 = 65_534;
         std::os::unix::fs::chown(directory, Some(NOBODY), None).unwrap();
         // Of this thread alone; it loses CAP_DAC_OVERRIDE by that (capabilities(7)).
         nix::unistd::setfsuid(NOBODY.into());

@@ -3,7 +3,7 @@
 //! One line a record, each behind the checksum of the rest of the line:
 //!
 //! ```text
-//! 8c5d… journal 1 BOOT-ID ENTRIES
+//! 8c5d… journal 1 BOOT-ID NAMESPACE ENTRIES
 //! 1f02… entry PATH ORIGINAL HELD INTENDED
 //! 77aa… left ENTRY VALUE
 //! 03be… complete
@@ -14,12 +14,13 @@
 //! lacks its end or has a wrong checksum there is as good as none. Bytes that are not printable stand as `%XX`, an empty
 //! value as `%`, a missing one as `-`.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::directory;
 use super::value::{Format, Value};
 
 /// A file that was or will be written to.
@@ -38,6 +39,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether it is a network namespace's own, and not the whole machine's as an interrupt is.
+    pub(super) fn is_of_namespace(&self) -> bool {
+        self.format != Format::List
+    }
+
     /// Whether a value is this crate's doing, and not someone else's: what was read back after the last write, or what an earlier
     /// `apply` left. Without a record of what was read back (the process died in between), what was meant, or what the kernel
     /// may have made of it.
@@ -60,6 +66,8 @@ impl Entry {
 pub(super) struct Journal {
     /// The boot it belongs to: what was set is gone after the next.
     pub(super) boot: Option<String>,
+    /// The network namespace that its interfaces are in.
+    pub(super) namespace: Option<String>,
     pub(super) entries: Vec<Entry>,
     /// Whether all that was begun was finished.
     pub(super) complete: bool,
@@ -72,10 +80,22 @@ pub(super) enum LoadError {
     Damaged { line: usize },
 }
 
+/// The longest journal: 10 000 queues of a machine with 8192 CPUs take some tens of megabytes.
+const LONGEST: u64 = 256 << 20;
+
 impl Journal {
     /// The journal at `path`; nothing if there is none.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, LoadError> {
-        match std::fs::read(path) {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = directory::open(path, OpenOptions::new().read(true))?;
+            if file.metadata()?.len() > LONGEST {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            let mut content = Vec::new();
+            file.read_to_end(&mut content)?;
+            Ok(content)
+        };
+        match read() {
             Ok(content) => Self::parse(&content).map(Some).map_err(|line| LoadError::Damaged { line }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(LoadError::Io(error)),
@@ -87,15 +107,19 @@ impl Journal {
         let lines: Vec<&[u8]> = content.split_inclusive(|&byte| byte == b'\n').collect();
         let mut journal = Self::default();
         let mut expected = None;
+        let mut paths = HashSet::new();
         for (index, line) in lines.iter().enumerate() {
             let last = index + 1 == lines.len();
             let record = body(line).and_then(|body| Record::parse(body, expected.is_none()));
             match (record, expected) {
-                (Some(Record::Header { boot, entries }), None) => {
-                    journal.boot = boot;
+                (Some(Record::Header { boot, namespace, entries }), None) => {
+                    (journal.boot, journal.namespace) = (boot, namespace);
                     expected = Some(entries);
                 }
                 (Some(Record::Entry(entry)), Some(count)) if journal.entries.len() < count => {
+                    if !paths.insert(entry.path.clone()) {
+                        return Err(index + 1);
+                    }
                     journal.entries.push(entry);
                 }
                 (Some(Record::Left { entry, value }), Some(count)) if journal.entries.len() == count => {
@@ -118,8 +142,10 @@ impl Journal {
     /// Puts this journal in the place of the one at `path`, at once and durably. What is returned appends to it.
     pub(super) fn store(&self, path: &Path) -> io::Result<Appender> {
         let mut content = Vec::new();
-        let boot = self.boot.as_deref().map(str::as_bytes);
-        line(&mut content, &[b"journal", b"1", &field(boot), self.entries.len().to_string().as_bytes()]);
+        let [boot, namespace] =
+            [&self.boot, &self.namespace].map(|text| field(text.as_deref().map(str::as_bytes)));
+        let entries = self.entries.len().to_string();
+        line(&mut content, &[b"journal", b"1", &boot, &namespace, entries.as_bytes()]);
         for entry in &self.entries {
             line(
                 &mut content,
@@ -141,7 +167,7 @@ impl Journal {
             line(&mut content, &[b"complete"]);
         }
         let new = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = directory::open(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(&content)?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
@@ -188,7 +214,7 @@ impl Appender {
 }
 
 enum Record {
-    Header { boot: Option<String>, entries: usize },
+    Header { boot: Option<String>, namespace: Option<String>, entries: usize },
     Entry(Entry),
     Left { entry: usize, value: Vec<u8> },
     Complete,
@@ -199,12 +225,10 @@ impl Record {
         let fields: Vec<&[u8]> = body.split(|&byte| byte == b' ').collect();
         let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
         match (first, &*fields) {
-            (true, [b"journal", b"1", boot, entries]) => {
-                let boot = match unfield(boot)? {
-                    Some(boot) => Some(String::from_utf8(boot).ok()?),
-                    None => None,
-                };
-                Some(Self::Header { boot, entries: number(entries)? })
+            (true, [b"journal", b"1", boot, namespace, entries]) => {
+                let text = |field: &[u8]| unfield(field)?.map(String::from_utf8).transpose().ok();
+                let (boot, namespace) = (text(boot)?, text(namespace)?);
+                Some(Self::Header { boot, namespace, entries: number(entries)? })
             }
             (false, [b"entry", path, original, held, intended]) => {
                 let path = PathBuf::from(std::ffi::OsString::from_vec(unfield(path)??));
@@ -313,6 +337,7 @@ mod tests {
         let path = directory.join("journal");
         let journal = Journal {
             boot: Some("1-2".into()),
+            namespace: Some("net:[1]".into()),
             entries: vec![entry(0, Some("3")), entry(1, Some("5"))],
             complete: false,
         };
@@ -346,7 +371,7 @@ mod tests {
     fn a_flipped_bit_is_found() {
         let directory = directory("flipped");
         let path = directory.join("journal");
-        let journal = Journal { boot: None, entries: vec![entry(0, Some("3"))], complete: true };
+        let journal = Journal { entries: vec![entry(0, Some("3"))], complete: true, ..Journal::default() };
         journal.store(&path).unwrap();
         assert_eq!(Journal::load(&path).unwrap(), Some(journal.clone()));
         let content = std::fs::read(&path).unwrap();
@@ -366,11 +391,42 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_names_no_other_files() {
-        let mut content = Vec::new();
-        line(&mut content, &[b"journal", b"1", b"-", b"1"]);
-        line(&mut content, &[b"entry", b"/etc/passwd", b"root", b"-", b"-"]);
-        assert_eq!(Journal::parse(&content), Err(2));
+    fn a_journal_names_no_other_files_and_none_twice() {
+        const RPS: &[u8] = b"/sys/class/net/eth0/queues/rx-0/rps_cpus";
+        let journal = |paths: &[&[u8]]| {
+            let mut content = Vec::new();
+            line(&mut content, &[b"journal", b"1", b"-", b"-", paths.len().to_string().as_bytes()]);
+            for path in paths {
+                line(&mut content, &[b"entry", path, b"root", b"-", b"-"]);
+            }
+            Journal::parse(&content)
+        };
+        assert_eq!(journal(&[RPS]).unwrap().entries.len(), 1);
+        assert_eq!(journal(&[b"/etc/passwd"]), Err(2));
+        assert_eq!(journal(&[RPS, &RPS[1..]]), Err(3));
+        assert_eq!(journal(&[RPS, RPS]), Err(3));
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_journal() {
+        let directory = directory("odd");
+        let path = directory.join("journal");
+        std::fs::write(directory.join("precious"), "precious").unwrap();
+        std::os::unix::fs::symlink("precious", &path).unwrap();
+        assert!(matches!(Journal::load(&path), Err(LoadError::Io(_))));
+        std::os::unix::fs::symlink("precious", path.with_extension("new")).unwrap();
+        Journal::default().store(&path).unwrap_err();
+        assert_eq!(std::fs::read(directory.join("precious")).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(Journal::load(&path), Err(LoadError::Io(_))));
+        std::fs::remove_dir(&path).unwrap();
+        // It takes no room on the disk.
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(
+            matches!(Journal::load(&path), Err(LoadError::Io(error)) if error.kind() == io::ErrorKind::FileTooLarge)
+        );
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     proptest! {
@@ -385,7 +441,7 @@ mod tests {
         fn no_content_panics(content in any::<Vec<u8>>(), fields in "[ -~\n]{0,80}") {
             let _ = Journal::parse(&content);
             let mut lines = Vec::new();
-            line(&mut lines, &[b"journal 1 - 0"]);
+            line(&mut lines, &[b"journal 1 - - 1"]);
             line(&mut lines, &[fields.as_bytes()]);
             let _ = Journal::parse(&lines);
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::restore::Restored;
-use super::value::Value;
+use super::value::{Value, name_of};
 use super::write::Outcome;
 use crate::Setting;
 
@@ -31,7 +31,7 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} → {}", name(&self.setting), self.old, self.new)
+        write!(f, "{}: {} → {}", name_of(&self.setting.path()), self.old, self.new)
     }
 }
 
@@ -39,16 +39,24 @@ impl fmt::Display for DryRun {
     /// `eth0 rx-0 rps_cpus: none → 2-3,7`, one a line; `nothing to change` if it is so.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let changes = self.changes.iter().map(ToString::to_string);
-        let unreadable = self.unreadable.iter().map(|(setting, why)| format!("{}: {why}", name(setting)));
+        let unreadable = self
+            .unreadable
+            .iter()
+            .map(|(setting, why)| format!("{}: {}", name_of(&setting.path()), told(setting, why)));
         let lines: Vec<String> = changes.chain(unreadable).collect();
         if lines.is_empty() { f.write_str("nothing to change") } else { f.write_str(&lines.join("\n")) }
     }
 }
 
-/// A setting without its value, as [`Setting`] prints it.
-fn name(setting: &Setting) -> String {
-    let text = setting.to_string();
-    text.split_once(" = ").map_or(text.clone(), |(name, _)| name.to_owned())
+/// An outcome, as it is said of this setting.
+fn told(setting: &Setting, outcome: &Outcome) -> String {
+    match (setting, outcome) {
+        (Setting::RpsSockFlowEntries { .. }, Outcome::Vanished) => {
+            "not here: it is the whole machine's, and only the initial network namespace has the file; apply there"
+                .to_owned()
+        }
+        _ => outcome.to_string(),
+    }
 }
 
 /// What [`Applier::apply`](super::Applier::apply) did.
@@ -99,10 +107,10 @@ impl fmt::Display for Warning {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.setting, self.outcome)?;
-        match &self.old {
-            Some(old) if self.outcome != Outcome::Unchanged => write!(f, " (was {old})"),
-            _ => Ok(()),
+        write!(f, "{}: {}", self.setting, told(&self.setting, &self.outcome))?;
+        match (&self.old, &self.outcome) {
+            (_, Outcome::Unchanged | Outcome::NotTried) | (None, _) => Ok(()),
+            (Some(old), _) => write!(f, " (was {old})"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::value::{Format, Value};
+use super::value::{Format, Value, name_of};
 use super::write::Outcome;
 use crate::fs::FileSystem;
 
@@ -33,8 +33,21 @@ pub enum Return {
         /// What the file holds.
         is: Value,
     },
+    /// It is of another network namespace, and was left for a restore there.
+    Elsewhere {
+        /// The namespace, `net:[4026531840]`.
+        namespace: String,
+    },
     /// It could not be put back.
     Failed(Outcome),
+}
+
+impl Return {
+    /// Whether the value is still not the original, and stays in the journal.
+    #[must_use]
+    pub const fn is_left(&self) -> bool {
+        matches!(self, Self::Changed { .. } | Self::Elsewhere { .. } | Self::Failed(_))
+    }
 }
 
 impl fmt::Display for Return {
@@ -42,8 +55,14 @@ impl fmt::Display for Return {
         match self {
             Self::PutBack => f.write_str("put back"),
             Self::WasThere => f.write_str("was there"),
-            Self::Vanished => f.write_str("the file is gone"),
+            Self::Vanished => f.write_str("the file is gone, and the setting with it"),
             Self::Changed { is } => write!(f, "left: someone else has set {is} since"),
+            Self::Elsewhere { namespace } => {
+                write!(
+                    f,
+                    "left: it is in network namespace {namespace}; restore there (`lsns --type net` lists them)"
+                )
+            }
             Self::Failed(outcome) => write!(f, "not put back: {outcome}"),
         }
     }
@@ -63,7 +82,7 @@ pub struct RestoredLine {
 
 impl fmt::Display for RestoredLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: {}", self.path.display(), self.original, self.outcome)
+        write!(f, "{} = {}: {}", name_of(&self.path), self.original, self.outcome)
     }
 }
 
@@ -78,10 +97,11 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// Whether nothing is left that is not as it was: no value that someone else changed, none that could not be put back.
+    /// Whether nothing is left that is not as it was: no value that someone else changed, none of another namespace, none that could
+    /// not be put back.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.lines.iter().any(|line| matches!(line.outcome, Return::Changed { .. } | Return::Failed(_)))
+        !self.lines.iter().any(|line| line.outcome.is_left())
     }
 }
 

@@ -120,7 +120,7 @@ struct Directory(PathBuf);
 impl Directory {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("lb-affinity-apply-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
+        directory::prepare(&path).unwrap();
         Self(path)
     }
 }
@@ -283,12 +283,14 @@ fn a_strangers_value_is_left_unless_forced_and_a_vanished_file_dropped() {
     assert_eq!(
         restored.to_string(),
         format!(
-            "{TABLE} = 0: put back\n{IRQ} = 0-15: put back\n{FLOWS} = 0: the file is gone\n\
-             {RPS} = none: left: someone else has set 12-15 since"
+            "net.core.rps_sock_flow_entries = 0: put back\n\
+             interrupt 30 smp_affinity = 0-15: put back\n\
+             eth0 rx-0 rps_flow_cnt = 0: the file is gone, and the setting with it\n\
+             eth0 rx-0 rps_cpus = none: left: someone else has set 12-15 since"
         )
     );
     let restored = applier.restore(IfChanged::Overwrite).unwrap();
-    assert_eq!(restored.to_string(), format!("{RPS} = none: put back"));
+    assert_eq!(restored.to_string(), "eth0 rx-0 rps_cpus = none: put back");
     assert_eq!(kernel.get(RPS), before[RPS]);
     assert!(!directory.0.join("journal").exists());
 
@@ -339,6 +341,32 @@ fn a_journal_of_an_earlier_boot_writes_nothing() {
     assert!(restored.of_another_boot && restored.lines.is_empty());
     assert!(kernel.writes.borrow().is_empty());
     assert!(!directory.0.join("journal").exists());
+}
+
+#[test]
+fn a_journal_of_another_namespace_keeps_what_is_not_here() {
+    let (kernel, directory) = (machine(), Directory::new("namespace"));
+    let mut applier = Applier::open(&kernel, &directory.0, 16).unwrap();
+    applier.apply(&settings("2")).unwrap();
+    let path = directory.0.join("journal");
+    let journal = Journal::load(&path).unwrap().unwrap();
+    let there = Journal { namespace: Some("net:[7]".into()), ..journal.clone() };
+    there.store(&path).unwrap();
+    let error = applier.apply(&settings("3")).unwrap_err();
+    assert!(matches!(&error, ApplyError::Namespace { then, .. } if then == "net:[7]"), "{error}");
+    // Files of the same names are not those.
+    kernel.writes.borrow_mut().clear();
+    let restored = applier.restore(IfChanged::Overwrite).unwrap();
+    assert!(!restored.is_complete());
+    assert_eq!(*kernel.writes.borrow(), [format!("{IRQ} 0-15")]);
+    assert!(restored.to_string().contains("rps_cpus = none: left: it is in network namespace net:[7]"));
+    // Back there, they are put back.
+    let left = Journal::load(&path).unwrap().unwrap();
+    assert_eq!((left.namespace.as_deref(), left.entries.len()), (Some("net:[7]"), 3));
+    Journal { namespace: journal.namespace, ..left }.store(&path).unwrap();
+    assert!(applier.restore(IfChanged::Leave).unwrap().is_complete());
+    assert_eq!(kernel.get(RPS), "0000");
+    assert!(!path.exists());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What a file holds, so that values are compared by their meaning: `0-3` is `0,1,2,3`, and `0c` is `c`.
 
 use std::fmt;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use crate::CpuSet;
+use crate::nic::is_interface;
 
 /// What one of the kernel's files holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,31 +59,25 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format of a file of [`Setting`](crate::Setting)'s; nothing for any other file, which is never to be written to.
+    /// The format of a file of [`Setting`](crate::Setting)'s, by the path as [`Setting::path`](crate::Setting::path) writes it; nothing for
+    /// any other path, to which nothing is ever to be written.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let mut names = Vec::new();
-        for component in path.components() {
-            match component {
-                Component::RootDir if names.is_empty() => {}
-                Component::Normal(name) => names.push(name.to_str()?),
-                _ => return None,
-            }
-        }
+        let names: Vec<&str> = path.to_str()?.strip_prefix('/')?.split('/').collect();
         let numbered = |name: &str, prefix: &str| {
-            name.strip_prefix(prefix).is_some_and(|number| number.parse::<u32>().is_ok())
+            name.strip_prefix(prefix)
+                .is_some_and(|digits| digits.parse::<u32>().is_ok_and(|number| number.to_string() == digits))
         };
         match *names {
             ["proc", "irq", irq, "smp_affinity_list"] if numbered(irq, "") => Some(Self::List),
-            ["sys", "class", "net", _, "queues", queue, "rps_cpus"] if numbered(queue, "rx-") => {
-                Some(Self::Mask)
-            }
-            ["sys", "class", "net", _, "queues", queue, "xps_cpus"] if numbered(queue, "tx-") => {
-                Some(Self::Mask)
-            }
-            ["sys", "class", "net", _, "queues", queue, "rps_flow_cnt"] if numbered(queue, "rx-") => {
-                Some(Self::Number)
-            }
             ["proc", "sys", "net", "core", "rps_sock_flow_entries"] => Some(Self::Number),
+            ["sys", "class", "net", interface, "queues", queue, file] if is_interface(interface) => {
+                match file {
+                    "rps_cpus" if numbered(queue, "rx-") => Some(Self::Mask),
+                    "rps_flow_cnt" if numbered(queue, "rx-") => Some(Self::Number),
+                    "xps_cpus" if numbered(queue, "tx-") => Some(Self::Mask),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -99,9 +94,23 @@ impl Format {
     }
 }
 
+/// A file's name as [`Setting`](crate::Setting) prints it: `eth0 rx-0 rps_cpus`.
+pub(super) fn name_of(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    match *path.split('/').collect::<Vec<_>>() {
+        ["", "proc", "irq", irq, "smp_affinity_list"] => format!("interrupt {irq} smp_affinity"),
+        ["", "proc", "sys", "net", "core", file] => format!("net.core.{file}"),
+        ["", "sys", "class", "net", interface, "queues", queue, file] => {
+            format!("{interface} {queue} {file}")
+        }
+        _ => path.into_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Setting;
 
     #[test]
     fn values_are_compared_by_their_meaning() {
@@ -120,17 +129,48 @@ mod tests {
     }
 
     #[test]
+    fn files_are_named_as_settings_are() {
+        let interface = || "eth0".to_owned();
+        for setting in [
+            Setting::IrqAffinity { irq: 3, cpus: 1.into() },
+            Setting::Rps { interface: interface(), queue: 1, cpus: 1.into() },
+            Setting::RpsFlowCount { interface: interface(), queue: 2, count: 1 },
+            Setting::RpsSockFlowEntries { count: 1 },
+            Setting::Xps { interface: interface(), queue: 3, cpus: 1.into() },
+        ] {
+            assert_eq!(format!("{} = 1", name_of(&setting.path())), setting.to_string());
+            assert!(Format::of(&setting.path()).is_some(), "{setting}");
+        }
+    }
+
+    #[test]
     fn only_the_files_of_settings_have_a_format() {
         let format = |path: &str| Format::of(Path::new(path));
         assert_eq!(format("/proc/irq/30/smp_affinity_list"), Some(Format::List));
         assert_eq!(format("/sys/class/net/eth0/queues/rx-0/rps_cpus"), Some(Format::Mask));
         for path in [
+            "",
             "/etc/passwd",
-            "proc/irq/x/smp_affinity_list",
+            "/proc/irq/x/smp_affinity_list",
+            "/proc/irq/+3/smp_affinity_list",
+            "/proc/irq/03/smp_affinity_list",
+            "/proc/irq/4294967296/smp_affinity_list",
+            // From a directory of someone else's, it would lead to a file of his.
+            "proc/irq/30/smp_affinity_list",
+            "//proc/irq/30/smp_affinity_list",
+            "/proc/irq/30/smp_affinity_list/",
+            "/proc/irq/./30/smp_affinity_list",
             "/proc/irq/../irq/30/smp_affinity_list",
+            "/tmp/../proc/irq/30/smp_affinity_list",
             "/sys/class/net/../queues/rx-0/rps_cpus",
+            "/sys/class/net//queues/rx-0/rps_cpus",
+            "/sys/class/net/eth 0/queues/rx-0/rps_cpus",
+            "/sys/class/net/eth:0/queues/rx-0/rps_cpus",
             "/sys/class/net/eth0/queues/tx-0/rps_cpus",
+            "/sys/class/net/eth0/queues/rx-0/xps_cpus",
+            "/sys/class/net/eth0/queues/rx-0/rps_cpus\0",
             "/sys/class/net/a/b/queues/rx-0/rps_cpus",
+            "/sys/class/net/sixteen-letters-/queues/rx-0/rps_cpus",
         ] {
             assert_eq!(format(path), None, "{path}");
         }
