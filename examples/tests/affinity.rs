@@ -82,6 +82,9 @@ fn virtual_machines_get_cores_of_their_own() {
     assert_eq!(text, out(&["plan", "--lscpu", OPTERON, "--machines", "2x"]));
     assert_eq!(text.matches("<cputune>").count(), 2);
     assert!(text.contains("<vcpupin vcpu='7' cpuset='15'/>"), "{text}");
+    assert!(text.starts_with("<!-- machine 0: "), "{text}");
+    let crowded = out(&["plan", "--lscpu", OPTERON, "--machines", "12,12", "--over-commit"]);
+    assert_eq!(crowded.matches("<vcpupin").count(), 24);
 }
 
 #[test]
@@ -92,6 +95,165 @@ fn this_machine_is_shown_and_planned_for() {
     assert_eq!(as_json(&["plan", "--workers", "1", "--json"])["workers"].as_array().unwrap().len(), 1);
     let watched = out(&["watch", "--count", "1", "--interval", "0.05"]);
     assert!(watched.lines().count() > shown["pus"].as_u64().unwrap() as usize, "{watched}");
+    let watched = out(&["watch", "--count", "3", "--interval", "0.05", "--json", "--top", "2"]);
+    let looks: Vec<Value> = watched.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(looks.len(), 3);
+    for look in looks {
+        assert!(look["seconds"].as_f64().unwrap() >= 0.05);
+        assert_eq!(look["cpus"].as_array().unwrap().len(), shown["pus"].as_u64().unwrap() as usize);
+        assert!(look["interrupts"].as_array().unwrap().len() <= 2);
+    }
+}
+
+#[test]
+fn every_option_is_explained() {
+    for words in [&["--help"][..], &["help", "plan"], &["apply", "--help"], &["watch", "--help"]] {
+        let help = out(words);
+        assert!(help.contains("Usage: affinity"), "{help}");
+    }
+    let help = out(&["plan", "--help"]);
+    for strategy in lb_affinity::plan::Strategy::ALL {
+        assert!(help.contains(strategy.name()), "{strategy}: {help}");
+    }
+    assert!(out(&["--help"]).contains("Exit status: 0 if all was done, 1 if"));
+}
+
+#[test]
+fn an_end_is_an_end_also_when_nobody_reads() {
+    for (arguments, code) in [
+        (vec!["show"], 0),
+        (vec!["plan", "--rank", "--lscpu", OPTERON], 0),
+        (vec!["watch", "--interval", "0.01"], 0),
+        (vec!["--help"], 0),
+        (vec!["show", "--root", "/nowhere"], 1),
+        (vec!["shows"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_affinity"));
+        let command = command.args(&arguments).stdin(Stdio::null());
+        let status = command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_affinity")).arg("show").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the output can't be written: No space left"));
+}
+
+/// An archive of a machine with 4 CPUs, and of what `more` puts in.
+fn archive(path: &Path, more: impl FnOnce(&mut tar::Builder<std::fs::File>)) {
+    let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
+    put(&mut archive, tar::EntryType::Regular, "sys/devices/system/cpu/online", b"0-3\n");
+    more(&mut archive);
+    archive.finish().unwrap();
+}
+
+/// A file with a content, or a link to it, by any name.
+fn put(archive: &mut tar::Builder<std::fs::File>, kind: tar::EntryType, name: &str, content: &[u8]) {
+    let mut header = tar::Header::new_old();
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    // The crate's own way refuses some of these names.
+    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    let content = if kind == tar::EntryType::Regular {
+        content
+    } else {
+        header.as_old_mut().linkname[..content.len()].copy_from_slice(content);
+        &[]
+    };
+    header.set_size(content.len() as u64);
+    header.set_cksum();
+    archive.append(&header, content).unwrap();
+}
+
+#[test]
+fn an_archive_neither_reads_nor_writes_outside() {
+    use tar::EntryType::{Block, Char, Fifo, Link, Regular, Symlink};
+    let directory = Scratch::new("evil");
+    let tar = directory.0.join("evil.tar");
+    let shown = || as_json(&["show", "--json", "--root", tar.to_str().unwrap()]);
+    let plain = {
+        archive(&tar, |_| ());
+        shown()
+    };
+    let escape = directory.0.join("escaped");
+    let isolated = "sys/devices/system/cpu/isolated";
+    let two = directory.0.join("two");
+    std::fs::write(&two, "2\n").unwrap();
+    let two = two.as_os_str().as_encoded_bytes();
+    let cases: [(tar::EntryType, &str, &[u8]); 9] = [
+        (Regular, escape.to_str().unwrap(), b"x"),
+        (Regular, "../../../../../../../../tmp/escaped", b"x"),
+        (Regular, "sys/../../../escaped", b"x"),
+        (Symlink, isolated, two),
+        (Symlink, isolated, b"../../../../../../../../../../../../../dev/zero"),
+        (Link, isolated, two),
+        (Char, isolated, b""),
+        (Block, isolated, b""),
+        (Fifo, isolated, b""),
+    ];
+    for (kind, name, content) in cases {
+        archive(&tar, |archive| put(archive, kind, name, content));
+        assert_eq!(shown(), plain, "{kind:?} {name}");
+        assert!(!escape.exists() && !Path::new("/tmp/escaped").exists(), "{name}");
+    }
+    // The same link to a file that is inside is followed.
+    archive(&tar, |archive| {
+        put(archive, Regular, "two", b"2\n");
+        put(archive, Symlink, isolated, b"/two");
+    });
+    assert_ne!(shown(), plain);
+
+    // What would take all memory or time.
+    let path = tar.to_str().unwrap();
+    let said = |message: &str| {
+        let said = complaint(&["show", "--root", path]);
+        assert!(said.contains(message), "{said}");
+    };
+    archive(&tar, |archive| {
+        let deep = format!("sys/{}x", "a/".repeat(100_000));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        archive.append_data(&mut header, deep, &b""[..]).unwrap();
+    });
+    said("a path in it has more than 4096 bytes");
+    let zipped = std::fs::File::create(&tar).unwrap();
+    let mut bomb = flate2::write::GzEncoder::new(zipped, flate2::Compression::fast());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("sys/devices/system/cpu/online").unwrap();
+    header.set_size(1 << 30);
+    header.set_cksum();
+    bomb.write_all(header.as_bytes()).unwrap();
+    for _ in 0..257 {
+        bomb.write_all(&[b'0'; 1 << 20]).unwrap();
+    }
+    bomb.finish().unwrap();
+    said("it unpacks to more than 268435456 bytes");
+    // Its header is what the message quotes.
+    std::fs::write(&tar, [b"\x1b[2Jevil".repeat(100), vec![0; 1024]].concat()).unwrap();
+    said("is neither a directory nor a tar");
+    assert!(!complaint(&["show", "--root", path]).contains('\u{1b}'));
+}
+
+#[test]
+fn a_directory_is_not_read_beyond_its_links() {
+    let directory = Scratch::new("links");
+    let root = directory.0.join("root");
+    std::fs::create_dir(&root).unwrap();
+    let root_is = root.to_str().unwrap();
+    for (link, target) in [("only", "/"), ("sys", "/sys")] {
+        std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        let said = complaint(&["show", "--root", root_is]);
+        assert!(said.contains("nothing that is called `sys` or `proc` is in it"), "{said}");
+        std::fs::remove_file(root.join(link)).unwrap();
+    }
+    let cpu = root.join("sys/devices/system/cpu");
+    std::fs::create_dir_all(&cpu).unwrap();
+    // Nobody will ever write to it.
+    assert!(Command::new("mkfifo").arg(cpu.join("online")).status().unwrap().success());
+    let said = complaint(&["show", "--root", root_is]);
+    assert!(said.contains("it is no regular file"), "{said}");
 }
 
 #[test]
@@ -148,9 +310,14 @@ fn what_is_wrong_is_said_with_its_cure() {
         (vec!["plan", "--lscpu", OPTERON, "--workers", "0"], "0 workers cannot be placed"),
         (vec!["plan", "--lscpu", OPTERON, "--strategy", "best"], "is no strategy; use one of balanced"),
         (vec!["plan", "--lscpu", OPTERON, "--machines", "8,x"], "is neither a list of numbers"),
-        (vec!["plan", "--lscpu", OPTERON, "--machines", "17"], "17"),
         (vec!["plan", "--nic", "no-such-nic"], "no-such-nic"),
-        (vec!["apply", "--workers", "1"], "the plan writes nothing"),
+        (vec!["plan", "--lscpu", OPTERON, "--machines", "17"], "or allow over-commitment"),
+        (
+            vec!["apply", "--workers", "1"],
+            "without an interface there is nothing to write; name one with --nic (",
+        ),
+        (vec!["apply", "--nic", "lo", "--strategy", "none"], "leaves the network side as it is"),
+        (vec!["show", "--lscpu", "/dev/zero"], "affinity: /dev/zero: file too large"),
     ] {
         let said = complaint(&arguments);
         assert!(said.contains(message), "{arguments:?}: {said}");

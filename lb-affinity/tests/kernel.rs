@@ -1,6 +1,8 @@
 //! Real writes: a pair of virtual interfaces with four queues each, in a network namespace of its own, and the kernel's own answers.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod namespace;
+
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::Permissions;
@@ -16,34 +18,8 @@ use lb_affinity::apply::{
 };
 use lb_affinity::fs::{FileSystem, Real};
 use lb_affinity::{CpuSet, Setting};
+use namespace::{in_namespace, ip};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-
-/// Runs a test in a thread with namespaces of its own, in which `a0` and `a1` are connected and `/sys` shows them. All of it goes
-/// with the thread.
-fn in_namespace(name: &str, test: impl FnOnce(&Path) + Send + 'static) {
-    let directory = std::env::temp_dir().join(format!("lb-affinity-kernel-{name}-{}", std::process::id()));
-    let place = directory.clone();
-    let thread = std::thread::spawn(move || {
-        // The thread has its own root and working directory then, as a mount namespace of its own requires.
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        let nothing = None::<&str>;
-        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing).unwrap();
-        ip("link add a0 numrxqueues 4 numtxqueues 4 type veth peer name a1 numrxqueues 4 numtxqueues 4");
-        test(&place);
-    });
-    let result = thread.join();
-    let _ = std::fs::remove_dir_all(directory);
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 const NOBODY: u32 = 65_534;
 
@@ -336,8 +312,7 @@ fn what_is_set_in_a_namespace_is_not_forgotten_in_another() {
         // There, interfaces of these names are others, or, as here, not to be found.
         let elsewhere = directory.to_owned();
         let restored = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+            namespace::enter();
             let refused = open(&elsewhere).apply(&[rps("lo", 0, online())]).unwrap_err();
             assert!(matches!(refused, ApplyError::Namespace { .. }), "{refused}");
             open(&elsewhere).restore(IfChanged::Overwrite).unwrap()

@@ -1,22 +1,23 @@
 //! `affinity apply` and `affinity restore`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lb_affinity::Topology;
-use lb_affinity::apply::{Applier, ApplyError, DIRECTORY, IfChanged, OnFailure, dry_run};
+use lb_affinity::apply::{Applier, ApplyError, DIRECTORY, IfChanged, OnFailure, Return, dry_run};
 use lb_affinity::fs::Real;
+use lb_affinity::nic::Nic;
 
 use crate::Fatal;
-use crate::plan::{PlanningError, Wish, describe};
+use crate::plan::{PlanningError, Wish, explain};
 use crate::source::SourceError;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     wish: Wish,
-    /// Only say what would change
+    /// Only say what would change; needs no rights
     #[arg(long)]
     dry_run: bool,
     /// When a value is refused, apply the others all the same
@@ -42,47 +43,83 @@ pub(crate) struct RestoreArguments {
 pub(crate) enum ApplyingError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("without an interface there is nothing to write; name one with --nic ({there} are here)")]
+    NoInterface { there: String },
     #[error(
-        "the plan writes nothing: name the interface with --nic, or choose a strategy that moves network work"
+        "the plan for {0} with strategy {1} leaves the network side as it is; choose one that does not, as balanced"
     )]
-    Nothing,
+    Nothing(String, &'static str),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     let topology = Topology::live().map_err(SourceError::Live)?;
-    let planner = arguments.wish.planner(&topology, &Real, true, true)?;
-    let plan = arguments.wish.staffed(&planner).plan().map_err(PlanningError::from)?;
+    let wish = &arguments.wish;
+    let Some(interface) = &wish.nic else {
+        let there = Nic::names(&Real).map_err(PlanningError::from)?.join(", ");
+        return Err(ApplyingError::NoInterface { there }.into());
+    };
+    let planner = wish.planner(&topology, &Real, true, true)?;
+    let plan = wish.staffed(&planner).plan().map_err(PlanningError::from)?;
     let settings = plan.settings();
     if settings.is_empty() {
-        return Err(ApplyingError::Nothing.into());
+        return Err(ApplyingError::Nothing(interface.clone(), plan.strategy.name()).into());
     }
     let ids = topology.nr_cpu_ids();
     let mut out = io::stdout().lock();
     if arguments.dry_run {
-        writeln!(out, "{}", dry_run(&Real, &settings, ids).map_err(ApplyingError::from)?)?;
-        return Ok(ExitCode::SUCCESS);
+        let changes = dry_run(&Real, &settings, ids).map_err(ApplyingError::from)?;
+        writeln!(out, "{changes}")?;
+        return Ok(status(changes.unreadable.is_empty()));
     }
     let mut applier = Applier::open(Real, &arguments.directory, ids).map_err(ApplyingError::from)?;
     if arguments.keep_going {
         applier = applier.on_failure(OnFailure::Continue);
     }
     let report = applier.apply(&settings).map_err(ApplyingError::from)?;
-    write!(out, "{}", describe(&topology, &plan))?;
-    writeln!(out, "\n{report}\nTake it back with `affinity restore`.")?;
-    let failed = report.lines.iter().any(|line| line.outcome.is_failure());
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let all = !report.lines.iter().any(|line| line.outcome.is_failure());
+    let undo = undo(&arguments.directory);
+    shown(all, write!(out, "{}\n{report}\nTake it back with `{undo}`.\n", explain(&topology, &plan)))
 }
 
 pub(crate) fn restore(arguments: &RestoreArguments) -> Result<ExitCode, Fatal> {
+    let mut out = io::stdout().lock();
+    if !arguments.directory.exists() {
+        writeln!(out, "nothing to restore: there is no {}", arguments.directory.display())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let topology = Topology::live().map_err(SourceError::Live)?;
     let open = Applier::open(Real, &arguments.directory, topology.nr_cpu_ids());
     let if_changed = if arguments.force { IfChanged::Overwrite } else { IfChanged::Leave };
     let restored = open.and_then(|mut applier| applier.restore(if_changed)).map_err(ApplyingError::from)?;
-    let mut out = io::stdout().lock();
     if restored.lines.is_empty() && !restored.of_another_boot {
         writeln!(out, "nothing to restore")?;
-    } else {
-        writeln!(out, "{restored}")?;
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(if restored.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut text = format!("{restored}\n");
+    if restored.lines.iter().any(|line| matches!(line.outcome, Return::Changed { .. })) {
+        text +=
+            &format!("`{} --force` puts back what someone else has set, too.\n", undo(&arguments.directory));
+    }
+    shown(restored.is_complete(), out.write_all(text.as_bytes()))
+}
+
+/// The command that takes back what is kept in a directory.
+fn undo(directory: &Path) -> String {
+    if directory == Path::new(DIRECTORY) {
+        "affinity restore".to_owned()
+    } else {
+        format!("affinity restore --directory {}", directory.display())
+    }
+}
+
+/// How it ended, also if nobody reads what is said of it.
+fn shown(all: bool, written: io::Result<()>) -> Result<ExitCode, Fatal> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(status(all)),
+    }
+}
+
+fn status(all: bool) -> ExitCode {
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

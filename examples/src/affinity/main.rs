@@ -17,13 +17,20 @@ mod show;
 mod source;
 mod watch;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+const AFTER_HELP: &str = "\
+Begin with `affinity show`, then `affinity plan --nic eth0 --workers 4`. Root may then `affinity apply` the same, and \
+`affinity restore` what was before.
+
+Exit status: 0 if all was done, 1 if something failed or was left undone, 2 if the command line is wrong.";
+
 /// Where everything of a network server belongs on this machine: see it, plan it, apply it, take it back.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Begin with `affinity show`, then `affinity plan --nic eth0 --workers 4`.")]
+#[command(version, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -36,10 +43,17 @@ enum Command {
     /// Say where workers, interrupts and network work should go, and why
     Plan(plan::Arguments),
     /// Carry a plan out: interrupts, RPS, RFS, XPS
+    ///
+    /// Needs root. What was there before is kept, and each value is read back; if one is refused, all are put back. Workers are
+    /// not moved: each has to be pinned where the plan says, by the server's own configuration or by `taskset --cpu-list`.
     Apply(apply::Arguments),
     /// Put everything back as it was before `apply`
     Restore(apply::RestoreArguments),
     /// Show interrupts and soft interrupts of each CPU, live
+    ///
+    /// A table each second, all in events a second: the interrupts that a CPU takes; those of them that come from devices, and not from
+    /// its own timer or other CPUs; and its soft interrupts for received (NET_RX) and sent packets (NET_TX), which is where the
+    /// network work is done. Below, the busiest interrupts of devices.
     Watch(watch::Arguments),
 }
 
@@ -72,9 +86,38 @@ fn main() -> ExitCode {
         Err(Fatal::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
-                eprintln!("affinity: {line}");
+                // If nobody reads this either, there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "affinity: {}", printable(line));
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A line as a terminal may have it: what is quoted from a file may hold commands to the terminal.
+fn printable(line: &str) -> String {
+    let mut text = String::new();
+    for character in line.chars() {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_terminal_gets_no_commands() {
+        assert_eq!(printable("a \u{1b}[2J \u{9b}m é"), r"a \u{1b}[2J \u{9b}m é");
     }
 }

@@ -10,7 +10,7 @@ use lb_affinity::nic::{Nic, NicError};
 use lb_affinity::plan::cost::{Costs, Prediction, predict};
 use lb_affinity::plan::vcpu::{VcpuError, VcpuPlanner};
 use lb_affinity::plan::{FlowShare, Plan, PlanError, Planner, Receive, SOCK_FLOW_ENTRIES, Strategy};
-use lb_affinity::{CpuSet, Topology};
+use lb_affinity::{CpuSet, Setting, Topology};
 use serde_json::{Value, json};
 
 use crate::Fatal;
@@ -23,12 +23,18 @@ pub(crate) struct Arguments {
     source: Source,
     #[command(flatten)]
     pub(crate) wish: Wish,
+    /// The CPU of the only interrupt, for a machine whose interface can't be read
+    #[arg(long, value_name = "CPU", conflicts_with = "nic")]
+    irq_cpu: Option<u32>,
     /// Compare all strategies, the best first
     #[arg(long, conflicts_with = "machines")]
     rank: bool,
     /// Place virtual machines instead of workers: how many vCPUs each has, `8,8`, or how many machines share the CPUs, `4x`
-    #[arg(long, value_name = "LIST", conflicts_with_all = ["workers", "strategy", "nic", "irq_cpu"])]
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["workers", "strategy", "nic", "irq_cpu", "flows_by_workers"])]
     machines: Option<String>,
+    /// Let vCPUs of several machines share a CPU, when they do not fit otherwise
+    #[arg(long, requires = "machines")]
+    over_commit: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -41,15 +47,12 @@ pub(crate) struct Wish {
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
     /// The network interface whose queues serve them
-    #[arg(long, value_name = "NAME", conflicts_with = "irq_cpu")]
-    nic: Option<String>,
-    /// The CPU of the only interrupt, for a machine whose interface can't be read
-    #[arg(long, value_name = "CPU")]
-    irq_cpu: Option<u32>,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) nic: Option<String>,
     /// How the CPUs are divided
-    #[arg(long, value_name = "NAME", default_value_t = Strategy::Balanced)]
+    #[arg(long, value_name = "NAME", default_value_t = Strategy::Balanced, long_help = strategies())]
     strategy: Strategy,
-    /// Let workers use isolated CPUs
+    /// Let workers, or virtual machines, use isolated CPUs
     #[arg(long)]
     isolated: bool,
     /// Divide the table of flows by the workers, not by the queues (RFS)
@@ -80,12 +83,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     let (topology, files) = arguments.source.open()?;
     let mut out = io::stdout().lock();
     if let Some(machines) = &arguments.machines {
-        write!(out, "{}", virtual_machines(&topology, machines, arguments.json)?)?;
+        let planner = VcpuPlanner::new(&topology)
+            .use_isolated(arguments.wish.isolated)
+            .over_commit(arguments.over_commit);
+        write!(out, "{}", virtual_machines(&planner, machines, arguments.json)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let has_files = arguments.source.lscpu.is_none();
     let wish = &arguments.wish;
-    let planner = wish.planner(&topology, &*files, has_files, arguments.source.is_live())?;
+    let mut planner = wish.planner(&topology, &*files, has_files, arguments.source.is_live())?;
+    if let Some(cpu) = arguments.irq_cpu {
+        planner = planner.receive(Receive::interrupt_on(cpu));
+    }
     if arguments.rank {
         let ranked = wish.rank(&topology, &planner).map_err(PlanningError::from)?;
         if arguments.json {
@@ -114,11 +123,10 @@ impl Wish {
         has_files: bool,
         live: bool,
     ) -> Result<Planner<'t>, PlanningError> {
-        let receive = match (&self.nic, self.irq_cpu) {
-            (Some(name), _) if !has_files => return Err(PlanningError::NoFiles(name.clone())),
-            (Some(name), _) => receive(files, name, live)?,
-            (None, Some(cpu)) => Receive::interrupt_on(cpu),
-            (None, None) => Receive::default(),
+        let receive = match &self.nic {
+            Some(name) if !has_files => return Err(PlanningError::NoFiles(name.clone())),
+            Some(name) => receive(files, name, live)?,
+            None => Receive::default(),
         };
         let share = if self.flows_by_workers { FlowShare::Workers } else { FlowShare::Queues };
         Ok(Planner::new(topology)
@@ -235,20 +243,48 @@ fn table(ranked: &[(String, Plan, Prediction)]) -> String {
 }
 
 /// The layout drawn, the reasons, and what would be written.
-pub(crate) fn describe(topology: &Topology, plan: &Plan) -> String {
-    let mut text = draw(topology, &marks(plan));
-    text += "W worker, N network work, I interrupt\n\n";
-    for reason in &plan.reasons {
-        text += &format!("{reason}\n");
-    }
+fn describe(topology: &Topology, plan: &Plan) -> String {
+    let mut text = explain(topology, plan);
     let settings = plan.settings();
     if !settings.is_empty() {
         text += "\nTo be written:\n";
     }
     for setting in settings {
-        text += &format!("  {} ← {}\n", setting.path().display(), setting.content(plan.nr_cpu_ids));
+        let meaning = match &setting {
+            // A mask is not easily read.
+            Setting::Rps { cpus, .. } | Setting::Xps { cpus, .. } => match cpus.len() {
+                0 => "  (no CPU)".to_owned(),
+                1 => format!("  (CPU {cpus})"),
+                _ => format!("  (CPUs {cpus})"),
+            },
+            _ => String::new(),
+        };
+        text += &format!("  {} ← {}{meaning}\n", setting.path().display(), setting.content(plan.nr_cpu_ids));
     }
     text
+}
+
+/// The layout drawn, and the reasons.
+pub(crate) fn explain(topology: &Topology, plan: &Plan) -> String {
+    let mut text = draw(topology, &marks(plan));
+    text += "W worker, N network work, I interrupt\n\n";
+    for reason in &plan.reasons {
+        text += &format!("{reason}\n");
+    }
+    text
+}
+
+/// The strategies, for `--help`.
+fn strategies() -> String {
+    let (policies, layouts): (Vec<_>, Vec<_>) =
+        Strategy::ALL.into_iter().partition(|one| one.is_cpu_policy());
+    let names = |all: Vec<Strategy>| all.into_iter().map(Strategy::name).collect::<Vec<_>>().join(", ");
+    format!(
+        "How the CPUs are divided. Between workers and network work: {}. As HAProxy's cpu-policy, which says where workers may run \
+         and leaves the network side as it is: {}",
+        names(layouts),
+        names(policies)
+    )
 }
 
 fn marks(plan: &Plan) -> Marks {
@@ -273,9 +309,12 @@ fn marks(plan: &Plan) -> Marks {
 }
 
 /// Where each vCPU goes, and the text for libvirt.
-fn virtual_machines(topology: &Topology, machines: &str, as_json: bool) -> Result<String, PlanningError> {
+fn virtual_machines(
+    planner: &VcpuPlanner<'_>,
+    machines: &str,
+    as_json: bool,
+) -> Result<String, PlanningError> {
     let wrong = || PlanningError::Machines(machines.to_owned());
-    let planner = VcpuPlanner::new(topology);
     let plan = match machines.strip_suffix('x') {
         Some(count) => planner.equal_shares(count.trim().parse().map_err(|_| wrong())?)?,
         None => {
@@ -287,9 +326,8 @@ fn virtual_machines(topology: &Topology, machines: &str, as_json: bool) -> Resul
     if as_json {
         return Ok(format!("{:#}\n", json!(plan)));
     }
-    let texts =
-        plan.machines.iter().enumerate().map(|(number, machine)| {
-            format!("<!-- machine {number} -->\n{}\n", machine.cputune().trim_end())
-        });
+    let texts = plan.machines.iter().enumerate().map(|(number, machine)| {
+        format!("<!-- machine {number}: {} -->\n{}\n", machine.why, machine.cputune().trim_end())
+    });
     Ok(texts.collect())
 }

@@ -71,20 +71,45 @@ impl Source {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    if path == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) }
+    let from: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    let mut text = String::new();
+    let length = from.take(LONGEST + 1).read_to_string(&mut text)?;
+    if length as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
 }
 
 const IN_A_ROOT: [&str; 2] = ["sys", "proc"];
 
 /// The directory itself, or its only one.
 fn root_below(path: &Path) -> Option<PathBuf> {
-    let is_root = |path: &Path| IN_A_ROOT.iter().any(|name| path.join(name).is_dir());
+    // A link may lead anywhere.
+    let is_directory = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let is_root = |path: &Path| IN_A_ROOT.iter().any(|name| is_directory(&path.join(name)));
     if is_root(path) {
         return Some(path.to_owned());
     }
     let mut entries = path.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let only = entries.next()?;
-    (entries.next().is_none() && is_root(&only)).then_some(only)
+    (entries.next().is_none() && is_directory(&only) && is_root(&only)).then_some(only)
+}
+
+/// As long as Linux takes them (`PATH_MAX`).
+const LONGEST_PATH: usize = 4096;
+
+/// Reads so many bytes, and then fails: an archive that was packed well may unpack to more than there is memory for.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::FileTooLarge, format!("it unpacks to more than {LONGEST} bytes"))
+        })?;
+        Ok(length)
+    }
 }
 
 /// An archive's files, without the one directory that all of them may be in. `None` if there is no `/sys` nor `/proc`.
@@ -97,18 +122,24 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
         [0x1f, 0x8b, _] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
         _ => Box::new(whole),
     };
-    let mut archive = tar::Archive::new(content.take(LONGEST));
+    let mut archive = tar::Archive::new(Bounded { inner: content, left: LONGEST });
     let mut entries = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path: PathBuf = entry
-            .path()?
-            .components()
-            .filter(|part| matches!(part, std::path::Component::Normal(_)))
-            .collect();
+        let path = entry.path()?;
+        let target = entry.link_name()?;
+        let longest = target.iter().chain([&path]).map(|path| path.as_os_str().len()).max();
+        if longest.is_some_and(|length| length > LONGEST_PATH) {
+            return Err(io::Error::other(format!("a path in it has more than {LONGEST_PATH} bytes")));
+        }
+        let path: PathBuf =
+            path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
+        if path.as_os_str().is_empty() {
+            continue;
+        }
         let content = match entry.header().entry_type() {
             tar::EntryType::Directory => Content::Directory,
-            tar::EntryType::Symlink => match entry.link_name()? {
+            tar::EntryType::Symlink => match target {
                 Some(target) => Content::Link(target.into_owned()),
                 None => continue,
             },

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lb_affinity::fs::Real;
 use lb_affinity::interrupts::{Interrupts, InterruptsError, Rates, Softirqs};
+use serde_json::{Value, json};
 
 use crate::Fatal;
 
@@ -15,12 +16,15 @@ pub(crate) struct Arguments {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     interval: f64,
-    /// How many looks; without end if it is not given
+    /// How many tables; without end if it is not given
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// The busiest interrupts that are shown
+    /// How many of the busiest interrupts are shown
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+    /// As JSON, an object a line
+    #[arg(long)]
+    json: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -57,7 +61,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     while arguments.count.is_none_or(|count| looks < count) {
         thread::sleep(Duration::from_secs_f64(arguments.interval));
         let after = Sample::take()?;
-        let text = show(&before, &after, arguments.top)?;
+        let look = Look::between(&before, &after, arguments.top)?;
+        let text = if arguments.json { format!("{}\n", look.as_json()) } else { look.table() };
         let mut out = io::stdout().lock();
         write!(out, "{text}")?;
         out.flush()?;
@@ -67,39 +72,89 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A table of the CPUs, and one of the busiest interrupts. All figures are per second.
-fn show(before: &Sample, after: &Sample, top: usize) -> Result<String, WatchError> {
-    let elapsed = after.at - before.at;
-    let rates = Rates::between(&before.interrupts, &after.interrupts, elapsed)?;
-    let mut soft = Vec::new();
-    for kind in KINDS {
-        soft.push(after.softirqs.rates(&before.softirqs, kind, elapsed)?);
-    }
-    let mut text =
-        format!("{:>6} {:>12} {:>12} {:>12} {:>12}\n", "CPU", "interrupts", "devices", KINDS[0], KINDS[1]);
-    for cpu in &rates.cpus {
-        let of = |rates: &[(u32, f64)]| {
-            rates.iter().find(|(other, _)| *other == cpu.cpu).map_or(0.0, |&(_, rate)| rate)
+/// What happened between two samples. All figures are per second.
+struct Look {
+    /// How long it took, in seconds.
+    seconds: f64,
+    cpus: Vec<Cpu>,
+    interrupts: Vec<Interrupt>,
+}
+
+struct Cpu {
+    cpu: u32,
+    interrupts: f64,
+    devices: f64,
+    /// Of each of [`KINDS`].
+    soft: [f64; KINDS.len()],
+}
+
+/// One of the busiest.
+struct Interrupt {
+    label: String,
+    names: Vec<String>,
+    rate: f64,
+    on: Vec<u32>,
+}
+
+impl Look {
+    fn between(before: &Sample, after: &Sample, top: usize) -> Result<Self, WatchError> {
+        let elapsed = after.at - before.at;
+        let rates = Rates::between(&before.interrupts, &after.interrupts, elapsed)?;
+        let mut soft = Vec::new();
+        for kind in KINDS {
+            soft.push(after.softirqs.rates(&before.softirqs, kind, elapsed)?);
+        }
+        let of = |kind: usize, cpu: u32| {
+            soft[kind].iter().find(|(other, _)| *other == cpu).map_or(0.0, |&(_, rate)| rate)
         };
-        text += &format!(
-            "{:>6} {:>12.0} {:>12.0} {:>12.0} {:>12.0}\n",
-            cpu.cpu,
-            cpu.all,
-            cpu.devices,
-            of(&soft[0]),
-            of(&soft[1])
+        let cpus = rates.cpus.iter().map(|cpu| Cpu {
+            cpu: cpu.cpu,
+            interrupts: cpu.all,
+            devices: cpu.devices,
+            soft: std::array::from_fn(|kind| of(kind, cpu.cpu)),
+        });
+        let mut busiest: Vec<_> =
+            rates.interrupts.iter().filter(|rate| !rate.per_cpu && rate.total() > 0.0).collect();
+        busiest.sort_by(|one, other| other.total().total_cmp(&one.total()));
+        let interrupts = busiest.into_iter().take(top).map(|rate| Interrupt {
+            label: rate.label.clone(),
+            names: rate
+                .irq
+                .and_then(|irq| after.interrupts.get(irq))
+                .map_or(Vec::new(), |(line, _)| line.actions.clone()),
+            rate: rate.total(),
+            on: rate.on.iter().map(|(cpu, _)| *cpu).collect(),
+        });
+        Ok(Self { seconds: elapsed.as_secs_f64(), cpus: cpus.collect(), interrupts: interrupts.collect() })
+    }
+
+    /// A table of the CPUs, and one of the busiest interrupts.
+    fn table(&self) -> String {
+        let mut text = format!(
+            "{:>6} {:>12} {:>12} {:>12} {:>12}\n",
+            "CPU", "interrupts", "devices", KINDS[0], KINDS[1]
         );
+        for Cpu { cpu, interrupts, devices, soft: [rx, tx] } in &self.cpus {
+            text += &format!("{cpu:>6} {interrupts:>12.0} {devices:>12.0} {rx:>12.0} {tx:>12.0}\n");
+        }
+        for Interrupt { label, names, rate, on } in &self.interrupts {
+            let on: Vec<String> = on.iter().map(ToString::to_string).collect();
+            text += &format!("{label:>6} {rate:>12.0}  on CPU {}  {}\n", on.join(", "), names.join(", "));
+        }
+        text + "\n"
     }
-    let mut busiest: Vec<_> = rates.interrupts.iter().filter(|rate| !rate.per_cpu).collect();
-    busiest.sort_by(|one, other| other.total().total_cmp(&one.total()));
-    for rate in busiest.into_iter().take(top).filter(|rate| rate.total() > 0.0) {
-        let name = rate
-            .irq
-            .and_then(|irq| after.interrupts.get(irq))
-            .map_or(String::new(), |(line, _)| line.actions.join(", "));
-        let on: Vec<String> = rate.on.iter().map(|(cpu, _)| cpu.to_string()).collect();
-        text += &format!("{:>6} {:>12.0}  on CPU {}  {name}\n", rate.label, rate.total(), on.join(", "));
+
+    fn as_json(&self) -> Value {
+        let cpus = self.cpus.iter().map(|Cpu { cpu, interrupts, devices, soft: [rx, tx] }| {
+            json!({ "cpu": cpu, "interrupts": interrupts, "devices": devices, "net_rx": rx, "net_tx": tx })
+        });
+        let interrupts = self.interrupts.iter().map(|Interrupt { label, names, rate, on }| {
+            json!({ "label": label, "names": names, "rate": rate, "cpus": on })
+        });
+        json!({
+            "seconds": self.seconds,
+            "cpus": Value::from_iter(cpus),
+            "interrupts": Value::from_iter(interrupts),
+        })
     }
-    text.push('\n');
-    Ok(text)
 }
