@@ -109,8 +109,12 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.setting, told(&self.setting, &self.outcome))?;
         match (&self.old, &self.outcome) {
-            (_, Outcome::Unchanged | Outcome::NotTried) | (None, _) => Ok(()),
-            (Some(old), _) => write!(f, " (was {old})"),
+            (
+                Some(old),
+                Outcome::Applied | Outcome::Trimmed { .. } | Outcome::Pending { .. } | Outcome::RolledBack,
+            ) => write!(f, " (was {old})"),
+            // It still holds what it held.
+            _ => Ok(()),
         }
     }
 }

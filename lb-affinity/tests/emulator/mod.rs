@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -20,8 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How far each node is from each: a ring, in which the neighbours are nearer than the one across.
 pub(crate) const DISTANCES: [[u32; 4]; 4] =
     [[10, 16, 22, 16], [16, 10, 16, 22], [22, 16, 10, 16], [16, 22, 16, 10]];
-/// The modules of the network card and of virtual ones, in the order in which they need each other.
-const MODULES: [&str; 9] = [
+/// The modules of the network card, of virtual ones and of what a machine may have beside, in the order in which they need each
+/// other.
+const MODULES: [&str; 11] = [
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_modern_dev",
@@ -31,13 +33,20 @@ const MODULES: [&str; 9] = [
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
     "drivers/net/veth",
+    "drivers/block/virtio_blk",
+    "drivers/char/virtio_console",
 ];
 
-/// Starts the machine with the test `name` of this program in it, and gives what its console said.
+/// One machine at a time: their files have the same names, and each wants all of the host's CPUs.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Starts the machine with the test `name` of this program in it, and gives what its console said. `devices` are more options for
+/// QEMU, `parameters` more for the kernel.
 ///
 /// # Panics
 /// If something that it needs is missing, or if the test inside does not pass.
-pub(crate) fn run(name: &str) -> String {
+pub(crate) fn run(name: &str, devices: &[&str], parameters: &str) -> String {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("machine");
     fs::create_dir_all(&directory).expect("the target directory can be written to");
     let kernel = kernel(&directory);
@@ -66,10 +75,12 @@ pub(crate) fn run(name: &str) -> String {
     command.args(["-device", "pcie-root-port,id=root0,bus=bridge,chassis=1"]);
     command.args(["-netdev", "tap,id=net,ifname=tap0,queues=4,script=no,downscript=no"]);
     command.args(["-device", "virtio-net-pci,bus=root0,netdev=net,mq=on,vectors=10,romfile="]);
+    command.args(devices);
     command.arg("-kernel").arg(binary).arg("-initrd").arg(image);
     // `panic=-1` and no reboot: the end of the first process is the end of the machine.
-    let arguments =
-        format!("console=ttyS0 quiet panic=-1 RUST_BACKTRACE=0 -- {name} --exact --ignored --nocapture");
+    let arguments = format!(
+        "console=ttyS0 quiet panic=-1 RUST_BACKTRACE=0 {parameters} -- {name} --exact --ignored --nocapture"
+    );
     command.args(["-append", &arguments]);
     command.args(["-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio"]);
 
