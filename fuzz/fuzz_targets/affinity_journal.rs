@@ -1,0 +1,183 @@
+//! Journals that somebody else has made: they are refused or restored from, and nothing is written but to the files of settings.
+#![no_main]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use lb_affinity::Setting;
+use lb_affinity::apply::{Applier, ApplyError, IfChanged};
+use lb_affinity::fs::FileSystem;
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+
+/// A line of a journal. The fuzzer can't guess checksums; those of `Line` are right.
+#[derive(Debug, Arbitrary)]
+enum Part<'a> {
+    Header { boot: u8, namespace: u8, entries: u8 },
+    Entry { path: Name<'a>, original: &'a str, held: Option<&'a str>, intended: Option<&'a str> },
+    Left { entry: u8, value: &'a str },
+    Complete,
+    Line(&'a str),
+    Raw(&'a [u8]),
+}
+
+/// Where an entry says that its file is.
+#[derive(Debug, Arbitrary)]
+enum Name<'a> {
+    Irq(&'a str),
+    Queue { interface: &'a str, queue: &'a str, file: u8 },
+    Table,
+    Any(&'a str),
+}
+
+impl Name<'_> {
+    fn path(&self) -> String {
+        const FILES: [&str; 4] = ["rps_cpus", "rps_flow_cnt", "xps_cpus", "../../address"];
+        match self {
+            Self::Irq(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
+            Self::Queue { interface, queue, file } => {
+                let file = FILES[usize::from(*file) % FILES.len()];
+                format!("/sys/class/net/{interface}/queues/{queue}/{file}")
+            }
+            Self::Table => "/proc/sys/net/core/rps_sock_flow_entries".to_owned(),
+            Self::Any(path) => (*path).to_owned(),
+        }
+    }
+}
+
+/// Bytes that are not printable, and `%`, as `%XX`.
+fn field(value: &str) -> String {
+    if value.is_empty() {
+        return "%".to_owned();
+    }
+    let byte = |byte: u8| match byte {
+        b'!'..=b'~' if byte != b'%' && value != "-" => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    value.bytes().map(byte).collect()
+}
+
+fn journal(parts: &[Part<'_>]) -> Vec<u8> {
+    let or_none = |value: &Option<&str>| value.map_or("-".to_owned(), field);
+    let mut content = Vec::new();
+    for part in parts {
+        let body = match part {
+            Part::Header { boot, namespace, entries } => {
+                let boot = ["-", "b007", "other"][usize::from(boot % 3)];
+                let namespace = ["-", "net:[1]"][usize::from(namespace % 2)];
+                format!("journal 1 {boot} {namespace} {entries}")
+            }
+            Part::Entry { path, original, held, intended } => {
+                let (path, original) = (field(&path.path()), field(original));
+                format!("entry {path} {original} {} {}", or_none(held), or_none(intended))
+            }
+            Part::Left { entry, value } => format!("left {entry} {}", field(value)),
+            Part::Complete => "complete".to_owned(),
+            Part::Line(line) => (*line).to_owned(),
+            Part::Raw(bytes) => {
+                content.extend_from_slice(bytes);
+                continue;
+            }
+        };
+        // FNV-1a.
+        let sum = body.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+            (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        content.extend_from_slice(format!("{sum:016x} {body}\n").as_bytes());
+    }
+    content
+}
+
+/// A system in which there is every file, and each takes what is written.
+#[derive(Default)]
+struct Anything {
+    written: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
+}
+
+impl FileSystem for Anything {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path == Path::new("/proc/sys/kernel/random/boot_id") {
+            return Ok(b"b007\n".to_vec());
+        }
+        Ok(self.written.borrow().get(path).cloned().unwrap_or_else(|| b"0\n".to_vec()))
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        assert!(is_a_settings(path), "{path:?}");
+        self.written.borrow_mut().insert(path.to_owned(), content.to_vec());
+        Ok(())
+    }
+
+    fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
+        Ok(Vec::new())
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
+}
+
+/// Whether there is a setting with this very path: one of every kind is made from the path's parts.
+fn is_a_settings(path: &Path) -> bool {
+    let parts: Vec<&str> = path.to_str().expect("settings have text for paths").split('/').collect();
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+    let interface = part(4).to_owned();
+    assert!(!interface.contains(|c: char| c.is_ascii_whitespace() || c == ':' || c == '\0'), "{path:?}");
+    if matches!(&*interface, "." | "..") {
+        return false;
+    }
+    let queue = part(6).get(3..).and_then(|number| number.parse().ok()).unwrap_or_default();
+    let irq = part(3).parse().unwrap_or_default();
+    let settings = [
+        Setting::IrqAffinity { irq, cpus: 0.into() },
+        Setting::Rps { interface: interface.clone(), queue, cpus: 0.into() },
+        Setting::RpsFlowCount { interface: interface.clone(), queue, count: 0 },
+        Setting::Xps { interface, queue, cpus: 0.into() },
+        Setting::RpsSockFlowEntries { count: 0 },
+    ];
+    settings.iter().any(|setting| setting.path().as_os_str() == path.as_os_str())
+}
+
+/// In memory, where there is such a place: each journal is synchronized with its disk.
+static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let shared = Path::new("/dev/shm");
+    let base = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+    let directory = base.join(format!("lb-fuzz-journal-{}", std::process::id()));
+    Applier::open(Anything::default(), &directory, 16).expect("it can be made");
+    directory
+});
+
+fuzz_target!(|input: (Vec<Part<'_>>, bool)| {
+    let (parts, force) = input;
+    let path = DIRECTORY.join("journal");
+    let content = journal(&parts);
+    std::fs::write(&path, &content).expect("it can be written");
+    let files = Anything::default();
+    let mut applier = Applier::open(&files, &*DIRECTORY, 16).expect("nobody else has it");
+    let if_changed = if force { IfChanged::Overwrite } else { IfChanged::Leave };
+    match applier.restore(if_changed) {
+        Ok(restored) => {
+            // What is left is a journal, too, and restoring again does no more than before.
+            let written = files.written.borrow().clone();
+            let again = applier.restore(if_changed).expect("it was written by this crate");
+            assert!(again.lines.len() <= restored.lines.len());
+            assert_eq!(written, *files.written.borrow());
+            assert_eq!(restored.is_complete(), !path.exists());
+            let plan = [Setting::Rps { interface: "eth0".into(), queue: 0, cpus: 3.into() }];
+            match applier.apply(&plan) {
+                Ok(_) | Err(ApplyError::Namespace { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        Err(ApplyError::Damaged { line, .. }) => {
+            assert!(line <= content.split(|&byte| byte == b'\n').count() + 1);
+            assert!(files.written.borrow().is_empty());
+            assert_eq!(std::fs::read(&path).expect("it is left as it was"), content);
+        }
+        Err(other) => panic!("{other}"),
+    }
+});
