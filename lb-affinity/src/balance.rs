@@ -4,8 +4,9 @@
 //! balancer what the kernel refused, and comes again some seconds later.
 //!
 //! * A CPU's load is how often a second devices interrupt it. Timers and other CPUs' interrupts do not count.
-//! * An interrupt moves only if that makes the deviation of the loads of the CPUs that it may go to, with the one that it is on, smaller, and relieves the busier of the two by a good part
-//!   ([`Config::threshold`]). With constant rates every move lowers the sum of the loads' squares, so moving comes to an end and nothing goes to and fro.
+//! * An interrupt moves only if the loads of the CPUs that it may go to, and of the one that it is on, are closer together
+//!   afterwards (their deviation is smaller), and if the busier of the two is relieved by a good part ([`Config::threshold`]). With
+//!   constant rates every move lowers the sum of the loads' squares, so moving comes to an end and nothing goes to and fro.
 //! * It stays in the NUMA node of its device, and off isolated and `nohz_full` CPUs.
 //! * A CPU's own interrupts, and those that their driver spreads itself, stay.
 //!

@@ -1,4 +1,24 @@
 //! What the crate reads and writes the system through: the real files, a recorded machine, or nothing at all.
+//!
+//! | file system | reads | writes |
+//! |---|---|---|
+//! | [`Real`] | this machine | to the kernel |
+//! | [`Rooted`] | a directory that stands for `/` | are refused |
+//! | [`Memory`] | what was put in: a test's machine, an archive's | are refused |
+//! | [`Recording`] | another file system | are kept, and read back from then on: a rehearsal |
+//!
+//! ```
+//! use lb_affinity::fs::{FileSystem, Memory, Recording};
+//!
+//! let mut machine = Memory::new();
+//! machine.insert("/proc/irq/30/smp_affinity_list", "0-15\n");
+//! let rehearsal = Recording::new(machine);
+//! let irq = "/proc/irq/30/smp_affinity_list".as_ref();
+//! rehearsal.write(irq, b"6")?;
+//! assert_eq!(rehearsal.read(irq)?, b"6");
+//! assert_eq!(rehearsal.into_writes().len(), 1);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::ffi::OsString;
 use std::io;

@@ -1,25 +1,37 @@
-//! Puts every worker and every interrupt where it belongs.
+//! Puts every worker and every interrupt where it belongs: see how a machine is built, plan, apply the plan, take it back.
 //!
+//! Where threads and network work run decides how much a server does. A load balancer on 16 cores in 4 NUMA nodes answered at best
+//! 13 467 requests a second with its workers beside the network card's interrupt, and 23 093 with the plan that this crate makes by
+//! default ([`plan::cost`] has the whole table).
+//!
+//! ```no_run
+//! use lb_affinity::apply::{Applier, DIRECTORY, IfChanged};
+//! use lb_affinity::fs::Real;
+//! use lb_affinity::plan::{Planner, Receive};
+//! use lb_affinity::{Interrupts, Nic, Topology, thread};
+//!
+//! let topology = Topology::live()?;
+//! let nic = Nic::read(&Real, "eth0", &Interrupts::read(&Real)?)?;
+//! let plan = Planner::new(&topology).receive(Receive::from(&nic)).workers(4).plan()?;
+//! for reason in &plan.reasons {
+//!     println!("{reason}"); // node 1: workers on 4-5, network on 6-7: a node does best with …
+//! }
+//!
+//! // Interrupts, RPS, RFS and XPS are the kernel's to change: by root, all or nothing, and with the way back on disk.
+//! let mut applier = Applier::open(Real, DIRECTORY, topology.nr_cpu_ids())?;
+//! println!("{}", applier.apply(&plan.settings())?);
+//! // Workers are one's own, and pin themselves.
+//! for worker in plan.workers {
+//!     std::thread::spawn(move || thread::pin(&worker.cpus).map(|_| println!("serving on CPU {}", worker.cpus)));
+//! }
+//! // … and in the end, or after a crash, in another process:
+//! println!("{}", applier.restore(IfChanged::Leave)?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! use lb_affinity::fs::Memory;
-//! use lb_affinity::{CpuSet, Topology};
 //!
-//! // This machine is `Topology::live()?`, a recorded one `Topology::discover(&Rooted::new("recording"))?`. Here is one of two
-//! // NUMA nodes, of which a container has three CPUs.
-//! let mut machine = Memory::new();
-//! machine.insert("/sys/devices/system/cpu/online", "0-7\n");
-//! machine.insert("/sys/devices/system/node/online", "0-1\n");
-//! machine.insert("/sys/devices/system/node/node0/cpumap", "0f\n");
-//! machine.insert("/sys/devices/system/node/node1/cpumap", "f0\n");
-//! machine.insert("/proc/self/status", "Cpus_allowed_list:\t3-5\n");
-//!
-//! let topology = Topology::discover(&machine)?;
-//! let node = topology.node_of(4).and_then(|node| topology.node(node)).expect("CPU 4 is in a node");
-//! let beside: CpuSet = &node.cpus & topology.allowed();
-//! assert_eq!(beside.to_string(), "4-5");
-//! assert_eq!(beside.mask(topology.nr_cpu_ids()).to_string(), "30");
-//! # Ok::<(), lb_affinity::topology::TopologyError>(())
-//! ```
+//! Reading and planning need no machine of the kind: [`Topology::discover`] reads a recorded `/sys` and `/proc`
+//! ([`fs::Rooted`], [`fs::Memory`]), [`Topology::from_lscpu`] what `lscpu -p` has printed. The program `affinity`, in the
+//! repository's `examples`, does all of it from a command line.
 //!
 //! | module | what is inside |
 //! |---|---|
@@ -35,6 +47,21 @@
 //! | [`socket`] | listeners that get the packets of their CPUs, and what a socket knows of its packets' way |
 //! | [`thread`] | pins threads and says where they run, also beyond 1024 CPUs |
 //! | [`topology`] | [`Topology`]: packages, dies, cores, caches, NUMA nodes, and what this process may use of them; from a live or recorded system, or from `lscpu -p` |
+//!
+//! | to do this | one needs |
+//! |---|---|
+//! | look, plan, [`apply::dry_run`] | nothing |
+//! | pin one's threads, place one's memory, steer one's listeners | nothing; the cpuset is the limit, and some containers forbid memory policies |
+//! | pin another user's threads | `CAP_SYS_NICE` |
+//! | interrupts | to be root: the files are root's |
+//! | RPS, RFS, XPS | to be root, with `CAP_NET_ADMIN` in the user namespace of the network namespace |
+//! | the number of queues and the RSS table ([`nic::ethtool`]), longer busy polling | `CAP_NET_ADMIN` |
+//!
+//! What is missing is said by the error or the outcome, and nothing is half done. The crate is for Linux alone.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `serde` | topologies, plans, settings, strategies and what is measured can be stored and sent; sets of CPUs as lists, `"0-3,8"` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 

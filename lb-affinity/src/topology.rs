@@ -2,6 +2,27 @@
 //!
 //! A [`Topology`] is a value. It is read from a live or recorded system ([`Topology::discover`]), from `lscpu -p`, or assembled
 //! from [`Parts`], and the planner works on nothing else.
+//!
+//! ```
+//! use lb_affinity::fs::Memory;
+//! use lb_affinity::{CpuSet, Topology};
+//!
+//! // This machine is `Topology::live()?`, a recorded one `Topology::discover(&Rooted::new("recording"))?`. Here is one of two
+//! // NUMA nodes, of which a container has three CPUs.
+//! let mut machine = Memory::new();
+//! machine.insert("/sys/devices/system/cpu/online", "0-7\n");
+//! machine.insert("/sys/devices/system/node/online", "0-1\n");
+//! machine.insert("/sys/devices/system/node/node0/cpumap", "0f\n");
+//! machine.insert("/sys/devices/system/node/node1/cpumap", "f0\n");
+//! machine.insert("/proc/self/status", "Cpus_allowed_list:\t3-5\n");
+//!
+//! let topology = Topology::discover(&machine)?;
+//! let node = topology.node_of(4).and_then(|node| topology.node(node)).expect("CPU 4 is in a node");
+//! let beside: CpuSet = &node.cpus & topology.allowed();
+//! assert_eq!(beside.to_string(), "4-5");
+//! assert_eq!(beside.mask(topology.nr_cpu_ids()).to_string(), "30");
+//! # Ok::<(), lb_affinity::topology::TopologyError>(())
+//! ```
 
 use std::collections::HashMap;
 
