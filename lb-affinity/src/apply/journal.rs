@@ -104,12 +104,13 @@ impl Journal {
 
     /// Reads a journal; the error is the number of the first bad line.
     fn parse(content: &[u8]) -> Result<Self, usize> {
-        let lines: Vec<&[u8]> = content.split_inclusive(|&byte| byte == b'\n').collect();
+        let mut lines = content.split_inclusive(|&byte| byte == b'\n').zip(1..).peekable();
         let mut journal = Self::default();
-        let mut expected = None;
+        let (mut expected, mut end) = (None, 1);
         let mut paths = HashSet::new();
-        for (index, line) in lines.iter().enumerate() {
-            let last = index + 1 == lines.len();
+        while let Some((line, number)) = lines.next() {
+            let last = lines.peek().is_none();
+            end = number + 1;
             let record = body(line).and_then(|body| Record::parse(body, expected.is_none()));
             match (record, expected) {
                 (Some(Record::Header { boot, namespace, entries }), None) => {
@@ -118,24 +119,24 @@ impl Journal {
                 }
                 (Some(Record::Entry(entry)), Some(count)) if journal.entries.len() < count => {
                     if !paths.insert(entry.path.clone()) {
-                        return Err(index + 1);
+                        return Err(number);
                     }
                     journal.entries.push(entry);
                 }
                 (Some(Record::Left { entry, value }), Some(count)) if journal.entries.len() == count => {
-                    journal.entries.get_mut(entry).ok_or(index + 1)?.left = Some(value);
+                    journal.entries.get_mut(entry).ok_or(number)?.left = Some(value);
                 }
                 (Some(Record::Complete), Some(count)) if journal.entries.len() == count => {
                     journal.complete = true;
                 }
                 // The line that was being appended when the process died.
                 (None, Some(count)) if last && journal.entries.len() == count => {}
-                _ => return Err(index + 1),
+                _ => return Err(number),
             }
         }
         match expected {
             Some(count) if journal.entries.len() == count => Ok(journal),
-            _ => Err(lines.len() + 1),
+            _ => Err(end),
         }
     }
 
@@ -405,6 +406,22 @@ mod tests {
         assert_eq!(journal(&[b"/etc/passwd"]), Err(2));
         assert_eq!(journal(&[RPS, &RPS[1..]]), Err(3));
         assert_eq!(journal(&[RPS, RPS]), Err(3));
+    }
+
+    #[test]
+    fn enormous_numbers_are_only_wrong() {
+        let most = usize::MAX.to_string();
+        let beyond = format!("{most}0");
+        for (entries, left, bad) in [(&*most, "0", 2), (&beyond, "0", 1), ("0", &*most, 2), ("0", &beyond, 2)]
+        {
+            let mut content = Vec::new();
+            line(&mut content, &[b"journal", b"1", b"-", b"-", entries.as_bytes()]);
+            line(&mut content, &[b"left", left.as_bytes(), b"1"]);
+            line(&mut content, &[b"complete"]);
+            assert_eq!(Journal::parse(&content), Err(bad), "{entries} {left}");
+        }
+        assert_eq!(Journal::parse(b""), Err(1));
+        assert_eq!(Journal::parse(&vec![b'\n'; 1 << 20]), Err(1));
     }
 
     #[test]
