@@ -313,7 +313,7 @@ impl<'a> Planner<'a> {
             self.by_placement(&sites, workers, &network, wanted)
         };
         plan.rss_queues = self.rss_queues(&network);
-        reasons::add_common(&mut plan, &self.receive);
+        reasons::add_common(&mut plan, &self.receive, sites.nodes.len());
         Ok(plan)
     }
 

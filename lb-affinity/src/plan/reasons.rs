@@ -97,7 +97,7 @@ fn why_here(strategy: Strategy, workers: &CpuSet, network: &CpuSet, interrupts: 
             "interrupts are here, and no worker is needed beside them.".to_owned()
         };
     }
-    let apart = if (interrupts & network).is_empty() {
+    let apart = if (interrupts & network).is_empty() || !(interrupts & workers).is_empty() {
         String::new()
     } else {
         format!(", and none is on the interrupt's CPU {}", interrupts & network)
@@ -153,7 +153,9 @@ fn explain_queues(plan: &mut Plan, interrupts: &CpuSet) {
                 "packets of flows that are not known yet should come to a worker's CPU too.",
             );
         } else {
-            let why = if (&cpus & interrupts).is_empty() {
+            let why = if interrupts.is_empty() {
+                "the network CPUs share the protocol work."
+            } else if (&cpus & interrupts).is_empty() {
                 "the network CPUs share the protocol work, and the interrupt's CPU has enough to do."
             } else {
                 "most network CPUs have an interrupt, so they take part in the protocol work."
@@ -205,15 +207,16 @@ pub(super) fn explain_policy(plan: &mut Plan, groups: &[CpuSet], dropped: bool) 
     plan.because("the network side stays as it is", "the policy says only where workers run.");
 }
 
-/// Memory and RSS.
-pub(super) fn add_common(plan: &mut Plan, receive: &Receive) {
+/// Memory, where there is more than one node to have it from, and RSS, if it is not yet as it should be.
+pub(super) fn add_common(plan: &mut Plan, receive: &Receive, nodes: usize) {
     let own =
         plan.workers.iter().filter(|worker| worker.memory.is_some() && worker.memory == worker.node).count();
     let near =
         plan.workers.iter().filter(|worker| worker.memory.is_some() && worker.memory != worker.node).count();
-    if own > 0 {
+    if own > 0 && nodes > 1 {
+        let each = if own == 1 { "its" } else { "each one's" };
         plan.because(
-            format!("memory of {} from its own node", count(own, "worker")),
+            format!("memory of {} from {each} own node", count(own, "worker")),
             "memory of another node answers later.",
         );
     }
@@ -224,10 +227,13 @@ pub(super) fn add_common(plan: &mut Plan, receive: &Receive) {
             "their own has none, or none for this process.",
         );
     }
-    if let (Some(queues), Some(most)) = (plan.rss_queues, receive.rss_max) {
+    let has = plan.queues.len();
+    if let (Some(queues), Some(most)) = (plan.rss_queues, receive.rss_max)
+        && queues as usize != has
+    {
         plan.because(
-            format!("{} of {most} on the NIC", count(queues as usize, "receive queue")),
-            "one a core is best; more only add interrupts.",
+            format!("{} of {most} on the NIC, which has {has}", count(queues as usize, "receive queue")),
+            "one a core is best, and more only add interrupts; set them with `ethtool --set-channels`, and plan again.",
         );
     }
 }

@@ -109,7 +109,7 @@ fn the_winner_of_the_measurements() {
             "node 1: workers on 4-5, network on 6-7: a node does best with as many network CPUs as workers, \
              and none is on the interrupt's CPU 6.",
             "RPS to 2-3,7 for 1 queue: the network CPUs share the protocol work, and the interrupt's CPU has enough to do.",
-            "memory of 4 workers from its own node: memory of another node answers later.",
+            "memory of 4 workers from each one's own node: memory of another node answers later.",
         ]
     );
 }
@@ -208,6 +208,7 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
     let shared = one_queue(&bare(1), 0, 1, Strategy::Balanced);
     let reasons: Vec<String> = shared.reasons.iter().map(ToString::to_string).collect();
     assert!(reasons.iter().any(|reason| reason.contains("share CPU 0 with the interrupt")), "{reasons:?}");
+    assert!(!reasons.iter().any(|reason| reason.contains("none is on the interrupt's")), "{reasons:?}");
     // The last CPU without an interrupt is the workers', wherever the interrupts are.
     let receive = Receive {
         queues: [0, 3].map(|cpu| Queue { irq: None, cpu: Some(cpu) }).into(),
