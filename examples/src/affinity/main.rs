@@ -51,7 +51,7 @@ enum Command {
     Restore(apply::RestoreArguments),
     /// Show interrupts and soft interrupts of each CPU, live
     ///
-    /// A table each second, all in events a second: the interrupts that a CPU takes; those of them that come from devices, and not from
+    /// One table after the other, all in events a second: the interrupts that a CPU takes; those of them that come from devices, and not from
     /// its own timer or other CPUs; and its soft interrupts for received (NET_RX) and sent packets (NET_TX), which is where the
     /// network work is done. Below, the busiest interrupts of devices.
     Watch(watch::Arguments),

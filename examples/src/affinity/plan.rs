@@ -69,6 +69,8 @@ pub(crate) enum PlanningError {
     Nic(#[from] NicError),
     #[error(transparent)]
     Interrupts(#[from] InterruptsError),
+    #[error("{0}; the recording does not tell of interfaces, so say --irq-cpu instead of --nic")]
+    NotRecorded(InterruptsError),
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
     #[error("--nic {0:?} needs the machine's files, which `lscpu` does not have; say --irq-cpu instead")]
@@ -181,7 +183,9 @@ impl Wish {
 
 /// What a plan has to know of an interface.
 fn receive(files: &dyn FileSystem, name: &str, live: bool) -> Result<Receive, PlanningError> {
-    let interrupts = Interrupts::read(files)?;
+    let recorded =
+        |error| if live { PlanningError::Interrupts(error) } else { PlanningError::NotRecorded(error) };
+    let interrupts = Interrupts::read(files).map_err(recorded)?;
     let nic = Nic::read(files, name, &interrupts)?;
     // A driver that can't be asked has no say.
     let channels = live.then(|| Ethtool::open().ok()?.channels(name).ok()).flatten();
@@ -276,14 +280,17 @@ pub(crate) fn explain(topology: &Topology, plan: &Plan) -> String {
 
 /// The strategies, for `--help`.
 fn strategies() -> String {
-    let (policies, layouts): (Vec<_>, Vec<_>) =
-        Strategy::ALL.into_iter().partition(|one| one.is_cpu_policy());
-    let names = |all: Vec<Strategy>| all.into_iter().map(Strategy::name).collect::<Vec<_>>().join(", ");
+    let policies = Strategy::ALL.into_iter().filter(|one| one.is_cpu_policy()).map(Strategy::name);
     format!(
-        "How the CPUs are divided. Between workers and network work: {}. As HAProxy's cpu-policy, which says where workers may run \
-         and leaves the network side as it is: {}",
-        names(layouts),
-        names(policies)
+        "How the CPUs are divided between workers and network work\n\n\
+         balanced: in each node as many CPUs for network work as for workers, on few nodes, and no worker on an interrupt's CPU\n\
+         same-node: workers beside the interrupt, whose CPU does all network work\n\
+         network-on-one-node: the interrupt's node does network work, workers are on the others\n\
+         one-cpu: one CPU beside the interrupt's does all protocol work\n\
+         rss: each of the card's queues has a CPU of its own, and RPS is off\n\
+         rfs: each packet goes to the CPU of the worker that reads it\n\n\
+         Or one of HAProxy's cpu-policy names, which say where workers may run and leave the network side as it is:\n{}",
+        policies.collect::<Vec<_>>().join(", ")
     )
 }
 
