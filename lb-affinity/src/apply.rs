@@ -114,7 +114,7 @@ pub enum ApplyError {
     },
     /// What is set in another network namespace would be lost from the journal.
     #[error(
-        "the journal {} is of another network namespace, {then}; restore there first (`lsns --type net` lists them), or choose another directory",
+        "the journal {} is of another network namespace, {then}; restore there first (`lsns --type net` lists them); if it is gone, remove the journal",
         path.display()
     )]
     Namespace {

@@ -60,7 +60,7 @@ impl fmt::Display for Return {
             Self::Elsewhere { namespace } => {
                 write!(
                     f,
-                    "left: it is in network namespace {namespace}; restore there (`lsns --type net` lists them)"
+                    "left: it is in network namespace {namespace}; restore there (`lsns --type net` lists them); if it is gone, remove the journal"
                 )
             }
             Self::Failed(outcome) => write!(f, "not put back: {outcome}"),
