@@ -18,18 +18,68 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Debug, Arbitrary)]
 enum Part<'a> {
     Header { boot: u8, namespace: u8, entries: u8 },
-    Entry { path: Name<'a>, original: &'a str, held: Option<&'a str>, intended: Option<&'a str> },
-    Left { entry: u8, value: &'a str },
+    Entry(Entry<'a>),
+    Left { entry: u8, value: Content<'a> },
     Complete,
     Line(&'a str),
     Raw(&'a [u8]),
 }
 
+#[derive(Debug, Arbitrary)]
+struct Entry<'a> {
+    path: Name<'a>,
+    original: Content<'a>,
+    held: Option<Content<'a>>,
+    intended: Option<Content<'a>>,
+}
+
+/// What a file holds, or what somebody says that it held.
+#[derive(Debug, Arbitrary)]
+enum Content<'a> {
+    Likely(u8),
+    Any(&'a str),
+}
+
+impl Content<'_> {
+    fn text(&self) -> &str {
+        const LIKELY: [&str; 6] = ["0", "3", "00000000,0000ffff", "0-3", "1024", ""];
+        match self {
+            Self::Likely(index) => LIKELY[usize::from(*index) % LIKELY.len()],
+            Self::Any(text) => text,
+        }
+    }
+}
+
+/// A whole journal, and one of any lines.
+#[derive(Debug, Arbitrary)]
+enum Input<'a> {
+    Whole { boot: u8, namespace: u8, entries: Vec<Entry<'a>>, left: Vec<(u8, Content<'a>)>, complete: bool },
+    Parts(Vec<Part<'a>>),
+}
+
+impl<'a> Input<'a> {
+    fn parts(self) -> Vec<Part<'a>> {
+        match self {
+            Self::Whole { boot, namespace, mut entries, left, complete } => {
+                entries.truncate(u8::MAX.into());
+                let mut parts = vec![Part::Header { boot, namespace, entries: entries.len() as u8 }];
+                parts.extend(entries.into_iter().map(Part::Entry));
+                parts.extend(left.into_iter().map(|(entry, value)| Part::Left { entry, value }));
+                parts.extend(complete.then_some(Part::Complete));
+                parts
+            }
+            Self::Parts(parts) => parts,
+        }
+    }
+}
+
 /// Where an entry says that its file is.
 #[derive(Debug, Arbitrary)]
 enum Name<'a> {
-    Irq(&'a str),
-    Queue { interface: &'a str, queue: &'a str, file: u8 },
+    Irq(u16),
+    Queue { transmit: bool, number: u8, file: u8 },
+    AnyIrq(&'a str),
+    AnyQueue { interface: &'a str, queue: &'a str, file: u8 },
     Table,
     Any(&'a str),
 }
@@ -39,7 +89,12 @@ impl Name<'_> {
         const FILES: [&str; 4] = ["rps_cpus", "rps_flow_cnt", "xps_cpus", "../../address"];
         match self {
             Self::Irq(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
-            Self::Queue { interface, queue, file } => {
+            Self::Queue { transmit, number, file } => {
+                let direction = if *transmit { "tx" } else { "rx" };
+                format!("/sys/class/net/eth0/queues/{direction}-{number}/{}", FILES[usize::from(*file) % 3])
+            }
+            Self::AnyIrq(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
+            Self::AnyQueue { interface, queue, file } => {
                 let file = FILES[usize::from(*file) % FILES.len()];
                 format!("/sys/class/net/{interface}/queues/{queue}/{file}")
             }
@@ -62,7 +117,8 @@ fn field(value: &str) -> String {
 }
 
 fn journal(parts: &[Part<'_>]) -> Vec<u8> {
-    let or_none = |value: &Option<&str>| value.map_or("-".to_owned(), field);
+    let or_none =
+        |value: &Option<Content<'_>>| value.as_ref().map_or("-".to_owned(), |value| field(value.text()));
     let mut content = Vec::new();
     for part in parts {
         let body = match part {
@@ -71,11 +127,11 @@ fn journal(parts: &[Part<'_>]) -> Vec<u8> {
                 let namespace = ["-", "net:[1]"][usize::from(namespace % 2)];
                 format!("journal 1 {boot} {namespace} {entries}")
             }
-            Part::Entry { path, original, held, intended } => {
-                let (path, original) = (field(&path.path()), field(original));
+            Part::Entry(Entry { path, original, held, intended }) => {
+                let (path, original) = (field(&path.path()), field(original.text()));
                 format!("entry {path} {original} {} {}", or_none(held), or_none(intended))
             }
-            Part::Left { entry, value } => format!("left {entry} {}", field(value)),
+            Part::Left { entry, value } => format!("left {entry} {}", field(value.text())),
             Part::Complete => "complete".to_owned(),
             Part::Line(line) => (*line).to_owned(),
             Part::Raw(bytes) => {
@@ -151,8 +207,9 @@ static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
     directory
 });
 
-fuzz_target!(|input: (Vec<Part<'_>>, bool)| {
-    let (parts, force) = input;
+fuzz_target!(|input: (Input<'_>, bool)| {
+    let (input, force) = input;
+    let parts = input.parts();
     let path = DIRECTORY.join("journal");
     let content = journal(&parts);
     std::fs::write(&path, &content).expect("it can be written");
