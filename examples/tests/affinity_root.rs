@@ -269,7 +269,13 @@ fn every_value_comes_back_after_a_kill_at_any_system_call() {
                 let again = affinity("apply --nic a0 --workers 2", directory);
                 if !again.status.success() {
                     unfinished += 1;
-                    assert!(again.errors.contains("never finished; restore first"), "{}", again.errors);
+                    assert!(
+                        again
+                            .errors
+                            .contains("never finished; restore first with `affinity restore --directory "),
+                        "{}",
+                        again.errors
+                    );
                     assert_eq!(state(), now);
                 }
             }

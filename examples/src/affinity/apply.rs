@@ -43,6 +43,8 @@ pub(crate) struct RestoreArguments {
 pub(crate) enum ApplyingError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("{error} with `{undo}`")]
+    Unfinished { error: ApplyError, undo: String },
     #[error("without an interface there is nothing to write; name one with --nic ({there} are here)")]
     NoInterface { there: String },
     #[error(
@@ -75,9 +77,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     if arguments.keep_going {
         applier = applier.on_failure(OnFailure::Continue);
     }
-    let report = applier.apply(&settings).map_err(ApplyingError::from)?;
-    let all = !report.lines.iter().any(|line| line.outcome.is_failure());
     let undo = undo(&arguments.directory);
+    let report = match applier.apply(&settings) {
+        Ok(report) => report,
+        Err(error @ ApplyError::Unfinished { .. }) => {
+            return Err(ApplyingError::Unfinished { error, undo }.into());
+        }
+        Err(error) => return Err(ApplyingError::from(error).into()),
+    };
+    let all = !report.lines.iter().any(|line| line.outcome.is_failure());
     shown(all, write!(out, "{}\n{report}\nTake it back with `{undo}`.\n", explain(&topology, &plan)))
 }
 
