@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use lb_affinity::Setting;
 use lb_affinity::apply::{Applier, ApplyError, IfChanged};
@@ -198,23 +199,35 @@ fn is_a_settings(path: &Path) -> bool {
     settings.iter().any(|setting| setting.path().as_os_str() == path.as_os_str())
 }
 
-/// In memory, where there is such a place: each journal is synchronized with its disk.
-static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let shared = Path::new("/dev/shm");
-    let base = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-    let directory = base.join(format!("lb-fuzz-journal-{}", std::process::id()));
-    Applier::open(Anything::default(), &directory, 16).expect("it can be made");
-    directory
-});
+/// The journal's directory, for one input.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        // In memory, where there is such a place: each journal is synchronized with its disk.
+        let shared = Path::new("/dev/shm");
+        let base = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+        let directory = base.join(format!("lb-fuzz-journal-{}", std::process::id()));
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).expect("it can be made");
+        Self(directory)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).expect("it is ours");
+    }
+}
 
 fuzz_target!(|input: (Input<'_>, bool)| {
     let (input, force) = input;
     let parts = input.parts();
-    let path = DIRECTORY.join("journal");
+    let directory = Directory::new();
+    let path = directory.0.join("journal");
     let content = journal(&parts);
     std::fs::write(&path, &content).expect("it can be written");
     let files = Anything::default();
-    let mut applier = Applier::open(&files, &*DIRECTORY, 16).expect("nobody else has it");
+    let mut applier = Applier::open(&files, &directory.0, 16).expect("nobody else has it");
     let if_changed = if force { IfChanged::Overwrite } else { IfChanged::Leave };
     match applier.restore(if_changed) {
         Ok(restored) => {
