@@ -18,6 +18,8 @@
 //! # }
 //! ```
 //!
+//! [`Plan::steering`](crate::plan::Plan::steering) makes one for the workers of a plan.
+//!
 //! Sources: socket(7) for the options; Documentation/networking/filter.rst for the language of the program, and
 //! Documentation/networking/napi.rst for NAPI ids and busy polling.
 
