@@ -1,6 +1,7 @@
 //! Listeners that each get the packets of their CPUs: the map, and the program that the kernel runs for it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::AsFd;
 
 use super::{SocketError, error};
@@ -154,6 +155,32 @@ impl Steering {
             }
         }
         runs
+    }
+}
+
+impl fmt::Display for Steering {
+    /// `2 → 0 (75 %) 1 (25 %), 3 → 1, others → 0`: CPUs and the indices of their sockets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = match &self.map {
+            Map::Same => vec!["each CPU → the socket of its number".to_owned()],
+            Map::Listed(_) => self.cpus().map(|cpu| self.line(cpu)).collect(),
+        };
+        if let (Map::Listed(_), Some(index)) = (&self.map, self.otherwise) {
+            parts.push(format!("others → {index}"));
+        }
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl Steering {
+    fn line(&self, cpu: u32) -> String {
+        let sockets = self.sockets(cpu);
+        let total: f64 = sockets.iter().map(|(_, share)| *share as f64).sum();
+        let part = |(index, share): &(u32, u64)| match sockets.len() {
+            1 => index.to_string(),
+            _ => format!("{index} ({:.0} %)", *share as f64 * 100.0 / total),
+        };
+        format!("{cpu} → {}", sockets.iter().map(part).collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -311,6 +338,8 @@ mod tests {
         assert_eq!(steering.sockets(3), [(5, 1)]);
         assert_eq!(steering.sockets(4), []);
         assert_eq!(steering.cpus().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(steering.clone().otherwise(9).to_string(), "2 → 0 (75 %) 1 (25 %), 3 → 5, others → 9");
+        assert_eq!(Steering::same().to_string(), "each CPU → the socket of its number");
         let same = [(2, 1, 10), (2, 0, 30), (3, 5, u64::MAX), (3, 5, u64::MAX), (4, 1, 0)];
         assert_eq!(Steering::with_shares(same), steering);
     }
