@@ -1,6 +1,6 @@
 //! Plans for machines of many shapes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
@@ -9,7 +9,7 @@ use super::cost::Costs;
 use super::{Strategy, *};
 use crate::topology::{Cache, CacheKind, CpuPlace, Node, Parts};
 
-fn opteron() -> Topology {
+pub(super) fn opteron() -> Topology {
     Topology::from_lscpu(include_str!("../../tests/fixtures/opteron-16.lscpu")).unwrap()
 }
 
@@ -68,13 +68,13 @@ fn workers_of(plan: &Plan) -> CpuSet {
     plan.workers.iter().flat_map(|worker| &worker.cpus).collect()
 }
 
-fn one_queue(topology: &Topology, irq: u32, workers: u32, strategy: Strategy) -> Plan {
+pub(super) fn one_queue(topology: &Topology, irq: u32, workers: u32, strategy: Strategy) -> Plan {
     let planner = Planner::new(topology).receive(Receive::interrupt_on(irq)).workers(workers);
     planner.strategy(strategy).plan().unwrap()
 }
 
 fn movable(count: u32, node: Option<u32>) -> Receive {
-    let queues = (0..count).map(|queue| Queue { irq: Some(100 + queue), cpu: None }).collect();
+    let queues = (0..count).map(|queue| Queue { irq: Some(100 + queue), ..Queue::default() }).collect();
     Receive { interface: Some("eth0".into()), queues, node, ..Receive::default() }
 }
 
@@ -210,7 +210,7 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
     assert!(reasons.iter().any(|reason| reason.contains("share CPU 0 with the interrupt")), "{reasons:?}");
     // The last CPU without an interrupt is the workers', wherever the interrupts are.
     let receive = Receive {
-        queues: [0, 3].map(|cpu| Queue { irq: None, cpu: Some(cpu) }).into(),
+        queues: [0, 3].map(|cpu| Queue { cpu: Some(cpu), ..Queue::default() }).into(),
         ..Receive::default()
     };
     let parts = Parts { allowed: Some(cpus("0-1,3")), ..shape(2, 1, 2, 1).parts() };
@@ -229,7 +229,7 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
 #[test]
 fn interrupts_that_can_be_moved_take_the_network_cpus() {
     let topology = opteron();
-    let queue = |irq, cpu| Queue { irq, cpu };
+    let queue = |irq, cpu| Queue { irq, cpu, rps: CpuSet::new() };
     for (name, receive, workers, at, irqs, masks) in [
         // One for each network CPU, at the NIC's node first.
         ("four", movable(4, Some(1)), 4, "0-1,4-5", vec![6, 7, 2, 3], vec!["", "", "", ""]),
@@ -464,21 +464,47 @@ fn plans_are_stored_and_come_back() {
 
 /// What a property is tried on.
 #[derive(Clone, Debug)]
-struct Case {
+pub(super) struct Case {
     shape: Shape,
     allowed: CpuSet,
     isolated: CpuSet,
-    receive: Receive,
+    pub(super) receive: Receive,
     workers: Option<u32>,
     strategy: Strategy,
     use_isolated: bool,
 }
 
-fn case() -> impl proptest::strategy::Strategy<Value = Case> {
+impl Case {
+    fn topology(&self) -> Topology {
+        let (allowed, isolated) = (Some(self.allowed.clone()), self.isolated.clone());
+        Topology::assemble(Parts { allowed, isolated, ..self.shape.parts() })
+    }
+
+    fn planner<'t>(&self, topology: &'t Topology) -> Planner<'t> {
+        let planner = Planner::new(topology)
+            .receive(self.receive.clone())
+            .strategy(self.strategy)
+            .use_isolated(self.use_isolated);
+        match self.workers {
+            Some(workers) => planner.workers(workers),
+            None => planner,
+        }
+    }
+
+    /// The machine, and its plan if there is one.
+    pub(super) fn plan(&self) -> (Topology, Option<Plan>) {
+        let topology = self.topology();
+        let plan = self.planner(&topology).plan().ok();
+        (topology, plan)
+    }
+}
+
+pub(super) fn case() -> impl proptest::strategy::Strategy<Value = Case> {
     let shape = (1..5_u32, 1..4_u32, 1..5_u32, 1..3_u32);
     shape.prop_flat_map(|(nodes, caches, cores, threads)| {
         let total = nodes * caches * cores * threads;
-        let queue = (proptest::option::of(0..total), any::<bool>());
+        let rps = proptest::collection::btree_set(0..total, 0..3);
+        let queue = (proptest::option::of(0..total), any::<bool>(), rps);
         (
             proptest::collection::btree_set(0..total, 0..=total as usize),
             proptest::collection::btree_set(0..total, 0..3),
@@ -492,9 +518,10 @@ fn case() -> impl proptest::strategy::Strategy<Value = Case> {
                 move |(forbidden, isolated, queues, node, workers, strategy, (use_isolated, all))| {
                     let everything = CpuSet::first_n(total);
                     let forbidden: CpuSet = forbidden.into_iter().collect();
-                    let irq = |(index, (cpu, movable)): (u32, (Option<u32>, bool))| Queue {
+                    let irq = |(index, (cpu, movable, rps)): (u32, (_, bool, BTreeSet<u32>))| Queue {
                         irq: movable.then_some(100 + index),
                         cpu,
+                        rps: rps.into_iter().collect(),
                     };
                     Case {
                         shape: Shape { nodes, caches, cores, threads },
@@ -521,17 +548,8 @@ proptest! {
 
     #[test]
     fn every_plan_keeps_the_rules(case in case()) {
-        let mut parts = case.shape.parts();
-        parts.allowed = Some(case.allowed.clone());
-        parts.isolated = case.isolated.clone();
-        let topology = Topology::assemble(parts);
-        let mut planner = Planner::new(&topology)
-            .receive(case.receive.clone())
-            .strategy(case.strategy)
-            .use_isolated(case.use_isolated);
-        if let Some(workers) = case.workers {
-            planner = planner.workers(workers);
-        }
+        let topology = case.topology();
+        let planner = case.planner(&topology);
         let for_network = &case.allowed - &case.isolated;
         let for_workers = if case.use_isolated { &case.allowed } else { &for_network };
         let plan = match planner.plan() {
