@@ -25,6 +25,8 @@ pub(crate) struct Affinity {
     pub(crate) strategy: Strategy,
     /// The interface whose queues are set too.
     pub(crate) interface: Option<&'static str>,
+    /// Whether connections go to the workers near the processors that received them.
+    pub(crate) steering: bool,
 }
 
 /// The director's binary: the one that is given, or built from this repository.
@@ -81,10 +83,13 @@ fn build() -> Result<PathBuf, ServingError> {
 fn configuration(setup: &Setup<'_>) -> String {
     let Setup { listen, servers, workers, affinity } = setup;
     let mut text = format!("[director]\nworkers = {workers}\n");
-    if let Some(Affinity { strategy, interface }) = affinity {
+    if let Some(Affinity { strategy, interface, steering }) = affinity {
         text.push_str(&format!("\n[affinity]\nstrategy = \"{strategy}\"\n"));
         if let Some(interface) = interface {
             text.push_str(&format!("interface = \"{interface}\"\n"));
+        }
+        if *steering {
+            text.push_str("steering = true\n");
         }
     }
     text.push_str(&format!(

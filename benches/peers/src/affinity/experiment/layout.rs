@@ -37,7 +37,7 @@ impl Layout {
     }
 
     fn pinned(what: impl Into<String>, workers: usize) -> Self {
-        let affinity = Affinity { strategy: Strategy::Balanced, interface: None };
+        let affinity = Affinity { strategy: Strategy::Balanced, interface: None, steering: false };
         Self::new(what, workers, Some(affinity))
     }
 
@@ -48,7 +48,7 @@ impl Layout {
             none if none.is_empty() => String::new(),
             cpus => format!(", network on {cpus}"),
         };
-        let affinity = Affinity { strategy: plan.strategy, interface: Some(FRONT) };
+        let affinity = Affinity { strategy: plan.strategy, interface: Some(FRONT), steering: false };
         let what = format!("plan {} (workers on {workers}{network})", plan.strategy);
         let mut layout = Self::new(what, plan.workers.len(), Some(affinity));
         layout.table = plan.sock_flow_entries;
@@ -56,6 +56,11 @@ impl Layout {
         // A network namespace has no such table; it is set for it.
         layout.plan.retain(|setting| !matches!(setting, Setting::RpsSockFlowEntries { .. }));
         layout
+    }
+
+    /// Whether the director is told to steer connections.
+    pub(super) fn steers(&self) -> bool {
+        self.affinity.as_ref().is_some_and(|affinity| affinity.steering)
     }
 
     /// What is compared with each other.
@@ -80,6 +85,7 @@ pub(super) fn layouts(topology: &Topology, receive: &Receive, apart: bool) -> Re
         } else if workers > 1 {
             layouts.extend(ranked(&planner, topology)?);
         }
+        layouts.extend(steered(&planner, topology, receive)?);
     }
     Ok(layouts)
 }
@@ -104,17 +110,51 @@ fn on_the_workers(planner: &Planner<'_>, receive: &Receive) -> Result<[Layout; 2
     let plan = planner.clone().receive(Receive::default()).plan()?;
     let workers = plan.workers.len();
     let cpus: CpuSet = plan.workers.iter().flat_map(|worker| worker.cpus.iter()).collect();
-    let queues = u32::try_from(receive.queues.len()).unwrap_or(u32::MAX);
-    let interface = || FRONT.to_owned();
-    let rps = (0..queues).map(|queue| Setting::Rps { interface: interface(), queue, cpus: cpus.clone() });
-    let count = SOCK_FLOW_ENTRIES / queues.max(1);
-    let flows = (0..queues).map(|queue| Setting::RpsFlowCount { interface: interface(), queue, count });
-    let mut steered = Layout::pinned(format!("pinned, RPS to the workers' CPUs {cpus}"), workers);
-    steered.beside = rps.collect();
+    let mut by_packet = Layout::pinned(format!("pinned, RPS to the workers' CPUs {cpus}"), workers);
+    by_packet.beside = rps(receive, &cpus);
     let mut by_flow = Layout::pinned("pinned, RFS", workers);
-    by_flow.beside = steered.beside.iter().cloned().chain(flows).collect();
+    let queues = queues(receive);
+    let count = SOCK_FLOW_ENTRIES / queues.len().max(1) as u32;
+    let flows = queues.map(|queue| Setting::RpsFlowCount { interface: FRONT.into(), queue, count });
+    by_flow.beside = by_packet.beside.iter().cloned().chain(flows).collect();
     by_flow.table = Some(SOCK_FLOW_ENTRIES);
-    Ok([steered, by_flow])
+    Ok([by_packet, by_flow])
+}
+
+/// Connections that go to the worker near the CPU that received them, by the plan; or, where that has one CPU receive all, by RPS
+/// to all CPUs, with workers that the system places. None where there is one worker.
+fn steered(
+    planner: &Planner<'_>,
+    topology: &Topology,
+    receive: &Receive,
+) -> Result<Option<Layout>, PlanError> {
+    let steering = |strategy| Affinity { strategy, interface: Some(FRONT), steering: true };
+    let plan = planner.plan()?;
+    if plan.steering(topology).is_some() {
+        let mut layout = Layout::planned(&plan);
+        layout.affinity = Some(steering(plan.strategy));
+        layout.what.push_str(", connections steered");
+        return Ok(Some(layout));
+    }
+    let cpus = topology.allowed();
+    let mut receive = receive.clone();
+    receive.queues.iter_mut().for_each(|queue| queue.rps.clone_from(cpus));
+    let beside = rps(&receive, cpus);
+    let plan = planner.clone().receive(receive).strategy(Strategy::None).plan()?;
+    Ok(plan.steering(topology).map(|_| {
+        let what = format!("{BY_SYSTEM}, RPS to {cpus}, connections steered");
+        let affinity = Some(steering(Strategy::None));
+        Layout { beside, ..Layout::new(what, plan.workers.len(), affinity) }
+    }))
+}
+
+fn queues(receive: &Receive) -> std::ops::Range<u32> {
+    0..u32::try_from(receive.queues.len()).unwrap_or(u32::MAX)
+}
+
+fn rps(receive: &Receive, cpus: &CpuSet) -> Vec<Setting> {
+    let rps = |queue| Setting::Rps { interface: FRONT.into(), queue, cpus: cpus.clone() };
+    queues(receive).map(rps).collect()
 }
 
 #[cfg(test)]
@@ -147,7 +187,11 @@ mod tests {
             "2 placed by the OS",
         ];
         assert_eq!(names(&two)[..expected.len()], expected);
-        assert!(names(&two).contains(&"2 pinned, RPS to the workers' CPUs 0-1".to_owned()));
+        for name in
+            ["2 pinned, RPS to the workers' CPUs 0-1", "2 placed by the OS, RPS to 0-1, connections steered"]
+        {
+            assert!(names(&two).iter().any(|other| other == name), "{:?}", names(&two));
+        }
         let rfs = two.iter().find(|layout| layout.what == "pinned, RFS").unwrap();
         assert_eq!((rfs.table, rfs.beside.len(), rfs.plan.len()), (Some(32_768), 4, 0));
         assert!(names(&of(1, false)).iter().all(|name| name.starts_with('1')));
@@ -160,7 +204,8 @@ mod tests {
         // One and four workers.
         assert_eq!((named(BY_SYSTEM), named(AGAIN), named("pinned")), (4, 2, 2));
         for strategy in ["balanced", "same-node", "rfs"] {
-            assert_eq!(named(&format!("plan {strategy} ")), 1, "{strategy}");
+            let steered = usize::from(strategy == "balanced");
+            assert_eq!(named(&format!("plan {strategy} ")), 1 + steered, "{strategy}");
         }
         // All CPUs, and nothing set: that is what the system does.
         assert_eq!(named("plan none"), 0);
@@ -169,6 +214,13 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), layouts.len());
+        let steered: Vec<&Layout> = layouts.iter().filter(|layout| layout.steers()).collect();
+        assert_eq!(steered.len(), 1);
+        assert!(
+            steered[0].what.starts_with("plan balanced (workers on 0-3, network on 4-7)"),
+            "{}",
+            steered[0].what
+        );
         // The director has no table to set.
         let rfs = layouts.iter().find(|layout| layout.what.starts_with("plan rfs")).unwrap();
         assert_eq!(rfs.table, Some(32_768));

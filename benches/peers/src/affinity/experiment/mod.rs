@@ -54,7 +54,7 @@ pub(crate) enum ExperimentError {
         says: String,
     },
     /// The director did not do what its plan says.
-    #[error("{name}: the director has not applied its plan within 10 s:\n{left}it says:\n{log}")]
+    #[error("{name}: the director has not applied its plan within 10 s:\n{left}\nit says:\n{log}")]
     NotApplied {
         /// The layout.
         name: String,
@@ -100,7 +100,9 @@ const CONNECTIONS: usize = 64;
 /// One run of the client: the shortest that `wrk` knows, so that rounds are many.
 const LENGTH: Duration = Duration::from_secs(1);
 /// How long all rounds may take together, and how long with `--quick`.
-const TIME: [Duration; 2] = [Duration::from_secs(180), Duration::from_secs(26)];
+const TIME: [Duration; 2] = [Duration::from_secs(180), Duration::from_secs(30)];
+/// Rounds that are enough where there is time for more.
+const MOST_ROUNDS: u32 = 21;
 
 /// Measures all layouts; none, and says so, where namespaces can't be made.
 pub(super) fn run(director: Option<&Path>, common: &Common) -> Result<Vec<Row>, ExperimentError> {
@@ -170,7 +172,13 @@ fn experiment(director: Option<&Path>, common: &Common) -> Result<Vec<Row>, Expe
             measure(subject)?;
         }
     }
-    for round in 0..rounds(common, subjects.len()) {
+    let (start, time) = (Instant::now(), TIME[usize::from(common.quick)]);
+    for round in 0..common.rounds.unwrap_or(MOST_ROUNDS) as usize {
+        // One more takes as long as those before it; whoever asks for a number of rounds has them all.
+        let after_it = start.elapsed().mul_f64(1.0 + 1.0 / round.max(1) as f64);
+        if common.rounds.is_none() && after_it > time {
+            break;
+        }
         // Whoever is first in one round is last in the next.
         for index in 0..subjects.len() {
             let index = (round + index) % subjects.len();
@@ -206,14 +214,6 @@ fn say_what_can_be_seen(machine: &Topology, places: &Places) {
              workers are possible, and what one gains another loses; 8 CPUs and more show the layouts themselves"
         );
     }
-}
-
-/// So many that the time is kept.
-fn rounds(common: &Common, subjects: usize) -> usize {
-    let time = TIME[usize::from(common.quick)];
-    // A tenth for what is between two runs.
-    let fit = time.as_secs_f64() / (LENGTH.as_secs_f64() * 1.1 * subjects as f64);
-    common.rounds.map_or((fit as usize).clamp(1, 21), |rounds| rounds as usize)
 }
 
 /// What all subjects have in common.
@@ -276,16 +276,14 @@ fn wait_for_the_plan(layout: &Layout, log: &Path, machine: &Topology) -> Result<
     let start = Instant::now();
     loop {
         let left = dry_run(&Real, &layout.plan, machine.nr_cpu_ids())?;
-        if left.changes.is_empty() && left.unreadable.is_empty() {
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let steers = log.contains("connections go from CPU to worker");
+        if left.changes.is_empty() && left.unreadable.is_empty() && steers == layout.steers() {
             return Ok(());
         }
         if start.elapsed() > Duration::from_secs(10) {
-            let log = std::fs::read_to_string(log).unwrap_or_default();
-            return Err(ExperimentError::NotApplied {
-                name: layout.what.clone(),
-                left: left.to_string(),
-                log,
-            });
+            let left = format!("{left}; connections steered: {steers}");
+            return Err(ExperimentError::NotApplied { name: layout.what.clone(), left, log });
         }
         std::thread::sleep(Duration::from_millis(10));
     }
