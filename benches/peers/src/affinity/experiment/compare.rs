@@ -9,17 +9,27 @@ use crate::serving::{Figure, Run};
 pub(super) struct Comparison {
     /// The median of the rounds' ratios.
     pub(super) ratio: f64,
-    /// Twice the standard error of that median. What the machine did to both in a round is not in it.
+    /// Twice the standard error of that median.
     pub(super) noise: f64,
 }
 
 /// Fewer rounds say nothing of the noise.
 const ENOUGH: usize = 5;
 
+/// A figure of ours and of the peer's, in the round whose ratio is the median one: what a busy machine does to a round it does to
+/// both, so this differs less from run to run than two medians do.
+fn median_round(ours: &[Run], peer: &[Run], of: Figure) -> (f64, f64) {
+    let mut rounds: Vec<(f64, f64)> =
+        ours.iter().zip(peer).map(|(ours, peer)| (of(ours), of(peer))).collect();
+    rounds.sort_by(|one, other| (one.0 / one.1).total_cmp(&(other.0 / other.1)));
+    rounds.get(rounds.len() / 2).copied().unwrap_or((f64::NAN, f64::NAN))
+}
+
 impl Comparison {
     pub(super) fn new(ours: &[Run], peer: &[Run]) -> Self {
+        let (rate, peers) = median_round(ours, peer, |run| run.rate);
+        let ratio = rate / peers;
         let ratios: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours.rate / peer.rate).collect();
-        let ratio = median(ratios.clone());
         if ratios.len() < ENOUGH {
             return Self { ratio, noise: f64::INFINITY };
         }
@@ -42,7 +52,7 @@ impl Comparison {
     }
 }
 
-/// The figures of a layout beside the peer's.
+/// The figures of a layout beside the peer's, each of the round in which their ratio was the median one.
 pub(super) fn rows(name: &str, workers: usize, ours: &[Run], peer: &[Run], peer_name: &str) -> [Row; 3] {
     let figures: [(&str, &'static str, Figure); 3] = [
         ("throughput", "requests/s", |run| run.rate),
@@ -50,7 +60,7 @@ pub(super) fn rows(name: &str, workers: usize, ours: &[Run], peer: &[Run], peer_
         ("CPU time of a million requests", "s", |run| run.cpu),
     ];
     figures.map(|(what, unit, of)| {
-        let [ours, peer] = [ours, peer].map(|runs| median(runs.iter().map(of).collect()));
+        let (ours, peer) = median_round(ours, peer, of);
         Row::new(&format!("{name}: {what}"), workers as u64, unit, ours, peer, peer_name)
     })
 }
@@ -89,9 +99,11 @@ mod tests {
 
     #[test]
     fn rows_name_what_they_compare() {
-        let rows = rows("1 worker on 2 CPUs, pinned", 1, &runs(&[3.0]), &runs(&[2.0]), "placed by the OS");
+        // Of the ratios 1, 1.5 and 4 the second round's.
+        let (ours, peer) = (runs(&[9.0, 3.0, 4.0]), runs(&[9.0, 2.0, 1.0]));
+        let rows = rows("1 worker on 2 CPUs, pinned", 1, &ours, &peer, "placed by the OS");
         assert_eq!(rows[0].name, "1 worker on 2 CPUs, pinned: throughput");
-        assert_eq!((rows[0].n, rows[0].unit, rows[0].ratio), (1, "requests/s", 1.5));
+        assert_eq!((rows[0].n, rows[0].unit, rows[0].ours, rows[0].ratio), (1, "requests/s", 3.0, 1.5));
         assert_eq!((rows[1].unit, rows[2].ours), ("us", 3.0));
     }
 }

@@ -2,7 +2,7 @@
 //! under `wrk` over a pair of virtual interfaces with several queues, in network namespaces.
 //!
 //! Every layout has its own director, its own servers on loopback, and its own namespaces; all run at the same time, but only
-//! one of them has load at any moment, and the rounds are interleaved. A virtual interface has no interrupt: the CPU that sends a packet
+//! one of them has load at any moment, and the rounds are interleaved; the round whose ratio is the median one counts. A virtual interface has no interrupt: the CPU that sends a packet
 //! receives it too, unless RPS hands it on. So RPS is what moves the network side here, and the client's CPUs are the interrupt's.
 
 mod compare;
