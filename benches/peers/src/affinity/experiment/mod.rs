@@ -2,8 +2,10 @@
 //! under `wrk` over a pair of virtual interfaces with several queues, in network namespaces.
 //!
 //! Every layout has its own director, its own servers on loopback, and its own namespaces; all run at the same time, but only
-//! one of them has load at any moment, and the rounds are interleaved; the round whose ratio is the median one counts. A virtual interface has no interrupt: the CPU that sends a packet
-//! receives it too, unless RPS hands it on. So RPS is what moves the network side here, and the client's CPUs are the interrupt's.
+//! one of them has load at any moment. The rounds are interleaved, and the one whose ratio is the median one counts.
+//!
+//! A virtual interface has no interrupt: the CPU that sends a packet receives it too, unless RPS hands it on. So RPS is what moves
+//! the network side here, and the client's CPUs are the interrupt's.
 
 mod compare;
 mod flow_table;
@@ -309,12 +311,15 @@ fn report(subjects: &[Subject], machine: &Topology, places: &Places) -> Vec<Row>
         let name = format!("{workers} worker{plural} on {cpus}, {what}");
         let comparison = Comparison::new(&subject.runs, &measure.runs);
         let Comparison { ratio, noise } = comparison;
-        if what == AGAIN {
+        let verdict = if what == AGAIN {
             least = (ratio - 1.0).abs();
-            eprintln!("  {name}: {ratio:.3} ± {noise:.3}: equals");
+            "equals"
         } else {
-            eprintln!("  {name}: {ratio:.3} ± {:.3}: {}", noise.max(least), comparison.verdict(least));
-        }
+            comparison.verdict(least)
+        };
+        let noise = noise.max(least);
+        let noise = if noise.is_finite() { format!("{noise:.3}") } else { "?".to_owned() };
+        eprintln!("  {name}: {ratio:.3} ± {noise}: {verdict}");
         all_rows.extend(rows(&name, *workers, &subject.runs, &measure.runs, BY_SYSTEM));
     }
     all_rows
