@@ -19,9 +19,11 @@ use crate::cpu_set::ParseSetError;
 use crate::fs::FileSystem;
 use crate::interrupts::{Affinity, Interrupts, InterruptsError};
 
-#[cfg(target_os = "linux")]
+mod channels;
 pub mod ethtool;
 mod queues;
+
+pub use channels::{ChannelCounts, Channels, Count, ParseCountsError};
 
 /// Where the kernel lists network interfaces.
 pub const CLASS: &str = "/sys/class/net";
