@@ -75,7 +75,8 @@ fn every_setting() -> Vec<Setting> {
 
 /// What all files of the settings hold.
 fn state(settings: &[Setting]) -> Vec<String> {
-    settings.iter().map(|setting| std::fs::read_to_string(setting.path()).unwrap()).collect()
+    let read = |setting: &Setting| std::fs::read_to_string(setting.target().path().unwrap()).unwrap();
+    settings.iter().map(read).collect()
 }
 
 fn open(directory: &Path) -> Applier<Real> {
@@ -308,9 +309,10 @@ fn a_strangers_change_is_left_alone() {
     in_namespace("stranger", |directory| {
         let setting = [rps("a0", 0, online())];
         open(directory).apply(&setting).unwrap();
-        let path = setting[0].path();
+        let target = setting[0].target();
+        let path = target.path().unwrap();
         let other = online().first().unwrap();
-        std::fs::write(&path, CpuSet::from(other).mask(nr_cpu_ids()).to_string()).unwrap();
+        std::fs::write(path, CpuSet::from(other).mask(nr_cpu_ids()).to_string()).unwrap();
         let restored = open(directory).restore(IfChanged::Leave).unwrap();
         let is = Value::Cpus(other.into());
         assert_eq!(restored.lines[0].outcome, Return::Changed { is });

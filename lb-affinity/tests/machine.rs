@@ -62,7 +62,10 @@ fn a_plan_is_applied_and_taken_back(topology: &Topology, nic: &Nic) {
     let interrupts = settings.iter().filter(|setting| matches!(setting, Setting::IrqAffinity { .. })).count();
     assert_eq!(interrupts, 4, "{settings:?}");
     let contents = || -> Vec<Vec<u8>> {
-        settings.iter().map(|setting| Real.read(&setting.path()).expect("it can be read")).collect()
+        settings
+            .iter()
+            .map(|setting| Real.read(setting.target().path().expect("a file")).expect("it can be read"))
+            .collect()
     };
     let before = contents();
     let mut applier = Applier::open(Real, DIRECTORY, topology.nr_cpu_ids()).expect("root may");

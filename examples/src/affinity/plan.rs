@@ -190,7 +190,7 @@ fn plan_json(plan: &Plan) -> Value {
     let settings: Vec<Value> = plan
         .settings()
         .iter()
-        .map(|setting| json!({ "path": setting.path(), "value": setting.content(plan.nr_cpu_ids) }))
+        .map(|setting| json!({ "path": setting.target().path(), "value": setting.content(plan.nr_cpu_ids) }))
         .collect();
     json!({
         "strategy": plan.strategy.name(),
@@ -246,7 +246,7 @@ pub(crate) fn describe(topology: &Topology, plan: &Plan) -> String {
         text += "\nTo be written:\n";
     }
     for setting in settings {
-        text += &format!("  {} ← {}\n", setting.path().display(), setting.content(plan.nr_cpu_ids));
+        text += &format!("  {} ← {}\n", setting.target(), setting.content(plan.nr_cpu_ids));
     }
     text
 }
