@@ -106,7 +106,6 @@ impl<'a, F: FileSystem> Work<'a, F> {
         self.appender = Some(self.journal.store(self.path).map_err(|source| self.failed(source))?);
         for (job, line, done, followers) in writes {
             let entry = done.entry;
-            let following = self.done.len()..self.done.len() + followers.len();
             self.done.extend(followers);
             self.done.push(done);
             let (outcome, left) = job.write(self.files);
@@ -114,13 +113,8 @@ impl<'a, F: FileSystem> Work<'a, F> {
             if let Some(left) = left {
                 self.note(entry, left)?;
             }
-            for index in following {
-                let Done { place, before, entry, .. } = &self.done[index];
-                match place.read(self.files) {
-                    Ok(now) if place.value(&now) != place.value(before) => self.note(*entry, now)?,
-                    // As it was, or gone with its queue.
-                    _ => {}
-                }
+            if let Target::Channels(interface) = &job.place.target {
+                self.note_followers(interface)?;
             }
             self.check()?;
         }
@@ -209,6 +203,23 @@ impl<'a, F: FileSystem> Work<'a, F> {
             followers.push(Done { place, before, entry, line: None });
         }
         Ok(followers)
+    }
+
+    /// Notes what a driver made of what follows its channels: what had been there, or comes back with its queue.
+    fn note_followers(&mut self, interface: &str) -> Result<(), ApplyError> {
+        for index in 0..self.journal.entries.len() {
+            let entry = &self.journal.entries[index];
+            if entry.follows.as_deref() != Some(interface) {
+                continue;
+            }
+            // What is gone, is gone with its queue.
+            let Ok(now) = entry.place.read(self.files) else { continue };
+            let value = entry.place.value(&now);
+            if value != entry.place.value(&entry.original) && !entry.is_ours(&value) {
+                self.note(index, now)?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes what was left at an entry's place.
