@@ -31,8 +31,9 @@
 //! * When a setting fails, those before it are put back, the last one first, and the machine is as it was. Which outcomes fail is
 //!   said at [`Outcome::is_failure`]; [`OnFailure::Continue`] goes on instead.
 //! * Another number of channels is one write among others, and what the driver changes along with it is journalled too: the values of the
-//!   queues that it takes away, and the CPUs of interrupts. `restore` puts back the channels first, and then these. Ring lengths, the
-//!   RSS table and what else a driver keeps for its queues is not journalled.
+//!   queues that it takes away, and the CPUs of interrupts. `restore` puts back the channels first, and then these. An interrupt that has
+//!   another number then keeps what its driver gives it. Ring lengths, the RSS table and what else a driver keeps for its queues is
+//!   not journalled.
 //! * The journal names only what [`Setting`]s go to. It is of no use after a reboot, knows that by the kernel's boot id, and says so.
 //!
 //! Queues and interrupts of another number of channels are others, so what is set of them is for a plan that is made when they are
@@ -262,8 +263,27 @@ impl<F: FileSystem> Applier<F> {
     }
 
     /// Applies the settings in their order, and then those that `then` makes of what the machine is like by then: what a new number
-    /// of channels ([`Setting::Channels`]) asks for. It is one work: if something of it fails or the process dies, all of
-    /// it is taken back.
+    /// of channels ([`Setting::Channels`]) asks for. It is one work: if something of it fails, all of it is put back, and if the
+    /// process dies, all of it is for [`restore`](Self::restore).
+    ///
+    /// ```no_run
+    /// use lb_affinity::apply::{Applier, DIRECTORY};
+    /// use lb_affinity::fs::{FileSystem, Real};
+    /// use lb_affinity::plan::{Plan, Planner, Receive};
+    /// use lb_affinity::{Interrupts, Nic, Topology};
+    ///
+    /// type Error = Box<dyn std::error::Error>;
+    /// let topology = Topology::live()?;
+    /// let plan = |files: &Real| -> Result<Plan, Error> {
+    ///     let nic = Nic::read(files, "eth0", &Interrupts::read(files)?)?;
+    ///     let receive = Receive { channels: files.channels("eth0").ok(), ..Receive::from(&nic) };
+    ///     Ok(Planner::new(&topology).receive(receive).workers(4).plan()?)
+    /// };
+    /// let first: Vec<_> = plan(&Real)?.queue_setting().into_iter().collect();
+    /// let mut applier = Applier::open(Real, DIRECTORY, topology.nr_cpu_ids())?;
+    /// let report = applier.apply_then(&first, |files| Ok::<_, Error>(plan(files)?.settings()))?;
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`apply`](Self::apply); and what `then` says, after what was applied is put back.
