@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 
 use super::cost::Costs;
+use super::receive::combined;
 use super::{Strategy, *};
 use crate::topology::{Cache, CacheKind, CpuPlace, Node, Parts};
 
@@ -271,7 +272,7 @@ fn interrupts_that_can_be_moved_take_the_network_cpus() {
 #[test]
 fn settings_come_from_the_wire_inwards() {
     let topology = opteron();
-    let nic = Receive { transmit_queues: 2, rss_max: Some(64), ..movable(2, Some(1)) };
+    let nic = Receive { transmit_queues: 2, channels: combined(2, 64), ..movable(2, Some(1)) };
     let plan = Planner::new(&topology).receive(nic.clone()).workers(4).plan().unwrap();
     let shown = |plan: &Plan| plan.settings().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
@@ -505,7 +506,7 @@ fn case() -> impl proptest::strategy::Strategy<Value = Case> {
                             queues: (0..).zip(queues).map(irq).collect(),
                             transmit_queues: 3,
                             node,
-                            rss_max: Some(8),
+                            channels: combined(3, 8),
                         },
                         workers,
                         strategy,
@@ -559,6 +560,7 @@ proptest! {
         }
         prop_assert!(plan.xps.iter().all(|cpus| cpus.is_subset(&case.allowed)));
         prop_assert!(!plan.reasons.is_empty());
+        prop_assert!(plan.queue_setting().is_none_or(|queues| !plan.settings().contains(&queues)));
         prop_assert!(Planner::ranked(&planner, &Costs::default()).is_ok());
         if case.strategy.is_cpu_policy() {
             return Ok(());
