@@ -18,6 +18,8 @@ pub use disk::{Bus, Cache, Disk, DiskDevice, Format, Source};
 pub use memory::{Memory, ParseMemoryError};
 pub use nic::{Mac, Network, Nic, NicModel, ParseMacError};
 
+use crate::hypervisor::CloneRequest;
+pub(crate) use check::check_name;
 use disk::named;
 
 /// The definition of a machine. Every hypervisor's backend writes its own configuration from it, and says what it can't
@@ -200,6 +202,20 @@ impl DomainSpec {
             }
         }
         self
+    }
+
+    /// The definition of its clone: other images, identity and addresses, and no place of its own to run.
+    pub(crate) fn for_clone(&self, request: &CloneRequest) -> Self {
+        let mut clone =
+            Self { name: request.name.clone(), uuid: None, pins: Pins::default(), ..self.clone() };
+        clone.nics.iter_mut().for_each(|nic| nic.mac = None);
+        for disk in clone.disks.iter_mut().filter(|disk| !disk.read_only) {
+            // What only differs from the template's can be written in one format alone.
+            let format = if request.linked { Format::Qcow2 } else { disk.format };
+            let image = format!("{}-{}.{format}", request.name, disk.target);
+            (disk.source, disk.format) = (Some(Source::File(request.directory.join(image))), format);
+        }
+        clone
     }
 
     /// The most virtual CPUs that it can have while it runs.
