@@ -20,7 +20,7 @@ pub use nic::{Mac, Network, Nic, NicModel, ParseMacError};
 
 use crate::hypervisor::CloneRequest;
 pub(crate) use check::check_name;
-use disk::named;
+pub(crate) use disk::named;
 
 /// The definition of a machine. Every hypervisor's backend writes its own configuration from it, and says what it can't
 /// express.

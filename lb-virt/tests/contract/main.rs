@@ -1,6 +1,7 @@
 //! What every backend must do alike, tried on each.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(unreachable_pub)] // a module of tests has no readers outside
 
 mod suite;
 
