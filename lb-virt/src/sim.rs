@@ -22,7 +22,8 @@
 
 mod machine;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -49,7 +50,7 @@ pub struct Sim {
     shutdown: Duration,
     machines: BTreeMap<String, Machine>,
     /// When shutdowns end, so that time need not ask every machine.
-    ending: BTreeMap<(Duration, String), ()>,
+    ending: BTreeSet<(Duration, String)>,
     events: VecDeque<Event>,
     random: Rng,
     /// How many of a million operations fail.
@@ -70,7 +71,7 @@ impl Sim {
             now: Duration::ZERO,
             shutdown: Duration::from_secs(3),
             machines: BTreeMap::new(),
-            ending: BTreeMap::new(),
+            ending: BTreeSet::new(),
             events: VecDeque::new(),
             random: Rng::with_seed(0),
             faults: 0,
@@ -113,10 +114,9 @@ impl Sim {
     /// Lets time pass: machines work, and guests that were asked to shut down do.
     pub fn advance(&mut self, time: Duration) {
         let end = self.now.saturating_add(time);
-        while let Some(((at, _), ())) = self.ending.first_key_value()
-            && *at <= end
+        while self.ending.first().is_some_and(|(at, _)| *at <= end)
+            && let Some((at, name)) = self.ending.pop_first()
         {
-            let Some(((at, name), ())) = self.ending.pop_first() else { break };
             self.now = at;
             let action = self.machines.get(&name).map(|machine| machine.live().on_poweroff);
             if let Some(action) = action {
@@ -236,9 +236,9 @@ impl Sim {
     ) -> Result<Effect, VirtError> {
         let machine = self.machine(name)?;
         let (mut spec, mut running) = (machine.spec.clone(), machine.running.clone());
-        change(&mut spec);
+        change(Arc::make_mut(&mut spec));
         if let (Some(running), true) = (&mut running, at_once) {
-            change(running);
+            change(Arc::make_mut(running));
         }
         for changed in [Some(&spec), running.as_ref()].into_iter().flatten() {
             changed.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
@@ -306,7 +306,7 @@ impl Hypervisor for Sim {
     }
 
     fn spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
-        Ok(self.machine(name)?.spec.clone())
+        Ok(DomainSpec::clone(&self.machine(name)?.spec))
     }
 
     fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError> {
@@ -366,7 +366,7 @@ impl Hypervisor for Sim {
             self.enter(name, state);
             let end = self.now.saturating_add(self.shutdown);
             self.machine(name)?.ends = Some(end);
-            self.ending.insert((end, name.into()), ());
+            self.ending.insert((end, name.into()));
         }
         Ok(())
     }
@@ -570,7 +570,7 @@ impl Hypervisor for Sim {
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
         let end = self.now.saturating_add(timeout);
         while self.events.is_empty() && self.now < end {
-            let next = self.ending.first_key_value().map_or(end, |((at, _), ())| *at);
+            let next = self.ending.first().map_or(end, |(at, _)| *at);
             self.advance(next.min(end) - self.now);
         }
         Ok(self.events.pop_front())

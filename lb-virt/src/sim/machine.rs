@@ -1,5 +1,6 @@
 //! A machine of the simulated host.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{DomainSpec, Memory};
@@ -9,9 +10,9 @@ use crate::state::State;
 #[derive(Debug)]
 pub(super) struct Machine {
     /// As it is defined, and will be when it starts next.
-    pub(super) spec: DomainSpec,
+    pub(super) spec: Arc<DomainSpec>,
     /// As it runs; `None` if it does not.
-    pub(super) running: Option<DomainSpec>,
+    pub(super) running: Option<Arc<DomainSpec>>,
     pub(super) state: State,
     /// When its guest has shut down.
     pub(super) ends: Option<Duration>,
@@ -28,14 +29,14 @@ pub(super) struct Machine {
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pub(super) snapshot: Snapshot,
-    pub(super) spec: DomainSpec,
-    pub(super) running: Option<DomainSpec>,
+    pub(super) spec: Arc<DomainSpec>,
+    pub(super) running: Option<Arc<DomainSpec>>,
 }
 
 impl Machine {
-    pub(super) const fn new(spec: DomainSpec) -> Self {
+    pub(super) fn new(spec: DomainSpec) -> Self {
         Self {
-            spec,
+            spec: Arc::new(spec),
             running: None,
             state: State::ShutOff,
             ends: None,
@@ -61,7 +62,7 @@ impl Machine {
         self.account(now);
         match (self.state.is_active(), state.is_active()) {
             (false, true) => {
-                self.running = Some(self.spec.clone());
+                self.running = Some(Arc::clone(&self.spec));
                 self.cpu_time = Duration::ZERO;
             }
             (true, false) => {
