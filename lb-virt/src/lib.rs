@@ -20,6 +20,7 @@
 //!
 //! | module | what is inside |
 //! |---|---|
+//! | [`checks`] | what speaks against starting a machine on a host, or moving it there |
 //! | [`domain`] | [`DomainSpec`]: what a machine is, for every hypervisor |
 //! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
 //! | [`libvirt`] | libvirt's domain XML, written and read |
@@ -28,6 +29,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+pub mod checks;
 pub mod domain;
 mod error;
 pub mod hypervisor;
