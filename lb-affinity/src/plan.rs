@@ -27,6 +27,7 @@ mod policies;
 mod reasons;
 mod receive;
 mod sites;
+mod steering;
 mod strategy;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,9 @@ pub struct QueuePlan {
     pub rps: Option<CpuSet>,
     /// `rps_flow_cnt`: 0 switches RFS off, `None` leaves it as it is.
     pub flow_count: Option<u32>,
+    /// The CPUs that do the protocol work of its packets when the plan is in force: those of RPS, or else the interrupt's. None if
+    /// neither is known.
+    pub receivers: CpuSet,
 }
 
 /// Why a choice was made.
@@ -167,9 +171,7 @@ impl Plan {
     /// The plan as the cost model sees it.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        let queue = |queue: &QueuePlan| {
-            Some(QueueLayout { cpu: queue.cpu?, rps: queue.rps.clone().unwrap_or_default() })
-        };
+        let queue = |queue: &QueuePlan| Some(QueueLayout { cpu: queue.cpu?, rps: queue.receivers.clone() });
         Layout {
             workers: self.workers.iter().map(|worker| worker.cpus.clone()).collect(),
             queues: self.queues.iter().filter_map(queue).collect(),
@@ -363,7 +365,13 @@ impl<'a> Planner<'a> {
         let workers = seats.cycle().take(count).cloned().collect();
 
         let mut plan = self.empty(workers);
-        let queue = |queue: &Queue| QueuePlan { irq: None, cpu: queue.cpu, rps: None, flow_count: None };
+        let queue = |queue: &Queue| QueuePlan {
+            irq: None,
+            cpu: queue.cpu,
+            rps: None,
+            flow_count: None,
+            receivers: receive::receivers(&(&queue.rps & self.topology.online()), queue.cpu),
+        };
         plan.queues = self.receive.queues.iter().map(queue).collect();
         reasons::explain_policy(&mut plan, &groups, usable.len() > enabled.len());
         plan.network = interrupts;
@@ -432,6 +440,7 @@ impl<'a> Planner<'a> {
         let queue = |((queue, cpu), rps): ((&Queue, Option<u32>), CpuSet)| QueuePlan {
             irq: queue.irq.filter(|_| cpu.is_some()),
             cpu,
+            receivers: receive::receivers(&rps, cpu),
             rps: Some(rps),
             flow_count: Some(flows),
         };

@@ -145,7 +145,7 @@ fn plans(plan: Plan) -> Vec<Row> {
     let machines = SIZES.map(machine);
     let mut subjects: Vec<Subject<'_>> = Vec::new();
     for (topology, cpus) in machines.iter().zip(SIZES) {
-        let queues = (0..8).map(|queue| Queue { irq: Some(100 + queue), cpu: None }).collect();
+        let queues = (0..8).map(|queue| Queue { irq: Some(100 + queue), ..Queue::default() }).collect();
         let receive = Receive { queues, transmit_queues: 8, node: Some(0), ..Receive::default() };
         let planner = Planner::new(topology).receive(receive).workers(cpus / 2);
         subjects.push(Subject::new(cpus.to_string(), move |count| {

@@ -9,6 +9,7 @@ use lb_affinity::nic::{Nic, NicError};
 use lb_affinity::plan::cost::{Costs, Prediction, predict};
 use lb_affinity::plan::vcpu::{VcpuError, VcpuPlanner};
 use lb_affinity::plan::{FlowShare, Plan, PlanError, Planner, Receive, SOCK_FLOW_ENTRIES, Strategy};
+use lb_affinity::socket::Steering;
 use lb_affinity::{CpuSet, Topology};
 use serde_json::{Value, json};
 
@@ -97,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     }
     let plan = wish.staffed(&planner).plan().map_err(PlanningError::from)?;
     if arguments.json {
-        writeln!(out, "{:#}", plan_json(&plan))?;
+        writeln!(out, "{:#}", plan_json(&topology, &plan))?;
     } else {
         write!(out, "{}", describe(&topology, &plan))?;
     }
@@ -182,7 +183,7 @@ fn workers(plan: &Plan) -> Vec<u32> {
     plan.workers.iter().filter_map(|worker| worker.cpus.first()).collect()
 }
 
-fn plan_json(plan: &Plan) -> Value {
+fn plan_json(topology: &Topology, plan: &Plan) -> Value {
     let settings: Vec<Value> = plan
         .settings()
         .iter()
@@ -198,9 +199,18 @@ fn plan_json(plan: &Plan) -> Value {
         "rps_mask": plan.rps_mask(0),
         "queues": queues,
         "settings": settings,
+        "steering": plan.steering(topology).map(|steering| steering_json(&steering)),
         "reasons": plan.reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "plan": plan,
     })
+}
+
+/// For each CPU the workers whose listeners get its connections, with their shares.
+fn steering_json(steering: &Steering) -> Value {
+    let shares =
+        |cpu| steering.sockets(cpu).into_iter().map(|(worker, share)| (worker.to_string(), json!(share)));
+    let cpus = steering.cpus().map(|cpu| (cpu.to_string(), Value::from_iter(shares(cpu))));
+    Value::from_iter(cpus)
 }
 
 fn ranked_json(name: &str, plan: &Plan, prediction: &Prediction) -> Value {
@@ -254,6 +264,9 @@ pub(crate) fn describe(topology: &Topology, plan: &Plan) -> String {
     }
     for setting in settings {
         text += &format!("  {} ← {}\n", setting.target(), setting.content(plan.nr_cpu_ids));
+    }
+    if let Some(steering) = plan.steering(topology) {
+        text += &format!("\nListeners with SO_REUSEPORT, CPU → worker: {steering}\n");
     }
     text
 }

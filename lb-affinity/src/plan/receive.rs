@@ -14,7 +14,7 @@ use crate::{CpuSet, Nic};
 /// // All that is known is the CPU of the only interrupt.
 /// let known = Receive::interrupt_on(6);
 /// // Four queues with interrupts that may be moved, on a NIC at node 1.
-/// let queues = (40..44).map(|irq| Queue { irq: Some(irq), cpu: None }).collect();
+/// let queues = (40..44).map(|irq| Queue { irq: Some(irq), ..Queue::default() }).collect();
 /// let nic = Receive { interface: Some("eth0".into()), queues, node: Some(1), ..Receive::default() };
 /// # assert_eq!((known.queues.len(), nic.queues.len()), (1, 4));
 /// ```
@@ -38,7 +38,7 @@ pub struct Receive {
 }
 
 /// A receive queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -49,13 +49,15 @@ pub struct Queue {
     pub irq: Option<u32>,
     /// The CPU that the interrupt goes to now.
     pub cpu: Option<u32>,
+    /// `rps_cpus` as it is now: what a plan finds that leaves it so. None of them: RPS is off, or it is not known.
+    pub rps: CpuSet,
 }
 
 impl Receive {
     /// One queue whose interrupt is on a CPU and stays there.
     #[must_use]
     pub fn interrupt_on(cpu: u32) -> Self {
-        Self { queues: vec![Queue { irq: None, cpu: Some(cpu) }], ..Self::default() }
+        Self { queues: vec![Queue { cpu: Some(cpu), ..Queue::default() }], ..Self::default() }
     }
 }
 
@@ -66,7 +68,8 @@ impl From<&Nic> for Receive {
         let queue = |rx: &crate::nic::RxQueue| {
             let interrupt = nic.serving(crate::nic::Queue::Rx(rx.index)).next();
             let cpu = interrupt.and_then(|interrupt| interrupt.affinity.as_ref()?.cpu());
-            Queue { irq: interrupt.map(|interrupt| interrupt.irq), cpu }
+            let rps = rx.rps_cpus.clone().unwrap_or_default();
+            Queue { irq: interrupt.map(|interrupt| interrupt.irq), cpu, rps }
         };
         Self {
             interface: Some(nic.name.clone()),
@@ -115,6 +118,11 @@ pub(super) fn place_interrupts(queues: &[Queue], fixed: &[Option<u32>], network:
         (None, None) => None,
     };
     queues.iter().zip(fixed).map(place).collect()
+}
+
+/// The CPUs that do the protocol work of a queue's packets.
+pub(super) fn receivers(rps: &CpuSet, interrupt: Option<u32>) -> CpuSet {
+    if rps.is_empty() { interrupt.into_iter().collect() } else { rps.clone() }
 }
 
 /// The CPUs that each queue's packets are handed to; none where its interrupt's CPU does the work itself.
@@ -271,7 +279,7 @@ mod tests {
             (None, None, None, None),
         ] {
             for strategy in [Strategy::Balanced, Strategy::FirstUsableNode] {
-                let queues = vec![Queue { irq: Some(40), cpu: Some(6) }];
+                let queues = vec![Queue { irq: Some(40), cpu: Some(6), rps: CpuSet::new() }];
                 let receive =
                     Receive { interface: Some("eth0".into()), queues, channels, ..Receive::default() };
                 let planner = Planner::new(&topology).strategy(strategy);
