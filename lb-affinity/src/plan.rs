@@ -19,6 +19,7 @@
 use std::fmt;
 
 use crate::cpu_set::MAX_ID;
+use crate::nic::ChannelCounts;
 use crate::{CpuSet, Setting, Topology};
 
 pub mod cost;
@@ -62,9 +63,11 @@ pub struct Plan {
     pub sock_flow_entries: Option<u32>,
     /// The CPUs that send by each transmit queue (XPS). Empty leaves them as they are.
     pub xps: Vec<CpuSet>,
-    /// How many receive queues the NIC should have: one a core (scaling.rst, RSS). `None` if its limit is not known. Queues
-    /// that this adds are in no plan yet: set the number, and plan again.
+    /// How many receive queues the NIC should have: one a core (scaling.rst, RSS). `None` if its limit is not known.
     pub rss_queues: Option<u32>,
+    /// The channels that give it so many; `None` if it has them, or they are not known. Queues that this adds are in no plan yet: see
+    /// [`queue_setting`](Self::queue_setting).
+    pub channels: Option<ChannelCounts>,
     /// The machine's number of CPU ids: the width of its masks.
     pub nr_cpu_ids: u32,
     /// Each choice, and why it was made.
@@ -124,6 +127,16 @@ impl Plan {
     #[must_use]
     pub fn rps_mask(&self, queue: usize) -> Option<String> {
         Some(self.queues.get(queue)?.rps.as_ref()?.mask(self.nr_cpu_ids).to_string())
+    }
+
+    /// What gives the NIC its [`rss_queues`](Self::rss_queues); `None` if it has them, or nothing is known of that.
+    ///
+    /// It is never among the [`settings`](Self::settings): the link may restart for it, and its queues and interrupts are others
+    /// afterwards, so that this plan is not for them. Apply it where that was asked for, and then what is planned anew:
+    /// [`Applier::apply_then`](crate::apply::Applier::apply_then).
+    #[must_use]
+    pub fn queue_setting(&self) -> Option<Setting> {
+        Some(Setting::Channels { interface: self.interface.clone()?, counts: self.channels? })
     }
 
     /// What to write to the kernel's files, from the wire inwards: interrupts, RPS, the flow tables, XPS. Workers pin themselves.
@@ -315,6 +328,11 @@ impl<'a> Planner<'a> {
             self.by_placement(&sites, workers, &network, wanted)
         };
         plan.rss_queues = self.rss_queues(&network);
+        plan.channels = self
+            .receive
+            .channels
+            .zip(plan.rss_queues)
+            .and_then(|(now, queues)| now.with_receive_queues(queues));
         reasons::add_common(&mut plan, &self.receive);
         Ok(plan)
     }
@@ -329,6 +347,7 @@ impl<'a> Planner<'a> {
             sock_flow_entries: None,
             xps: Vec::new(),
             rss_queues: None,
+            channels: None,
             nr_cpu_ids: self.topology.nr_cpu_ids(),
             reasons: Vec::new(),
         }
@@ -471,7 +490,8 @@ impl<'a> Planner<'a> {
         let cores: std::collections::HashSet<usize> =
             network.iter().filter_map(|cpu| self.topology.cpu(cpu)).map(|cpu| cpu.core).collect();
         let cores = u32::try_from(cores.len()).unwrap_or(u32::MAX);
-        self.receive.rss_max.map(|most| most.min(cores).max(1))
+        let most = self.receive.channels.map(|channels| channels.most_receive_queues());
+        most.filter(|&most| most > 0).map(|most| most.min(cores).max(1))
     }
 }
 

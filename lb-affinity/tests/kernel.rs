@@ -1,59 +1,20 @@
 //! Real writes: a pair of virtual interfaces with four queues each, in a network namespace of its own, and the kernel's own answers.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::cell::Cell;
-use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+mod namespace;
+
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use lb_affinity::apply::{
-    Applier, ApplyError, Denial, IfChanged, OnFailure, Outcome, Report, Return, Value, dry_run,
-};
+use lb_affinity::apply::{Applier, Denial, IfChanged, OnFailure, Outcome, Return, Value, dry_run};
 use lb_affinity::fs::{FileSystem, Real};
 use lb_affinity::{CpuSet, Setting};
+use namespace::{Around, after, in_namespace, ip, nr_cpu_ids, online, open, rolled_back};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-
-/// Runs a test in a thread with namespaces of its own, in which `a0` and `a1` are connected and `/sys` shows them. All of it goes
-/// with the thread.
-fn in_namespace(name: &str, test: impl FnOnce(&Path) + Send + 'static) {
-    let directory = std::env::temp_dir().join(format!("lb-affinity-kernel-{name}-{}", std::process::id()));
-    let place = directory.clone();
-    let thread = std::thread::spawn(move || {
-        // The thread has its own root and working directory then, as a mount namespace of its own requires.
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        let nothing = None::<&str>;
-        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing).unwrap();
-        ip("link add a0 numrxqueues 4 numtxqueues 4 type veth peer name a1 numrxqueues 4 numtxqueues 4");
-        test(&place);
-    });
-    let result = thread.join();
-    let _ = std::fs::remove_dir_all(directory);
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Interrupts belong to the whole machine: one test at a time.
 static INTERRUPTS: Mutex<()> = Mutex::new(());
-
-/// The machine's count of CPU numbers.
-fn nr_cpu_ids() -> u32 {
-    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
-    possible.parse::<CpuSet>().unwrap().last().unwrap() + 1
-}
-
-fn online() -> CpuSet {
-    std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap().parse().unwrap()
-}
 
 fn rps(interface: &str, queue: u32, cpus: CpuSet) -> Setting {
     Setting::Rps { interface: interface.into(), queue, cpus }
@@ -75,18 +36,8 @@ fn every_setting() -> Vec<Setting> {
 
 /// What all files of the settings hold.
 fn state(settings: &[Setting]) -> Vec<String> {
-    settings.iter().map(|setting| std::fs::read_to_string(setting.path()).unwrap()).collect()
-}
-
-fn open(directory: &Path) -> Applier<Real> {
-    Applier::open(Real, directory, nr_cpu_ids()).unwrap()
-}
-
-fn rolled_back(result: Result<Report, ApplyError>) -> Report {
-    match result {
-        Err(ApplyError::RolledBack(report)) => *report,
-        other => panic!("{other:?}"),
-    }
+    let read = |setting: &Setting| std::fs::read_to_string(setting.target().path().unwrap()).unwrap();
+    settings.iter().map(read).collect()
 }
 
 #[test]
@@ -229,43 +180,6 @@ fn the_table_of_flows_is_set_and_restored() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// The real files, with something done before and after each write.
-struct Around<B, A> {
-    before: B,
-    after: A,
-}
-
-impl<B: Fn(), A: Fn()> FileSystem for Around<B, A> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Real.read(path)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        (self.before)();
-        let result = Real.write(path, content);
-        (self.after)();
-        result
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        Real.list(path)
-    }
-
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        Real.canonicalize(path)
-    }
-}
-
-/// Does `work` when it is called for the time after `left` others.
-fn after(left: u32, work: impl Fn()) -> impl Fn() {
-    let left = Cell::new(left);
-    move || {
-        if left.replace(left.get().wrapping_sub(1)) == 0 {
-            work();
-        }
-    }
-}
-
 #[test]
 #[ignore = "needs root"]
 fn an_interface_that_vanishes_is_reported_and_dropped() {
@@ -308,9 +222,10 @@ fn a_strangers_change_is_left_alone() {
     in_namespace("stranger", |directory| {
         let setting = [rps("a0", 0, online())];
         open(directory).apply(&setting).unwrap();
-        let path = setting[0].path();
+        let target = setting[0].target();
+        let path = target.path().unwrap();
         let other = online().first().unwrap();
-        std::fs::write(&path, CpuSet::from(other).mask(nr_cpu_ids()).to_string()).unwrap();
+        std::fs::write(path, CpuSet::from(other).mask(nr_cpu_ids()).to_string()).unwrap();
         let restored = open(directory).restore(IfChanged::Leave).unwrap();
         let is = Value::Cpus(other.into());
         assert_eq!(restored.lines[0].outcome, Return::Changed { is });

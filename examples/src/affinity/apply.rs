@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lb_affinity::Topology;
 use lb_affinity::apply::{Applier, ApplyError, DIRECTORY, IfChanged, OnFailure, dry_run};
 use lb_affinity::fs::Real;
+use lb_affinity::plan::Plan;
+use lb_affinity::{Setting, Topology};
 
 use crate::Fatal;
 use crate::plan::{PlanningError, Wish, describe};
@@ -16,6 +17,9 @@ use crate::source::SourceError;
 pub(crate) struct Arguments {
     #[command(flatten)]
     wish: Wish,
+    /// First give the interface as many queues as the plan says it should have, then plan for these: its link may restart
+    #[arg(long, requires = "nic")]
+    queues: bool,
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
@@ -42,31 +46,49 @@ pub(crate) struct RestoreArguments {
 pub(crate) enum ApplyingError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Plan(#[from] PlanningError),
     #[error(
         "the plan writes nothing: name the interface with --nic, or choose a strategy that moves network work"
     )]
     Nothing,
 }
 
+impl Arguments {
+    fn plan(&self, topology: &Topology) -> Result<Plan, PlanningError> {
+        let planner = self.wish.planner(topology, &Real, true)?;
+        Ok(self.wish.staffed(&planner).plan()?)
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     let topology = Topology::live().map_err(SourceError::Live)?;
-    let planner = arguments.wish.planner(&topology, &Real, true, true)?;
-    let plan = arguments.wish.staffed(&planner).plan().map_err(PlanningError::from)?;
+    let mut plan = arguments.plan(&topology)?;
+    let first: Vec<Setting> = plan.queue_setting().filter(|_| arguments.queues).into_iter().collect();
     let settings = plan.settings();
-    if settings.is_empty() {
+    if first.is_empty() && settings.is_empty() {
         return Err(ApplyingError::Nothing.into());
     }
     let ids = topology.nr_cpu_ids();
     let mut out = io::stdout().lock();
     if arguments.dry_run {
-        writeln!(out, "{}", dry_run(&Real, &settings, ids).map_err(ApplyingError::from)?)?;
+        let shown = if first.is_empty() { &settings } else { &first };
+        writeln!(out, "{}", dry_run(&Real, shown, ids).map_err(ApplyingError::from)?)?;
+        if !first.is_empty() {
+            writeln!(out, "The rest is planned for the queues and interrupts that there are then.")?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let mut applier = Applier::open(Real, &arguments.directory, ids).map_err(ApplyingError::from)?;
     if arguments.keep_going {
         applier = applier.on_failure(OnFailure::Continue);
     }
-    let report = applier.apply(&settings).map_err(ApplyingError::from)?;
+    let report = applier.apply_then(&first, |_| {
+        if !first.is_empty() {
+            plan = arguments.plan(&topology)?;
+        }
+        Ok::<_, ApplyingError>(plan.settings())
+    })?;
     write!(out, "{}", describe(&topology, &plan))?;
     writeln!(out, "\n{report}\nTake it back with `affinity restore`.")?;
     let failed = report.lines.iter().any(|line| line.outcome.is_failure());

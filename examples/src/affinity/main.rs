@@ -35,7 +35,7 @@ enum Command {
     Show(show::Arguments),
     /// Say where workers, interrupts and network work should go, and why
     Plan(plan::Arguments),
-    /// Carry a plan out: interrupts, RPS, RFS, XPS
+    /// Carry a plan out: interrupts, RPS, RFS, XPS; with `--queues`, the number of queues first
     Apply(apply::Arguments),
     /// Put everything back as it was before `apply`
     Restore(apply::RestoreArguments),

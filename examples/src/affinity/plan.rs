@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use lb_affinity::fs::FileSystem;
 use lb_affinity::interrupts::{Interrupts, InterruptsError};
-use lb_affinity::nic::ethtool::Ethtool;
 use lb_affinity::nic::{Nic, NicError};
 use lb_affinity::plan::cost::{Costs, Prediction, predict};
 use lb_affinity::plan::vcpu::{VcpuError, VcpuPlanner};
@@ -86,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     }
     let has_files = arguments.source.lscpu.is_none();
     let wish = &arguments.wish;
-    let planner = wish.planner(&topology, &*files, has_files, arguments.source.is_live())?;
+    let planner = wish.planner(&topology, &*files, has_files)?;
     if arguments.rank {
         let ranked = wish.rank(&topology, &planner).map_err(PlanningError::from)?;
         if arguments.json {
@@ -113,11 +112,10 @@ impl Wish {
         topology: &'t Topology,
         files: &dyn FileSystem,
         has_files: bool,
-        live: bool,
     ) -> Result<Planner<'t>, PlanningError> {
         let receive = match (&self.nic, self.irq_cpu) {
             (Some(name), _) if !has_files => return Err(PlanningError::NoFiles(name.clone())),
-            (Some(name), _) => receive(files, name, live)?,
+            (Some(name), _) => receive(files, name)?,
             (None, Some(cpu)) => Receive::interrupt_on(cpu),
             (None, None) => Receive::default(),
         };
@@ -173,13 +171,11 @@ impl Wish {
 }
 
 /// What a plan has to know of an interface.
-fn receive(files: &dyn FileSystem, name: &str, live: bool) -> Result<Receive, PlanningError> {
+fn receive(files: &dyn FileSystem, name: &str) -> Result<Receive, PlanningError> {
     let interrupts = Interrupts::read(files)?;
     let nic = Nic::read(files, name, &interrupts)?;
     // A driver that can't be asked has no say.
-    let channels = live.then(|| Ethtool::open().ok()?.channels(name).ok()).flatten();
-    let rss_max = channels.map(|channels| channels.combined.max.max(channels.rx.max));
-    Ok(Receive { rss_max: rss_max.filter(|&max| max > 0), ..Receive::from(&nic) })
+    Ok(Receive { channels: files.channels(name).ok(), ..Receive::from(&nic) })
 }
 
 /// A worker's CPU; the lowest of them, if it has several.
@@ -191,13 +187,17 @@ fn plan_json(topology: &Topology, plan: &Plan) -> Value {
     let settings: Vec<Value> = plan
         .settings()
         .iter()
-        .map(|setting| json!({ "path": setting.path(), "value": setting.content(plan.nr_cpu_ids) }))
+        .map(|setting| json!({ "path": setting.target().path(), "value": setting.content(plan.nr_cpu_ids) }))
         .collect();
+    let queues = plan.queue_setting().map(|setting| {
+        json!({ "target": setting.target().to_string(), "value": setting.content(plan.nr_cpu_ids) })
+    });
     json!({
         "strategy": plan.strategy.name(),
         "workers": workers(plan),
         "network": plan.network.iter().collect::<Vec<_>>(),
         "rps_mask": plan.rps_mask(0),
+        "queues": queues,
         "settings": settings,
         "steering": plan.steering(topology).map(|steering| steering_json(&steering)),
         "reasons": plan.reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -251,12 +251,19 @@ pub(crate) fn describe(topology: &Topology, plan: &Plan) -> String {
     for reason in &plan.reasons {
         text += &format!("{reason}\n");
     }
+    if let Some(setting) = plan.queue_setting() {
+        text += &format!(
+            "\nFirst, with `affinity apply --queues`, after which the link restarts and the rest is planned again:\n  {} ← {}\n",
+            setting.target(),
+            setting.content(plan.nr_cpu_ids)
+        );
+    }
     let settings = plan.settings();
     if !settings.is_empty() {
         text += "\nTo be written:\n";
     }
     for setting in settings {
-        text += &format!("  {} ← {}\n", setting.path().display(), setting.content(plan.nr_cpu_ids));
+        text += &format!("  {} ← {}\n", setting.target(), setting.content(plan.nr_cpu_ids));
     }
     if let Some(steering) = plan.steering(topology) {
         text += &format!("\nListeners with SO_REUSEPORT, CPU → worker: {steering}\n");

@@ -38,11 +38,6 @@ pub(crate) enum SourceError {
 }
 
 impl Source {
-    /// Whether it is this machine.
-    pub(crate) fn is_live(&self) -> bool {
-        self.root.is_none() && self.lscpu.is_none()
-    }
-
     /// The machine's structure, and its files, of which `lscpu` has none.
     pub(crate) fn open(&self) -> Result<(Topology, Box<dyn FileSystem>), SourceError> {
         if let Some(path) = &self.lscpu {

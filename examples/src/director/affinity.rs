@@ -8,7 +8,7 @@ use lb_affinity::interrupts::Interrupts;
 use lb_affinity::nic::{Nic, NicError};
 use lb_affinity::plan::{Planner, Receive};
 use lb_affinity::socket::Steering;
-use lb_affinity::{CpuSet, Setting, Topology, thread};
+use lb_affinity::{CpuSet, Setting, Target, Topology, thread};
 use lb_examples::director::config::Affinity;
 
 use crate::worker::Opened;
@@ -122,13 +122,18 @@ fn receive(interface: &str) -> Result<Receive, NicError> {
 fn apply(settings: &[Setting], nr_cpu_ids: u32) -> Option<(Applier<Real>, Report)> {
     let applied = Applier::open(Real, DIRECTORY, nr_cpu_ids).and_then(|applier| {
         let mut applier = applier.on_failure(OnFailure::Continue);
+        // To take that back would change it, which is for nobody but who asked for it: the link may restart.
+        let queues = applier.changed()?.into_iter().find(|target| matches!(target, Target::Channels(_)));
+        if let Some(Target::Channels(interface)) = queues {
+            return Ok(Err(interface));
+        }
         // A director that was killed has left what it applied.
         applier.restore(IfChanged::Leave)?;
         let report = applier.apply(settings)?;
-        Ok((applier, report))
+        Ok(Ok((applier, report)))
     });
     match applied {
-        Ok((applier, report)) => {
+        Ok(Ok((applier, report))) => {
             for line in report.lines.iter().filter(|line| line.outcome.is_failure()) {
                 eprintln!("director: affinity: left undone: {line}");
             }
@@ -136,6 +141,13 @@ fn apply(settings: &[Setting], nr_cpu_ids: u32) -> Option<(Applier<Real>, Report
                 eprintln!("director: affinity: {warning}");
             }
             Some((applier, report))
+        }
+        Ok(Err(interface)) => {
+            eprintln!(
+                "director: affinity: left undone: `affinity apply --queues` has changed the number of queues of {interface}; \
+                 run `affinity restore` first to have the director place the network's work"
+            );
+            None
         }
         Err(error) => {
             eprintln!("director: affinity: left undone: {error}");

@@ -4,37 +4,43 @@
 //!
 //! ```text
 //! 8c5d… journal 1 BOOT-ID ENTRIES
-//! 1f02… entry PATH ORIGINAL HELD INTENDED
+//! 1f02… entry PATH ORIGINAL HELD INTENDED FOLLOWS
+//! a441… channels INTERFACE ORIGINAL HELD INTENDED
 //! 77aa… left ENTRY VALUE
 //! 03be… complete
 //! ```
 //!
+//! `FOLLOWS` is the interface whose driver changes the file too, when it is given another number of channels.
 //! The header and the entries are written to a file of another name, synchronized, and renamed: they are there as a whole or not at
 //! all. `left` (what was read back after a write) and `complete` are appended, so only the last line can be torn; a line that
 //! lacks its end or has a wrong checksum there is as good as none. Bytes that are not printable stand as `%XX`, an empty
 //! value as `%`, a missing one as `-`.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::value::{Format, Value};
+use super::place::Place;
+use super::value::Value;
+use crate::Target;
 
-/// A file that was or will be written to.
+/// What was or will be written to, or is changed by a driver along with its channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) path: PathBuf,
-    pub(super) format: Format,
+    pub(super) place: Place,
     /// What [`restore`](super::Applier::restore) puts back.
     pub(super) original: Vec<u8>,
     /// What an earlier `apply` left there.
     pub(super) held: Option<Vec<u8>>,
     /// What the last `apply` meant to write.
     pub(super) intended: Option<Vec<u8>>,
-    /// What was read back after that write.
+    /// What was read back after that write, or after the driver's change.
     pub(super) left: Option<Vec<u8>>,
+    /// The interface whose channels are put back first, because its driver changes this too when they are.
+    pub(super) follows: Option<String>,
 }
 
 impl Entry {
@@ -43,14 +49,14 @@ impl Entry {
     /// may have made of it.
     pub(super) fn is_ours(&self, value: &Value) -> bool {
         let is = |content: &Option<Vec<u8>>| {
-            content.as_ref().is_some_and(|content| *value == self.format.value(content))
+            content.as_ref().is_some_and(|content| *value == self.place.value(content))
         };
         if is(&self.left) || is(&self.held) {
             return true;
         }
         let intended = self.intended.as_ref().filter(|_| self.left.is_none());
         intended
-            .map(|content| self.format.value(content))
+            .map(|content| self.place.value(content))
             .is_some_and(|intended| value.reaches(&intended) || value.is_trimmed_from(&intended))
     }
 }
@@ -121,16 +127,17 @@ impl Journal {
         let boot = self.boot.as_deref().map(str::as_bytes);
         line(&mut content, &[b"journal", b"1", &field(boot), self.entries.len().to_string().as_bytes()]);
         for entry in &self.entries {
-            line(
-                &mut content,
-                &[
-                    b"entry",
-                    &field(Some(entry.path.as_os_str().as_bytes())),
-                    &field(Some(&entry.original)),
-                    &field(entry.held.as_deref()),
-                    &field(entry.intended.as_deref()),
-                ],
-            );
+            let (kind, name): (&[u8], &[u8]) = match &entry.place.target {
+                Target::File(path) => (b"entry", path.as_os_str().as_bytes()),
+                Target::Channels(interface) => (b"channels", interface.as_bytes()),
+            };
+            let values = [Some(&*entry.original), entry.held.as_deref(), entry.intended.as_deref()];
+            let mut fields = vec![kind.to_vec(), field(Some(name))];
+            fields.extend(values.map(field));
+            if entry.place.path().is_some() {
+                fields.push(field(entry.follows.as_deref().map(str::as_bytes)));
+            }
+            line(&mut content, &fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }
         for (index, entry) in self.entries.iter().enumerate() {
             if let Some(left) = &entry.left {
@@ -147,6 +154,11 @@ impl Journal {
         std::fs::rename(&new, path)?;
         synchronize_directory(path)?;
         Ok(Appender { file })
+    }
+
+    /// As [`store`](Self::store), but an empty one is taken away.
+    pub(super) fn keep(&self, path: &Path) -> io::Result<()> {
+        if self.entries.is_empty() { Self::remove(path) } else { self.store(path).map(drop) }
     }
 
     /// Takes the journal at `path` away.
@@ -206,11 +218,17 @@ impl Record {
                 };
                 Some(Self::Header { boot, entries: number(entries)? })
             }
-            (false, [b"entry", path, original, held, intended]) => {
-                let path = PathBuf::from(std::ffi::OsString::from_vec(unfield(path)??));
-                let format = Format::of(&path)?;
-                let (original, held, intended) = (unfield(original)??, unfield(held)?, unfield(intended)?);
-                Some(Self::Entry(Entry { path, format, original, held, intended, left: None }))
+            (false, [b"entry", path, values @ .., follows]) => {
+                let path = PathBuf::from(OsString::from_vec(unfield(path)??));
+                let follows = match unfield(follows)? {
+                    Some(interface) => Some(String::from_utf8(interface).ok()?),
+                    None => None,
+                };
+                Self::entry(Target::File(path), values, follows)
+            }
+            (false, [b"channels", interface, values @ ..]) => {
+                let interface = String::from_utf8(unfield(interface)??).ok()?;
+                Self::entry(Target::Channels(interface), values, None)
             }
             (false, [b"left", entry, value]) => {
                 Some(Self::Left { entry: number(entry)?, value: unfield(value)?? })
@@ -218,6 +236,13 @@ impl Record {
             (false, [b"complete"]) => Some(Self::Complete),
             _ => None,
         }
+    }
+
+    fn entry(target: Target, values: &[&[u8]], follows: Option<String>) -> Option<Self> {
+        let [original, held, intended] = *values else { return None };
+        let place = Place::of(target)?;
+        let (original, held, intended) = (unfield(original)??, unfield(held)?, unfield(intended)?);
+        Some(Self::Entry(Entry { place, original, held, intended, left: None, follows }))
     }
 }
 
@@ -291,14 +316,20 @@ mod tests {
     use super::*;
 
     fn entry(queue: u32, intended: Option<&str>) -> Entry {
+        let path = format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus").into();
         Entry {
-            path: format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus").into(),
-            format: Format::Mask,
+            place: Place::of(Target::File(path)).unwrap(),
             original: b"0".into(),
             held: None,
             intended: intended.map(Into::into),
             left: None,
+            follows: (queue == 1).then(|| "eth0".into()),
         }
+    }
+
+    fn channels() -> Entry {
+        let place = Place::of(Target::Channels("eth0".into())).unwrap();
+        Entry { place, original: b"rx 4 tx 4".into(), follows: None, ..entry(0, Some("rx 2")) }
     }
 
     fn directory(name: &str) -> PathBuf {
@@ -313,7 +344,7 @@ mod tests {
         let path = directory.join("journal");
         let journal = Journal {
             boot: Some("1-2".into()),
-            entries: vec![entry(0, Some("3")), entry(1, Some("5"))],
+            entries: vec![entry(0, Some("3")), entry(1, Some("5")), channels()],
             complete: false,
         };
         let mut appender = journal.store(&path).unwrap();
@@ -325,6 +356,8 @@ mod tests {
         let content = std::fs::read(&path).unwrap();
         let finished = Journal::parse(&content).unwrap();
         assert!(finished.complete);
+        assert_eq!(finished.entries[2], channels());
+        assert_eq!(finished.entries[1].follows.as_deref(), Some("eth0"));
         assert_eq!(finished.entries[1].left.as_deref(), Some(&b"1\n"[..]));
 
         for length in 0..content.len() {
@@ -336,7 +369,7 @@ mod tests {
             }
             let torn = torn.unwrap();
             assert!(!torn.complete);
-            assert_eq!(torn.entries.len(), 2);
+            assert_eq!(torn.entries.len(), 3);
             assert_eq!(torn.entries[0].left.is_some(), length as u64 >= first, "{length}");
         }
         std::fs::remove_dir_all(directory).unwrap();
@@ -346,7 +379,7 @@ mod tests {
     fn a_flipped_bit_is_found() {
         let directory = directory("flipped");
         let path = directory.join("journal");
-        let journal = Journal { boot: None, entries: vec![entry(0, Some("3"))], complete: true };
+        let journal = Journal { boot: None, entries: vec![entry(1, Some("3")), channels()], complete: true };
         journal.store(&path).unwrap();
         assert_eq!(Journal::load(&path).unwrap(), Some(journal.clone()));
         let content = std::fs::read(&path).unwrap();
@@ -366,11 +399,23 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_names_no_other_files() {
-        let mut content = Vec::new();
-        line(&mut content, &[b"journal", b"1", b"-", b"1"]);
-        line(&mut content, &[b"entry", b"/etc/passwd", b"root", b"-", b"-"]);
-        assert_eq!(Journal::parse(&content), Err(2));
+    fn a_journal_names_nothing_else() {
+        let rps = b"/sys/class/net/eth0/queues/rx-0/rps_cpus";
+        let cases: [(&[&[u8]], bool); 7] = [
+            (&[b"entry", rps, b"0", b"-", b"-", b"eth0"], true),
+            (&[b"channels", b"eth0", b"combined%204", b"-", b"-"], true),
+            (&[b"entry", b"/etc/passwd", b"root", b"-", b"-", b"-"], false),
+            (&[b"entry", rps, b"0", b"-", b"-"], false),
+            (&[b"channels", b"../eth0", b"combined%204", b"-", b"-"], false),
+            (&[b"channels", b"eth0", b"combined%204", b"-"], false),
+            (&[b"rings", b"eth0", b"rx%204", b"-", b"-"], false),
+        ];
+        for (fields, well) in cases {
+            let mut content = Vec::new();
+            line(&mut content, &[b"journal", b"1", b"-", b"1"]);
+            line(&mut content, fields);
+            assert_eq!(Journal::parse(&content).err(), (!well).then_some(2), "{fields:?}");
+        }
     }
 
     proptest! {

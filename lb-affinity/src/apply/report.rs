@@ -11,9 +11,9 @@ use crate::Setting;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DryRun {
-    /// The files that hold something else, in the order of the settings.
+    /// What holds something else, in the order of the settings.
     pub changes: Vec<Change>,
-    /// The settings whose file can't be read, and why.
+    /// The settings whose value can't be read, and why.
     pub unreadable: Vec<(Setting, Outcome)>,
 }
 

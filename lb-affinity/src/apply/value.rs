@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::{Component, Path};
 
 use crate::CpuSet;
+use crate::nic::ChannelCounts;
 
-/// What one of the kernel's files holds.
+/// What one of the kernel's files holds, or a driver says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Value {
@@ -13,6 +14,8 @@ pub enum Value {
     Cpus(CpuSet),
     /// A count.
     Number(u64),
+    /// How many channels of each kind.
+    Channels(ChannelCounts),
     /// Something that is neither, as it stands.
     Text(String),
 }
@@ -23,6 +26,7 @@ impl fmt::Display for Value {
             Self::Cpus(cpus) if cpus.is_empty() => f.write_str("none"),
             Self::Cpus(cpus) => write!(f, "{cpus}"),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Channels(counts) => write!(f, "{counts}"),
             Self::Text(text) => write!(f, "{text:?}"),
         }
     }
@@ -30,12 +34,13 @@ impl fmt::Display for Value {
 
 impl Value {
     /// Whether a file that holds `self` has taken `wanted`: the same, or a count rounded up to a power of two, as
-    /// Documentation/networking/scaling.rst says of RFS.
+    /// Documentation/networking/scaling.rst says of RFS, or channels of the kinds that `wanted` names.
     pub(super) fn reaches(&self, wanted: &Self) -> bool {
         match (self, wanted) {
             (Self::Number(is), Self::Number(wanted)) => {
                 is == wanted || (*wanted > 0 && wanted.checked_next_power_of_two() == Some(*is))
             }
+            (Self::Channels(is), Self::Channels(wanted)) => is.have(wanted),
             _ => self == wanted,
         }
     }
@@ -49,12 +54,13 @@ impl Value {
     }
 }
 
-/// How a file writes its value.
+/// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Mask,
     List,
     Number,
+    Channels,
 }
 
 impl Format {
@@ -94,6 +100,7 @@ impl Format {
             Self::Mask => CpuSet::parse_mask(&text).ok().map(Value::Cpus),
             Self::List => text.parse().ok().map(Value::Cpus),
             Self::Number => text.trim().parse().ok().map(Value::Number),
+            Self::Channels => text.parse().ok().map(Value::Channels),
         };
         value.unwrap_or_else(|| Value::Text(text.trim().to_owned()))
     }
@@ -116,6 +123,10 @@ mod tests {
         assert!(!number("2048").reaches(&number("1000")));
         assert!(!number("1").reaches(&number("0")));
         assert_eq!(number("lots\n"), Value::Text("lots".into()));
+        let channels = |text: &str| Format::Channels.value(text.as_bytes());
+        assert!(channels("rx 4 tx 2").reaches(&channels("rx 4")));
+        assert!(!channels("rx 4 tx 2").reaches(&channels("rx 2")));
+        assert_eq!(channels("some"), Value::Text("some".into()));
         assert_eq!([mask("0").to_string(), mask("c").to_string()], ["none", "2-3"]);
     }
 

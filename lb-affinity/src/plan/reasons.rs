@@ -224,10 +224,15 @@ pub(super) fn add_common(plan: &mut Plan, receive: &Receive) {
             "their own has none, or none for this process.",
         );
     }
-    if let (Some(queues), Some(most)) = (plan.rss_queues, receive.rss_max) {
+    if let (Some(queues), Some(channels)) = (plan.rss_queues, receive.channels) {
+        let most = channels.most_receive_queues();
+        let now = match plan.channels {
+            Some(_) => format!(" It has {} now.", channels.receive_queues()),
+            None => String::new(),
+        };
         plan.because(
             format!("{} of {most} on the NIC", count(queues as usize, "receive queue")),
-            "one a core is best; more only add interrupts.",
+            format!("one a core is best; more only add interrupts.{now}"),
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::sites::Sites;
+use crate::nic::Channels;
 use crate::{CpuSet, Nic};
 
 /// What a plan has to know of a network interface.
@@ -32,8 +33,8 @@ pub struct Receive {
     pub transmit_queues: u32,
     /// The NUMA node that the NIC hangs at; `None` if the kernel does not know (−1).
     pub node: Option<u32>,
-    /// How many receive queues the NIC can have; `None` if it is not known.
-    pub rss_max: Option<u32>,
+    /// How many channels the NIC has and can have; `None` if it is not known.
+    pub channels: Option<Channels>,
 }
 
 /// A receive queue.
@@ -61,8 +62,8 @@ impl Receive {
 }
 
 impl From<&Nic> for Receive {
-    /// What the interface's files tell. How many queues it can have, [`rss_max`](Self::rss_max), only its driver knows
-    /// ([`Ethtool::channels`](crate::nic::ethtool::Ethtool::channels)).
+    /// What the interface's files tell. How many queues it can have, [`channels`](Self::channels), only its driver knows
+    /// ([`FileSystem::channels`](crate::fs::FileSystem::channels)).
     fn from(nic: &Nic) -> Self {
         let queue = |rx: &crate::nic::RxQueue| {
             let interrupt = nic.serving(crate::nic::Queue::Rx(rx.index)).next();
@@ -75,7 +76,7 @@ impl From<&Nic> for Receive {
             queues: nic.rx.iter().map(queue).collect(),
             transmit_queues: u32::try_from(nic.tx.len()).unwrap_or(u32::MAX),
             node: nic.node,
-            rss_max: None,
+            channels: None,
         }
     }
 }
@@ -220,10 +221,17 @@ pub(super) fn transmit_packet_steering(
     steering
 }
 
+/// Combined channels alone.
+#[cfg(test)]
+pub(super) fn combined(count: u32, max: u32) -> Option<Channels> {
+    Some(Channels { combined: crate::nic::Count { count, max }, ..Channels::default() })
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{Planner, Strategy};
     use super::*;
-    use crate::Topology;
+    use crate::{Setting, Topology};
 
     fn opteron() -> Topology {
         Topology::from_lscpu(include_str!("../../tests/fixtures/opteron-16.lscpu")).unwrap()
@@ -253,6 +261,41 @@ mod tests {
         ] {
             let steering = receive_packet_steering(&sites, &interrupts, &network.iter().copied().collect());
             assert_eq!(shown(&steering), masks, "{interrupts:?} {network:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_queues_is_a_step_of_its_own() {
+        let topology = opteron();
+        for (channels, rss_queues, setting, reason) in [
+            (
+                combined(2, 64),
+                Some(16),
+                Some("eth0 channels = combined 16"),
+                Some("interrupts. It has 2 now."),
+            ),
+            (combined(4, 4), Some(4), None, Some("4 receive queues of 4 on the NIC: one a core is best")),
+            (combined(0, 0), None, None, None),
+            (None, None, None, None),
+        ] {
+            for strategy in [Strategy::Balanced, Strategy::FirstUsableNode] {
+                let queues = vec![Queue { irq: Some(40), cpu: Some(6), rps: CpuSet::new() }];
+                let receive =
+                    Receive { interface: Some("eth0".into()), queues, channels, ..Receive::default() };
+                let planner = Planner::new(&topology).strategy(strategy);
+                let plan = planner.clone().receive(receive.clone()).plan().unwrap();
+                assert_eq!(plan.rss_queues, rss_queues);
+                assert_eq!(plan.queue_setting().map(|setting| setting.to_string()).as_deref(), setting);
+                assert!(!plan.settings().iter().any(|one| matches!(one, Setting::Channels { .. })));
+                let reasons: Vec<String> = plan.reasons.iter().map(ToString::to_string).collect();
+                assert!(
+                    reason.is_none_or(|reason| reasons.iter().any(|one| one.contains(reason))),
+                    "{reasons:?}"
+                );
+                // Without its name, nothing can be said to the interface.
+                let unnamed = planner.receive(Receive { interface: None, ..receive }).plan().unwrap();
+                assert_eq!(unnamed.queue_setting(), None);
+            }
         }
     }
 

@@ -206,7 +206,8 @@ fn waiting(parties: &[Party]) -> impl Iterator<Item = (usize, &Party)> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{case, one_queue, opteron};
+    use super::super::tests::random::case;
+    use super::super::tests::{one_queue, opteron};
     use super::super::{Planner, Queue, Receive, Strategy};
     use super::*;
     use crate::CpuSet;
