@@ -21,7 +21,7 @@ fn plans(c: &mut Criterion) {
     let mut group = c.benchmark_group("plan");
     for cpus in [16, 256, 1024] {
         let topology = machine(cpus);
-        let queues = (0..8).map(|queue| Queue { irq: Some(100 + queue), cpu: None }).collect();
+        let queues = (0..8).map(|queue| Queue { irq: Some(100 + queue), ..Queue::default() }).collect();
         let receive = Receive { queues, transmit_queues: 8, node: Some(0), ..Receive::default() };
         let planner = Planner::new(&topology).receive(receive).workers(cpus / 2);
         for strategy in [Strategy::Balanced, Strategy::SameNode, Strategy::Rfs, Strategy::GroupByCcx] {

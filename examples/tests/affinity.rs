@@ -51,8 +51,12 @@ fn the_layout_that_won_is_planned() {
     assert_eq!(plan["workers"], json!([0, 1, 4, 5]));
     assert_eq!(plan["network"], json!([2, 3, 6, 7]));
     assert_eq!(plan["rps_mask"], "008c");
+    let steering = json!({ "2": { "0": 3, "1": 1 }, "3": { "1": 1, "3": 1 }, "7": { "2": 3, "3": 1 } });
+    assert_eq!(plan["steering"], steering);
     let text = out(&[&["plan"], &ASKED[..]].concat());
     assert!(text.contains("[4 W2] [5 W3] [6 I] [7 N]"), "{text}");
+    let steering = "CPU → worker: 2 → 0 (75 %) 1 (25 %), 3 → 1 (50 %) 3 (50 %), 7 → 2 (75 %) 3 (25 %)\n";
+    assert!(text.ends_with(steering), "{text}");
 }
 
 #[test]

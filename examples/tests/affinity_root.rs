@@ -308,7 +308,7 @@ fn an_interface_that_goes_away_is_named() {
         let said = Said::from(apply.wait_with_output().unwrap());
         assert_eq!(said.status.code(), Some(1), "{}", said.errors);
         assert!(
-            said.errors.contains("vanished: no such file any more; discover the machine"),
+            said.errors.contains("vanished: it is not there any more; discover the machine"),
             "{}",
             said.errors
         );

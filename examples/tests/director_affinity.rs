@@ -49,3 +49,13 @@ fn a_director_that_is_placed_badly_serves() {
     assert!(workers(&director).values().all(|cpus| *cpus == thread::affinity().unwrap()));
     assert_eq!(client::get(director.http, "/").status, 200);
 }
+
+#[test]
+fn a_director_that_has_nothing_to_steer_by_says_so_and_serves() {
+    let origin = Origin::start("a");
+    let director = Director::start(&format!("[affinity]\nsteering = true\n{}", simple(&[&origin], "")));
+    let said = director.stderr();
+    assert!(said.contains("no steering: it takes several workers, an `interface`"), "{said}");
+    assert!(workers(&director).values().all(|cpus| cpus.len() == 1), "{said}");
+    assert_eq!(client::get(director.http, "/").status, 200);
+}

@@ -1,4 +1,4 @@
-//! Journals that somebody else has made: they are refused or restored from, and nothing is written but to the files of settings.
+//! Journals that somebody else has made: they are refused or restored from, and nothing is set but what settings can.
 #![no_main]
 
 use std::cell::RefCell;
@@ -9,9 +9,11 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use lb_affinity::Setting;
 use lb_affinity::apply::{Applier, ApplyError, IfChanged};
 use lb_affinity::fs::FileSystem;
+use lb_affinity::nic::ethtool::EthtoolError;
+use lb_affinity::nic::{ChannelCounts, Channels, Count};
+use lb_affinity::{Setting, Target};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -28,10 +30,28 @@ enum Part<'a> {
 
 #[derive(Debug, Arbitrary)]
 struct Entry<'a> {
-    path: Name<'a>,
+    target: Name<'a>,
     original: Content<'a>,
     held: Option<Content<'a>>,
     intended: Option<Content<'a>>,
+    follows: Option<Interface<'a>>,
+}
+
+/// The name of an interface, or of what somebody says is one.
+#[derive(Debug, Arbitrary)]
+enum Interface<'a> {
+    Likely(bool),
+    Any(&'a str),
+}
+
+impl Interface<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Likely(true) => "eth0",
+            Self::Likely(false) => "eth1",
+            Self::Any(name) => name,
+        }
+    }
 }
 
 /// What a file holds, or what somebody says that it held.
@@ -43,7 +63,17 @@ enum Content<'a> {
 
 impl Content<'_> {
     fn text(&self) -> &str {
-        const LIKELY: [&str; 6] = ["0", "3", "00000000,0000ffff", "0-3", "1024", ""];
+        const LIKELY: [&str; 9] = [
+            "0",
+            "3",
+            "00000000,0000ffff",
+            "0-3",
+            "1024",
+            "",
+            "rx 0 tx 0 combined 4",
+            "rx 0 tx 0 combined 2",
+            "combined 2",
+        ];
         match self {
             Self::Likely(index) => LIKELY[usize::from(*index) % LIKELY.len()],
             Self::Any(text) => text,
@@ -74,7 +104,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Where an entry says that its file is.
+/// What an entry says that it is of.
 #[derive(Debug, Arbitrary)]
 enum Name<'a> {
     Irq(u16),
@@ -83,12 +113,14 @@ enum Name<'a> {
     AnyQueue { interface: &'a str, queue: &'a str, file: u8 },
     Table,
     Any(&'a str),
+    Channels(Interface<'a>),
 }
 
 impl Name<'_> {
-    fn path(&self) -> String {
+    /// The name of its channels, or the path of its file.
+    fn of(&self) -> Result<&str, String> {
         const FILES: [&str; 4] = ["rps_cpus", "rps_flow_cnt", "xps_cpus", "../../address"];
-        match self {
+        Err(match self {
             Self::Irq(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
             Self::Queue { transmit, number, file } => {
                 let direction = if *transmit { "tx" } else { "rx" };
@@ -101,7 +133,8 @@ impl Name<'_> {
             }
             Self::Table => "/proc/sys/net/core/rps_sock_flow_entries".to_owned(),
             Self::Any(path) => (*path).to_owned(),
-        }
+            Self::Channels(interface) => return Ok(interface.name()),
+        })
     }
 }
 
@@ -128,9 +161,13 @@ fn journal(parts: &[Part<'_>]) -> Vec<u8> {
                 let namespace = ["-", "net:[1]"][usize::from(namespace % 2)];
                 format!("journal 1 {boot} {namespace} {entries}")
             }
-            Part::Entry(Entry { path, original, held, intended }) => {
-                let (path, original) = (field(&path.path()), field(original.text()));
-                format!("entry {path} {original} {} {}", or_none(held), or_none(intended))
+            Part::Entry(Entry { target, original, held, intended, follows }) => {
+                let values = format!("{} {} {}", field(original.text()), or_none(held), or_none(intended));
+                let follows = follows.as_ref().map_or("-".to_owned(), |interface| field(interface.name()));
+                match target.of() {
+                    Ok(interface) => format!("channels {} {values}", field(interface)),
+                    Err(path) => format!("entry {} {values} {follows}", field(&path)),
+                }
             }
             Part::Left { entry, value } => format!("left {entry} {}", field(value.text())),
             Part::Complete => "complete".to_owned(),
@@ -149,10 +186,18 @@ fn journal(parts: &[Part<'_>]) -> Vec<u8> {
     content
 }
 
-/// A system in which there is every file, and each takes what is written.
+/// A system in which there is every file and every interface, and each takes what is set.
 #[derive(Default)]
 struct Anything {
     written: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
+    channels: RefCell<BTreeMap<String, Channels>>,
+}
+
+impl Anything {
+    /// All that was set.
+    fn state(&self) -> (BTreeMap<PathBuf, Vec<u8>>, BTreeMap<String, Channels>) {
+        (self.written.borrow().clone(), self.channels.borrow().clone())
+    }
 }
 
 impl FileSystem for Anything {
@@ -176,6 +221,28 @@ impl FileSystem for Anything {
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
     }
+
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        let kind = Count { count: 0, max: u32::MAX };
+        let all = Channels { rx: kind, tx: kind, combined: Count { count: 2, ..kind }, other: kind };
+        Ok(self.channels.borrow().get(interface).copied().unwrap_or(all))
+    }
+
+    fn set_channels(&self, interface: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
+        assert!(is_interface(interface), "{interface:?}");
+        let mut channels = self.channels(interface)?;
+        channels.rx.count = counts.rx.unwrap_or(channels.rx.count);
+        channels.tx.count = counts.tx.unwrap_or(channels.tx.count);
+        channels.combined.count = counts.combined.unwrap_or(channels.combined.count);
+        self.channels.borrow_mut().insert(interface.to_owned(), channels);
+        Ok(())
+    }
+}
+
+/// Whether a name may be an interface's (ip-link(8)).
+fn is_interface(name: &str) -> bool {
+    let odd = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '\0' | '\x0b');
+    (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(odd)
 }
 
 /// Whether there is a setting with this very path: one of every kind is made from the path's parts.
@@ -183,8 +250,7 @@ fn is_a_settings(path: &Path) -> bool {
     let parts: Vec<&str> = path.to_str().expect("settings have text for paths").split('/').collect();
     let part = |index: usize| parts.get(index).copied().unwrap_or_default();
     let interface = part(4).to_owned();
-    assert!(!interface.contains(|c: char| c.is_ascii_whitespace() || c == ':' || c == '\0'), "{path:?}");
-    if matches!(&*interface, "." | "..") {
+    if parts.len() > 5 && !is_interface(&interface) {
         return false;
     }
     let queue = part(6).get(3..).and_then(|number| number.parse().ok()).unwrap_or_default();
@@ -196,7 +262,11 @@ fn is_a_settings(path: &Path) -> bool {
         Setting::Xps { interface, queue, cpus: 0.into() },
         Setting::RpsSockFlowEntries { count: 0 },
     ];
-    settings.iter().any(|setting| setting.path().as_os_str() == path.as_os_str())
+    let is_this = |setting: &Setting| match setting.target() {
+        Target::File(file) => file.as_os_str() == path.as_os_str(),
+        _ => false,
+    };
+    settings.iter().any(is_this)
 }
 
 /// The journal's directory, for one input.
@@ -232,10 +302,10 @@ fuzz_target!(|input: (Input<'_>, bool)| {
     match applier.restore(if_changed) {
         Ok(restored) => {
             // What is left is a journal, too, and restoring again does no more than before.
-            let written = files.written.borrow().clone();
+            let state = files.state();
             let again = applier.restore(if_changed).expect("it was written by this crate");
             assert!(again.lines.len() <= restored.lines.len());
-            assert_eq!(written, *files.written.borrow());
+            assert_eq!(state, files.state());
             assert_eq!(restored.is_complete(), !path.exists());
             let plan = [Setting::Rps { interface: "eth0".into(), queue: 0, cpus: 3.into() }];
             match applier.apply(&plan) {
@@ -245,7 +315,7 @@ fuzz_target!(|input: (Input<'_>, bool)| {
         }
         Err(ApplyError::Damaged { line, .. }) => {
             assert!(line <= content.split(|&byte| byte == b'\n').count() + 1);
-            assert!(files.written.borrow().is_empty());
+            assert_eq!(files.state(), Default::default());
             assert_eq!(std::fs::read(&path).expect("it is left as it was"), content);
         }
         Err(other) => panic!("{other}"),

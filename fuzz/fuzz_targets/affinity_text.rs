@@ -24,6 +24,9 @@ fuzz_target!(|text: &str| {
         let plan = planner.plan().expect("a machine with a CPU can be planned for");
         assert_eq!(plan.workers.len(), 4);
         assert!(plan.workers.iter().all(|worker| worker.cpus.is_subset(topology.online())));
+        if let Some(steering) = plan.steering(&topology) {
+            assert!(steering.cpus().all(|cpu| topology.online().contains(cpu)));
+        }
     }
     // Two samples: the first half and the whole.
     let half = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);

@@ -30,9 +30,16 @@
 //! * One [`Applier`] a directory at a time, by a lock (flock(2)) that ends with the process.
 //! * When a setting fails, those before it are put back, the last one first, and the machine is as it was. Which outcomes fail is
 //!   said at [`Outcome::is_failure`]; [`OnFailure::Continue`] goes on instead.
-//! * The journal names only files of [`Setting`]'s, and is in a directory that nobody else can write to. It is of no use after a reboot,
+//! * Another number of channels is one write among others, and what the driver changes along with it is journalled too: the values of the
+//!   queues that it takes away, and the CPUs of interrupts. `restore` puts back the channels first, and then these. An interrupt that has
+//!   another number then keeps what its driver gives it. Ring lengths, the RSS table and what else a driver keeps for its queues is
+//!   not journalled.
+//! * The journal names only what [`Setting`]s go to, and is in a directory that nobody else can write to. It is of no use after a reboot,
 //!   knows that by the kernel's boot id, and says so. It is of one network namespace: in another, `restore` leaves what is not
-//!   that namespace's for later, and `apply` refuses.
+//!   that namespace's for later, and `apply` refuses. Interrupts that are to follow channels are left with them.
+//!
+//! Queues and interrupts of another number of channels are others, so what is set of them is for a plan that is made when they are
+//! there: [`Applier::apply_then`].
 //!
 //! It can't know whether an interface of the same name is the same interface. One that was replaced has values that are not
 //! ours, so `restore` leaves it, unless they happen to be equal.
@@ -41,23 +48,27 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Setting;
 use crate::fs::FileSystem;
+use crate::nic::NicError;
+use crate::{Setting, Target};
 
 mod directory;
 mod journal;
+mod place;
 mod report;
 mod restore;
 mod value;
+mod work;
 mod write;
 
 use directory::Lock;
 use journal::{Entry, Journal, LoadError};
+use place::Place;
 pub use report::{Change, DryRun, Line, Report, Warning};
-use restore::put_back;
 pub use restore::{IfChanged, Restored, RestoredLine, Return};
-use value::Format;
+use restore::{put_back, tell_strangers};
 pub use value::Value;
+use work::{Stop, Work};
 use write::Job;
 pub use write::{Denial, Outcome};
 
@@ -123,7 +134,7 @@ pub enum ApplyError {
         /// The namespace that it is of, `net:[4026531840]`.
         then: String,
     },
-    /// Two settings are for the same file.
+    /// Two settings are for the same file, or the same channels.
     #[error("{setting} is set twice; keep one")]
     Twice {
         /// The second one.
@@ -134,6 +145,12 @@ pub enum ApplyError {
     Interface {
         /// The name.
         name: String,
+    },
+    /// What an interface's queues hold can't be read.
+    #[error("{source}; the number of channels stays, because the queues could not be put back as they were")]
+    Queues {
+        /// What can't be read.
+        source: Box<NicError>,
     },
     /// A setting failed, and those before it were put back.
     #[error("nothing is applied:\n{0}")]
@@ -190,29 +207,26 @@ pub enum OnFailure {
 /// [`ApplyError::Twice`] and [`ApplyError::Interface`].
 pub fn dry_run(files: &impl FileSystem, settings: &[Setting], nr_cpu_ids: u32) -> Result<DryRun, ApplyError> {
     let mut result = DryRun::default();
-    for job in jobs(settings, nr_cpu_ids)? {
+    for job in jobs(settings, nr_cpu_ids, &mut BTreeSet::new())? {
         let new = job.value();
-        match job.read(files).map(|content| job.format.value(&content)) {
+        match job.place.read(files).map(|content| job.place.value(&content)) {
             Ok(old) if old.reaches(&new) => {}
             Ok(old) => result.changes.push(Change { setting: job.setting, old, new }),
-            Err(error) => {
-                let why = job.refusal(files, &error);
-                result.unreadable.push((job.setting, why));
-            }
+            Err(refusal) => result.unreadable.push((job.setting, *refusal)),
         }
     }
     Ok(result)
 }
 
-fn jobs(settings: &[Setting], nr_cpu_ids: u32) -> Result<Vec<Job>, ApplyError> {
-    let mut seen = BTreeSet::new();
+/// Checks settings and prepares their writes. `seen` has the targets of earlier ones.
+fn jobs(settings: &[Setting], nr_cpu_ids: u32, seen: &mut BTreeSet<Target>) -> Result<Vec<Job>, ApplyError> {
     let job = |setting: &Setting| {
-        let path = setting.path();
-        // All that can be wrong with a path of a setting's is the interface's name.
-        let Some(format) = Format::of(&path) else {
+        let target = setting.target();
+        // All that can be wrong with a setting's target is the interface's name.
+        let Some(place) = Place::of(target.clone()) else {
             return Err(ApplyError::Interface { name: setting.interface().unwrap_or_default().to_owned() });
         };
-        if !seen.insert(path.clone()) {
+        if !seen.insert(target) {
             return Err(ApplyError::Twice { setting: Box::new(setting.clone()) });
         }
         // Ids from `nr_cpu_ids` on would be lost in a mask of the machine's width; the kernel is to refuse them.
@@ -222,7 +236,7 @@ fn jobs(settings: &[Setting], nr_cpu_ids: u32) -> Result<Vec<Job>, ApplyError> {
             }
             _ => nr_cpu_ids,
         };
-        Ok(Job { setting: setting.clone(), path, format, content: setting.content(ids).into_bytes() })
+        Ok(Job { setting: setting.clone(), place, content: setting.content(ids).into_bytes() })
     };
     settings.iter().map(job).collect()
 }
@@ -265,71 +279,80 @@ impl<F: FileSystem> Applier<F> {
     /// [`ApplyError::RolledBack`] if a setting failed and [`OnFailure::RollBack`] is chosen; [`ApplyError::Unfinished`] if a crash is to be
     /// restored from first; the errors of [`dry_run`], and of the journal.
     pub fn apply(&mut self, settings: &[Setting]) -> Result<Report, ApplyError> {
-        let jobs = jobs(settings, self.nr_cpu_ids)?;
-        let former = self.load()?.unwrap_or_else(|| Journal { complete: true, ..self.empty() });
-        if !former.complete {
-            return Err(ApplyError::Unfinished { path: self.journal.clone() });
-        }
-        if let Some(then) = elsewhere(&former).filter(|_| former.entries.iter().any(Entry::is_of_namespace)) {
-            return Err(ApplyError::Namespace { path: self.journal.clone(), then });
-        }
-        let mut report = Report { warnings: self.warnings(), ..Report::default() };
-        let mut before = Vec::with_capacity(jobs.len());
-        for job in &jobs {
-            let read = job.read(&self.files);
-            let (old, outcome) = match &read {
-                Ok(content) => {
-                    let old = job.format.value(content);
-                    let unchanged = old.reaches(&job.value());
-                    (Some(old), if unchanged { Outcome::Unchanged } else { Outcome::NotTried })
-                }
-                Err(error) => (None, job.refusal(&self.files, error)),
-            };
-            report.lines.push(Line { setting: job.setting.clone(), old, outcome });
-            before.push(read.unwrap_or_default());
-        }
-        if self.stops(&report) {
-            report.rolled_back = Some(Restored::default());
-            return Err(ApplyError::RolledBack(Box::new(report)));
-        }
-        if !report.lines.iter().any(|line| line.outcome == Outcome::NotTried) {
-            return Ok(report);
-        }
+        self.apply_then(settings, |_| Ok(Vec::new()))
+    }
 
-        let mut journal = Journal { complete: false, namespace: namespace(), ..former.clone() };
-        let mut entries = Vec::with_capacity(jobs.len());
-        for ((job, line), before) in jobs.iter().zip(&report.lines).zip(&before) {
-            let wanted = line.outcome == Outcome::NotTried;
-            entries.push(wanted.then(|| enter(&mut journal.entries, job, before)));
+    /// Applies the settings in their order, and then those that `then` makes of what the machine is like by then: what a new number
+    /// of channels ([`Setting::Channels`]) asks for. It is one work: if something of it fails, all of it is put back, and if the
+    /// process dies, all of it is for [`restore`](Self::restore).
+    ///
+    /// ```no_run
+    /// use lb_affinity::apply::{Applier, DIRECTORY};
+    /// use lb_affinity::fs::{FileSystem, Real};
+    /// use lb_affinity::plan::{Plan, Planner, Receive};
+    /// use lb_affinity::{Interrupts, Nic, Topology};
+    ///
+    /// type Error = Box<dyn std::error::Error>;
+    /// let topology = Topology::live()?;
+    /// let plan = |files: &Real| -> Result<Plan, Error> {
+    ///     let nic = Nic::read(files, "eth0", &Interrupts::read(files)?)?;
+    ///     let receive = Receive { channels: files.channels("eth0").ok(), ..Receive::from(&nic) };
+    ///     Ok(Planner::new(&topology).receive(receive).workers(4).plan()?)
+    /// };
+    /// let first: Vec<_> = plan(&Real)?.queue_setting().into_iter().collect();
+    /// let mut applier = Applier::open(Real, DIRECTORY, topology.nr_cpu_ids())?;
+    /// let report = applier.apply_then(&first, |files| Ok::<_, Error>(plan(files)?.settings()))?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply); and what `then` says, after what was applied is put back.
+    pub fn apply_then<E: From<ApplyError>>(
+        &mut self,
+        settings: &[Setting],
+        then: impl FnOnce(&F) -> Result<Vec<Setting>, E>,
+    ) -> Result<Report, E> {
+        let former = self.load()?.unwrap_or_else(|| Journal { complete: true, ..self.empty() });
+        if let Some(then) = former.elsewhere().filter(|_| former.entries.iter().any(Entry::is_of_namespace)) {
+            return Err(ApplyError::Namespace { path: self.journal.clone(), then }.into());
         }
-        let mut appender = journal.store(&self.journal).map_err(|source| self.failed(source))?;
-        let mut broken = None;
-        for (index, job) in jobs.iter().enumerate() {
-            let Some(entry) = entries[index] else { continue };
-            let (outcome, left) = job.write(&self.files);
-            report.lines[index].outcome = outcome;
-            if let Some(left) = left {
-                broken = appender.left(entry, &left).err();
-                journal.entries[entry].left = Some(left);
-            }
-            if broken.is_some() || self.stops(&report) {
-                break;
-            }
+        if !former.complete {
+            return Err(ApplyError::Unfinished { path: self.journal.clone() }.into());
         }
-        let stopped = broken.is_some() || self.stops(&report);
-        let broken = if stopped { broken } else { appender.complete().err() };
-        if stopped || broken.is_some() {
-            self.roll_back(&jobs, &before, &entries, &former, &journal, &mut report)?;
-            return Err(match broken {
-                Some(source) => self.failed(source),
-                None => ApplyError::RolledBack(Box::new(report)),
-            });
-        }
-        Ok(report)
+        let mut work = Work::new(&self.files, self.nr_cpu_ids, self.on_failure, &self.journal, former);
+        work.report.warnings = self.warnings();
+        let stop = match work.step(settings) {
+            Ok(()) => match then(&self.files) {
+                Ok(settings) => work.step(&settings).and_then(|()| work.finish()).err(),
+                Err(error) => {
+                    work.undo()?;
+                    return Err(error);
+                }
+            },
+            Err(stop) => Some(stop),
+        };
+        let Some(stop) = stop else { return Ok(work.report) };
+        work.undo()?;
+        Err(E::from(match stop {
+            Stop::Setting => ApplyError::RolledBack(Box::new(work.report)),
+            Stop::Error(error) => error,
+        }))
+    }
+
+    /// What [`restore`](Self::restore) would put back, in the order in which it was first written to; not what it would leave for
+    /// another network namespace.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn changed(&self) -> Result<Vec<Target>, ApplyError> {
+        let journal = self.load()?.unwrap_or_default();
+        let is_elsewhere = journal.elsewhere().is_some();
+        let here = journal.entries.into_iter().filter(|entry| !(is_elsewhere && entry.is_of_namespace()));
+        Ok(here.map(|entry| entry.place.target).collect())
     }
 
     /// Puts the original values back, the last write first: what [`apply`](Self::apply) did in this process or in another that
-    /// may have been killed. Files that are gone are reported and dropped. What could not be put back stays in the journal.
+    /// may have been killed. What is gone is reported and dropped. What could not be put back stays in the journal.
     ///
     /// # Errors
     /// [`ApplyError::Damaged`] or [`ApplyError::Journal`]. That a value could not be put back is no error but a line of the
@@ -341,27 +364,47 @@ impl<F: FileSystem> Applier<F> {
             restored.of_another_boot = true;
             journal.entries.clear();
         }
-        let elsewhere = elsewhere(&journal);
+        let elsewhere = journal.elsewhere();
+        // If the last work was not finished, or not taken back to its end, what is there now is its doing. Of another namespace's
+        // interfaces, nothing can be told.
+        if elsewhere.is_none() && journal.complete && tell_strangers(&self.files, &mut journal, if_changed) {
+            journal.complete = false;
+            self.keep(&journal)?;
+        }
+        let mut away = BTreeSet::new();
         let mut left = Vec::new();
+        // What is left for another namespace is left as it is, unfinished if it was.
+        let mut complete = true;
         while let Some(mut entry) = journal.entries.pop() {
-            let Entry { path, format, original, .. } = &entry;
-            let ours = |value: &Value| entry.is_ours(value);
-            let outcome = match &elsewhere {
-                Some(namespace) if entry.is_of_namespace() => {
-                    Return::Elsewhere { namespace: namespace.clone() }
-                }
-                _ => put_back(&self.files, path, *format, original, if_changed, ours),
-            };
-            let (path, original) = (path.clone(), format.value(original));
-            if outcome.is_left() {
+            let (target, original) = (entry.place.target.clone(), entry.place.value(&entry.original));
+            if let Some(namespace) = elsewhere.clone().filter(|_| entry.is_of_namespace()) {
+                complete = journal.complete;
+                left.push(entry);
+                restored.lines.push(RestoredLine {
+                    target,
+                    original,
+                    outcome: Return::Elsewhere { namespace },
+                });
+                continue;
+            }
+            let waits = entry.follows.as_ref().is_some_and(|interface| away.contains(interface));
+            let ours = |value: &Value| (entry.follows.is_some() && !waits) || entry.is_ours(value);
+            let outcome = put_back(&self.files, &entry.place, &entry.original, if_changed, ours);
+            if let Target::Channels(interface) = &target
+                && outcome.is_left()
+            {
+                away.insert(interface.clone());
+            }
+            // What follows channels that are not back is put back once more when they are.
+            if outcome.is_left() || waits {
                 // What was left undone is told from a stranger's values as before.
                 entry.held = entry.left.take().or(entry.held);
                 left.push(entry);
             }
-            restored.lines.push(RestoredLine { path, original, outcome });
+            restored.lines.push(RestoredLine { target, original, outcome });
         }
         left.reverse();
-        let journal = Journal { entries: left, complete: true, ..journal };
+        let journal = Journal { entries: left, complete, ..journal };
         self.keep(&journal)?;
         Ok(restored)
     }
@@ -379,7 +422,7 @@ impl<F: FileSystem> Applier<F> {
     }
 
     fn empty(&self) -> Journal {
-        Journal { boot: self.boot(), namespace: namespace(), ..Journal::default() }
+        Journal { boot: self.boot(), namespace: journal::namespace(), ..Journal::default() }
     }
 
     /// The kernel's id of this boot (`random(4)`: new at every boot).
@@ -403,52 +446,8 @@ impl<F: FileSystem> Applier<F> {
         Ok(self.load_of_any_boot()?.filter(|journal| !self.is_of_another_boot(journal)))
     }
 
-    /// Stores a journal, or takes it away if it is empty.
     fn keep(&self, journal: &Journal) -> Result<(), ApplyError> {
-        let result = if journal.entries.is_empty() {
-            Journal::remove(&self.journal)
-        } else {
-            journal.store(&self.journal).map(drop)
-        };
-        result.map_err(|source| self.failed(source))
-    }
-
-    fn stops(&self, report: &Report) -> bool {
-        self.on_failure == OnFailure::RollBack && report.lines.iter().any(|line| line.outcome.is_failure())
-    }
-
-    /// Undoes the writes of one [`apply`](Self::apply), not of the earlier ones.
-    fn roll_back(
-        &self,
-        jobs: &[Job],
-        before: &[Vec<u8>],
-        entries: &[Option<usize>],
-        former: &Journal,
-        journal: &Journal,
-        report: &mut Report,
-    ) -> Result<(), ApplyError> {
-        let mut restored = Restored::default();
-        for (index, job) in jobs.iter().enumerate().rev() {
-            let Some(entry) = entries[index].filter(|_| report.lines[index].outcome != Outcome::NotTried)
-            else {
-                continue;
-            };
-            let ours = |value: &Value| journal.entries[entry].is_ours(value);
-            let outcome =
-                put_back(&self.files, &job.path, job.format, &before[index], IfChanged::Leave, ours);
-            if outcome == Return::PutBack && !report.lines[index].outcome.is_failure() {
-                report.lines[index].outcome = Outcome::RolledBack;
-            }
-            // Nothing came of a write that failed: no news.
-            if outcome != Return::WasThere {
-                let original = job.format.value(&before[index]);
-                restored.lines.push(RestoredLine { path: job.path.clone(), original, outcome });
-            }
-        }
-        let complete = restored.is_complete();
-        report.rolled_back = Some(restored);
-        // What could not be put back is for `restore` to try again.
-        if complete { self.keep(former) } else { Ok(()) }
+        journal.keep(&self.journal).map_err(|source| self.failed(source))
     }
 
     fn warnings(&self) -> Vec<Warning> {
@@ -460,34 +459,6 @@ impl<F: FileSystem> Applier<F> {
         });
         irqbalance.map(|pid| Warning::Irqbalance { pid }).collect()
     }
-}
-
-/// The calling thread's network namespace (network_namespaces(7)), if `/proc` says.
-fn namespace() -> Option<String> {
-    std::fs::read_link("/proc/thread-self/ns/net").ok()?.into_os_string().into_string().ok()
-}
-
-/// The namespace of a journal that is not of this one.
-fn elsewhere(journal: &Journal) -> Option<String> {
-    let here = namespace()?;
-    journal.namespace.clone().filter(|then| *then != here)
-}
-
-/// Enters a job into the journal; says where.
-fn enter(entries: &mut Vec<Entry>, job: &Job, before: &[u8]) -> usize {
-    let intended = Some(job.content.clone());
-    let known = entries.iter().position(|entry| entry.path == job.path);
-    let Some(index) = known else {
-        let (path, format, original) = (job.path.clone(), job.format, before.to_vec());
-        entries.push(Entry { path, format, original, held: None, intended, left: None });
-        return entries.len() - 1;
-    };
-    let entry = &mut entries[index];
-    if !entry.is_ours(&job.format.value(before)) {
-        entry.original = before.to_vec();
-    }
-    *entry = Entry { held: Some(before.to_vec()), intended, left: None, ..entry.clone() };
-    index
 }
 
 #[cfg(test)]

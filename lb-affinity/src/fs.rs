@@ -1,11 +1,12 @@
-//! What the crate reads and writes the system through: the real files, a recorded machine, or nothing at all.
+//! What the crate reads and writes the system through: the real files, a recorded machine, or nothing at all. And the one thing
+//! of it that is in no file: how many channels an interface has.
 //!
-//! | file system | reads | writes |
-//! |---|---|---|
-//! | [`Real`] | this machine | to the kernel |
-//! | [`Rooted`] | a directory that stands for `/` | are refused |
-//! | [`Memory`] | what was put in: a test's machine, an archive's | are refused |
-//! | [`Recording`] | another file system | are kept, and read back from then on: a rehearsal |
+//! | file system | reads | writes | channels |
+//! |---|---|---|---|
+//! | [`Real`] | this machine | to the kernel | of this machine's drivers |
+//! | [`Rooted`] | a directory that stands for `/` | are refused | are not known |
+//! | [`Memory`] | what was put in: a test's machine, an archive's | are refused | what was put in |
+//! | [`Recording`] | another file system | are kept, and read back from then on: a rehearsal | likewise |
 //!
 //! ```
 //! use lb_affinity::fs::{FileSystem, Memory, Recording};
@@ -23,6 +24,9 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::nic::ethtool::{Ethtool, EthtoolError, READING_CHANNELS, SETTING_CHANNELS};
+use crate::nic::{ChannelCounts, Channels};
 
 mod memory;
 mod recording;
@@ -58,6 +62,22 @@ pub trait FileSystem {
     /// # Errors
     /// As [`std::fs::canonicalize`]: there must be something there.
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// An interface's channels, which its driver tells by ethtool netlink. A machine of which there are only files can't say.
+    ///
+    /// # Errors
+    /// [`EthtoolError::NoDriver`] if nothing else is provided; as [`Ethtool::channels`].
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        Err(EthtoolError::NoDriver { interface: interface.to_owned(), operation: READING_CHANNELS })
+    }
+
+    /// Sets how many channels an interface has. A machine of which there are only files can't.
+    ///
+    /// # Errors
+    /// [`EthtoolError::NoDriver`] if nothing else is provided; as [`Ethtool::set_channels`].
+    fn set_channels(&self, interface: &str, _: ChannelCounts) -> Result<(), EthtoolError> {
+        Err(EthtoolError::NoDriver { interface: interface.to_owned(), operation: SETTING_CHANNELS })
+    }
 }
 
 /// The longest file that is read: `/proc/interrupts` of a machine with 8192 CPUs takes some tens of megabytes.
@@ -79,9 +99,17 @@ impl<F: FileSystem + ?Sized> FileSystem for &F {
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         (**self).canonicalize(path)
     }
+
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        (**self).channels(interface)
+    }
+
+    fn set_channels(&self, interface: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
+        (**self).set_channels(interface, counts)
+    }
 }
 
-/// The live system's files.
+/// The live system's files, and the drivers of this thread's network namespace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Real;
 
@@ -103,6 +131,14 @@ impl FileSystem for Real {
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         path.canonicalize()
+    }
+
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        Ethtool::open()?.channels(interface)
+    }
+
+    fn set_channels(&self, interface: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
+        Ethtool::open()?.set_channels(interface, counts)
     }
 }
 

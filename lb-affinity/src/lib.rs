@@ -43,7 +43,7 @@
 //! | [`memory`] | NUMA policies of threads and ranges, memory on a node, where a page is |
 //! | [`nic`] | [`Nic`]: an interface's queues, the interrupts that serve them, its node |
 //! | [`plan`] | [`Planner`](plan::Planner): where workers, interrupts, network work and virtual CPUs go, why, and what it is worth |
-//! | [`Setting`] | a value for one of the kernel's files: an interrupt's CPUs, RPS, RFS, XPS |
+//! | [`Setting`] | a value for one of the kernel's files, or for a driver: an interrupt's CPUs, RPS, RFS, XPS, channels |
 //! | [`socket`] | listeners that get the packets of their CPUs, and what a socket knows of its packets' way |
 //! | [`thread`] | pins threads and says where they run, also beyond 1024 CPUs |
 //! | [`topology`] | [`Topology`]: packages, dies, cores, caches, NUMA nodes, and what this process may use of them; from a live or recorded system, or from `lscpu -p` |
@@ -82,5 +82,5 @@ pub mod topology;
 pub use cpu_set::{CpuSet, NodeSet};
 pub use interrupts::Interrupts;
 pub use nic::Nic;
-pub use setting::Setting;
+pub use setting::{Setting, Target};
 pub use topology::Topology;

@@ -14,14 +14,16 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::CpuSet;
 use crate::cpu_set::ParseSetError;
 use crate::fs::FileSystem;
 use crate::interrupts::{Affinity, Interrupts, InterruptsError};
+use crate::{CpuSet, Setting};
 
-#[cfg(target_os = "linux")]
+mod channels;
 pub mod ethtool;
 mod queues;
+
+pub use channels::{ChannelCounts, Channels, Count, ParseCountsError};
 
 /// Where the kernel lists network interfaces.
 pub const CLASS: &str = "/sys/class/net";
@@ -226,6 +228,34 @@ impl Nic {
     /// The interrupts that serve a queue.
     pub fn serving(&self, queue: Queue) -> impl Iterator<Item = &NicInterrupt> {
         self.interrupts.iter().filter(move |interrupt| interrupt.serves.contains(&queue))
+    }
+
+    /// What its queues and its device's interrupts are set to: what another number of channels may change or take away. Not the number of
+    /// channels itself, which only its driver knows.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        let interface = || self.name.clone();
+        let mut settings = Vec::new();
+        for interrupt in &self.interrupts {
+            if let Some(affinity) = &interrupt.affinity {
+                settings.push(Setting::IrqAffinity { irq: interrupt.irq, cpus: affinity.allowed.clone() });
+            }
+        }
+        for RxQueue { index, rps_cpus, rps_flow_count } in &self.rx {
+            let queue = *index;
+            if let Some(cpus) = rps_cpus.clone() {
+                settings.push(Setting::Rps { interface: interface(), queue, cpus });
+            }
+            if let Some(count) = *rps_flow_count {
+                settings.push(Setting::RpsFlowCount { interface: interface(), queue, count });
+            }
+        }
+        for TxQueue { index, xps_cpus } in &self.tx {
+            if let Some(cpus) = xps_cpus.clone() {
+                settings.push(Setting::Xps { interface: interface(), queue: *index, cpus });
+            }
+        }
+        settings
     }
 
     /// The interfaces with a device that this one's packets go through in the end: a bond's members, a VLAN's parent's; itself if it has a

@@ -19,6 +19,7 @@
 use std::fmt;
 
 use crate::cpu_set::MAX_ID;
+use crate::nic::ChannelCounts;
 use crate::{CpuSet, Setting, Topology};
 
 pub mod cost;
@@ -26,6 +27,7 @@ mod policies;
 mod reasons;
 mod receive;
 mod sites;
+mod steering;
 mod strategy;
 #[cfg(test)]
 mod tests;
@@ -61,9 +63,11 @@ pub struct Plan {
     pub sock_flow_entries: Option<u32>,
     /// The CPUs that send by each transmit queue (XPS). Empty leaves them as they are.
     pub xps: Vec<CpuSet>,
-    /// How many receive queues the NIC should have: one a core (scaling.rst, RSS). `None` if its limit is not known. Queues
-    /// that this adds are in no plan yet: set the number, and plan again.
+    /// How many receive queues the NIC should have: one a core (scaling.rst, RSS). `None` if its limit is not known.
     pub rss_queues: Option<u32>,
+    /// The channels that give it so many; `None` if it has them, or they are not known. Queues that this adds are in no plan yet: see
+    /// [`queue_setting`](Self::queue_setting).
+    pub channels: Option<ChannelCounts>,
     /// The machine's number of CPU ids: the width of its masks.
     pub nr_cpu_ids: u32,
     /// Each choice, and why it was made.
@@ -96,6 +100,9 @@ pub struct QueuePlan {
     pub rps: Option<CpuSet>,
     /// `rps_flow_cnt`: 0 switches RFS off, `None` leaves it as it is.
     pub flow_count: Option<u32>,
+    /// The CPUs that do the protocol work of its packets when the plan is in force: those of RPS, or else the interrupt's. None if
+    /// neither is known.
+    pub receivers: CpuSet,
 }
 
 /// Why a choice was made.
@@ -120,6 +127,16 @@ impl Plan {
     #[must_use]
     pub fn rps_mask(&self, queue: usize) -> Option<String> {
         Some(self.queues.get(queue)?.rps.as_ref()?.mask(self.nr_cpu_ids).to_string())
+    }
+
+    /// What gives the NIC its [`rss_queues`](Self::rss_queues); `None` if it has them, or nothing is known of that.
+    ///
+    /// It is never among the [`settings`](Self::settings): the link may restart for it, and its queues and interrupts are others
+    /// afterwards, so that this plan is not for them. Apply it where that was asked for, and then what is planned anew:
+    /// [`Applier::apply_then`](crate::apply::Applier::apply_then).
+    #[must_use]
+    pub fn queue_setting(&self) -> Option<Setting> {
+        Some(Setting::Channels { interface: self.interface.clone()?, counts: self.channels? })
     }
 
     /// What to write to the kernel's files, from the wire inwards: interrupts, RPS, the flow tables, XPS. Workers pin themselves.
@@ -154,9 +171,7 @@ impl Plan {
     /// The plan as the cost model sees it.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        let queue = |queue: &QueuePlan| {
-            Some(QueueLayout { cpu: queue.cpu?, rps: queue.rps.clone().unwrap_or_default() })
-        };
+        let queue = |queue: &QueuePlan| Some(QueueLayout { cpu: queue.cpu?, rps: queue.receivers.clone() });
         Layout {
             workers: self.workers.iter().map(|worker| worker.cpus.clone()).collect(),
             queues: self.queues.iter().filter_map(queue).collect(),
@@ -313,6 +328,11 @@ impl<'a> Planner<'a> {
             self.by_placement(&sites, workers, &network, wanted)
         };
         plan.rss_queues = self.rss_queues(&network);
+        plan.channels = self
+            .receive
+            .channels
+            .zip(plan.rss_queues)
+            .and_then(|(now, queues)| now.with_receive_queues(queues));
         reasons::add_common(&mut plan, &self.receive, sites.nodes.len());
         Ok(plan)
     }
@@ -327,6 +347,7 @@ impl<'a> Planner<'a> {
             sock_flow_entries: None,
             xps: Vec::new(),
             rss_queues: None,
+            channels: None,
             nr_cpu_ids: self.topology.nr_cpu_ids(),
             reasons: Vec::new(),
         }
@@ -344,7 +365,13 @@ impl<'a> Planner<'a> {
         let workers = seats.cycle().take(count).cloned().collect();
 
         let mut plan = self.empty(workers);
-        let queue = |queue: &Queue| QueuePlan { irq: None, cpu: queue.cpu, rps: None, flow_count: None };
+        let queue = |queue: &Queue| QueuePlan {
+            irq: None,
+            cpu: queue.cpu,
+            rps: None,
+            flow_count: None,
+            receivers: receive::receivers(&(&queue.rps & self.topology.online()), queue.cpu),
+        };
         plan.queues = self.receive.queues.iter().map(queue).collect();
         reasons::explain_policy(&mut plan, &groups, usable.len() > enabled.len());
         plan.network = interrupts;
@@ -413,6 +440,7 @@ impl<'a> Planner<'a> {
         let queue = |((queue, cpu), rps): ((&Queue, Option<u32>), CpuSet)| QueuePlan {
             irq: queue.irq.filter(|_| cpu.is_some()),
             cpu,
+            receivers: receive::receivers(&rps, cpu),
             rps: Some(rps),
             flow_count: Some(flows),
         };
@@ -462,7 +490,8 @@ impl<'a> Planner<'a> {
         let cores: std::collections::HashSet<usize> =
             network.iter().filter_map(|cpu| self.topology.cpu(cpu)).map(|cpu| cpu.core).collect();
         let cores = u32::try_from(cores.len()).unwrap_or(u32::MAX);
-        self.receive.rss_max.map(|most| most.min(cores).max(1))
+        let most = self.receive.channels.map(|channels| channels.most_receive_queues());
+        most.filter(|&most| most > 0).map(|most| most.min(cores).max(1))
     }
 }
 

@@ -1,17 +1,18 @@
-//! What can be set: one value of one file of the kernel's.
+//! What can be set: one value of one file of the kernel's, or of a driver.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::CpuSet;
+use crate::nic::ChannelCounts;
 
-/// A value for one of the kernel's files that say where network work is done.
+/// A value for one of the kernel's files that say where network work is done, or for a network driver.
 ///
 /// ```
 /// use lb_affinity::Setting;
 ///
 /// let setting = Setting::Rps { interface: "eth0".into(), queue: 0, cpus: "2-3,7".parse()? };
-/// assert_eq!(setting.path().to_str(), Some("/sys/class/net/eth0/queues/rx-0/rps_cpus"));
+/// assert_eq!(setting.target().to_string(), "/sys/class/net/eth0/queues/rx-0/rps_cpus");
 /// assert_eq!(setting.content(16), "008c");
 /// assert_eq!(setting.to_string(), "eth0 rx-0 rps_cpus = 2-3,7");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -63,13 +64,54 @@ pub enum Setting {
         /// The CPUs; none switches XPS off for the queue.
         cpus: CpuSet,
     },
+    /// How many channels, and so queues, an interface has (ethtool(8), `-L`; scaling.rst, RSS).
+    ///
+    /// Most drivers restart the link for it. Queues come and go, and interrupts get other numbers and CPUs, so a plan is for the
+    /// number that there was when it was made. The RSS table is spread evenly over the new queues, unless somebody has set
+    /// it: then a driver leaves it, and refuses to take queues away that it names.
+    Channels {
+        /// The network interface.
+        interface: String,
+        /// How many of each kind; what is not said stays.
+        counts: ChannelCounts,
+    },
+}
+
+/// Where a [`Setting`] goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// A file of the kernel's.
+    File(PathBuf),
+    /// The driver of the interface of this name, for its channels.
+    Channels(String),
+}
+
+impl Target {
+    /// The file, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Channels(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Channels(interface) => write!(f, "{interface} channels"),
+        }
+    }
 }
 
 impl Setting {
-    /// The kernel's file.
+    /// What it sets.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
-        match self {
+    pub fn target(&self) -> Target {
+        let path = match self {
             Self::IrqAffinity { irq, .. } => format!("/proc/irq/{irq}/smp_affinity_list"),
             Self::Rps { interface, queue, .. } => {
                 format!("/sys/class/net/{interface}/queues/rx-{queue}/rps_cpus")
@@ -81,8 +123,9 @@ impl Setting {
             Self::Xps { interface, queue, .. } => {
                 format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
             }
-        }
-        .into()
+            Self::Channels { interface, .. } => return Target::Channels(interface.clone()),
+        };
+        Target::File(path.into())
     }
 
     /// The network interface that it is for; none for an interrupt, and for what is the whole machine's.
@@ -91,18 +134,20 @@ impl Setting {
         match self {
             Self::Rps { interface, .. }
             | Self::RpsFlowCount { interface, .. }
-            | Self::Xps { interface, .. } => Some(interface),
+            | Self::Xps { interface, .. }
+            | Self::Channels { interface, .. } => Some(interface),
             Self::IrqAffinity { .. } | Self::RpsSockFlowEntries { .. } => None,
         }
     }
 
-    /// What is written to it, on a machine with `nr_cpu_ids` CPU numbers ([`Topology::nr_cpu_ids`](crate::Topology::nr_cpu_ids)).
+    /// What is written there, on a machine with `nr_cpu_ids` CPU numbers ([`Topology::nr_cpu_ids`](crate::Topology::nr_cpu_ids)).
     #[must_use]
     pub fn content(&self, nr_cpu_ids: u32) -> String {
         match self {
             Self::IrqAffinity { cpus, .. } => cpus.to_string(),
             Self::Rps { cpus, .. } | Self::Xps { cpus, .. } => cpus.mask(nr_cpu_ids).to_string(),
             Self::RpsFlowCount { count, .. } | Self::RpsSockFlowEntries { count } => count.to_string(),
+            Self::Channels { counts, .. } => counts.to_string(),
         }
     }
 }
@@ -122,6 +167,7 @@ impl fmt::Display for Setting {
             Self::Xps { interface, queue, cpus } => {
                 write!(f, "{interface} tx-{queue} xps_cpus = {}", shown(cpus))
             }
+            Self::Channels { interface, counts } => write!(f, "{interface} channels = {counts}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,10 +16,13 @@ use std::time::Duration;
 use lb_affinity::Setting;
 use lb_affinity::apply::{Applier, ApplyError, IfChanged};
 use lb_affinity::fs::FileSystem;
+use lb_affinity::nic::ethtool::EthtoolError;
+use lb_affinity::nic::{ChannelCounts, Channels, Count};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
 
-/// Files below a directory, which can be written to. Kills the process at the n-th step: each call has one before and one after.
+/// Files below a directory, which can be written to. Kills the process at the n-th step: each call has one before and one after. A
+/// driver ends what it has begun: its work is the kernel's, in one call.
 struct Tree {
     root: PathBuf,
     steps: Cell<Option<u32>>,
@@ -68,6 +72,32 @@ impl FileSystem for Tree {
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
+    }
+
+    fn channels(&self, _: &str) -> Result<Channels, EthtoolError> {
+        let count = self.with_steps(|| std::fs::read_to_string(self.root.join("channels")))?;
+        let rx = Count { count: count.parse().unwrap(), max: 3 };
+        Ok(Channels { rx, ..Channels::default() })
+    }
+
+    /// Queues come and go, and the interrupt goes elsewhere.
+    fn set_channels(&self, _: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
+        let wanted = counts.rx.unwrap();
+        self.step();
+        for queue in 0..3 {
+            let directory = self.root.join(format!("sys/class/net/eth0/queues/rx-{queue}"));
+            if queue < wanted && !directory.exists() {
+                std::fs::create_dir_all(&directory).unwrap();
+                std::fs::write(directory.join("rps_cpus"), "0").unwrap();
+                std::fs::write(directory.join("rps_flow_cnt"), "0").unwrap();
+            } else if queue >= wanted && directory.exists() {
+                std::fs::remove_dir_all(directory).unwrap();
+            }
+        }
+        std::fs::write(self.root.join("proc/irq/30/smp_affinity_list"), "3").unwrap();
+        std::fs::write(self.root.join("channels"), wanted.to_string()).unwrap();
+        self.step();
+        Ok(())
     }
 }
 
@@ -225,6 +255,110 @@ fn killed_while_it_rolls_back() {
     );
 }
 
+/// The card with so many queues, of each of which somebody has set something.
+fn with_card(root: &Path, queues: u32) {
+    let tree = root.join("tree");
+    for queue in 0..queues {
+        let directory = tree.join(format!("sys/class/net/eth0/queues/rx-{queue}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("rps_cpus"), (queue + 1).to_string()).unwrap();
+        std::fs::write(directory.join("rps_flow_cnt"), (64 << queue).to_string()).unwrap();
+    }
+    std::fs::write(tree.join("channels"), queues.to_string()).unwrap();
+    std::fs::write(tree.join("proc/interrupts"), "CPU0\n 30:  0  PCI-MSI 30-edge  eth0-TxRx-0\n").unwrap();
+}
+
+/// Every file, and what it holds.
+fn state(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut state = BTreeMap::new();
+    let mut waiting = vec![root.join("tree")];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            let content = std::fs::read_to_string(&path).unwrap();
+            state.insert(path.strip_prefix(root).unwrap().to_owned(), content);
+        }
+    }
+    state
+}
+
+fn change_channels(files: impl FileSystem, root: &Path, queues: u32) -> Result<(), ApplyError> {
+    let counts = ChannelCounts { rx: Some(queues), ..ChannelCounts::default() };
+    let channels = Setting::Channels { interface: "eth0".into(), counts };
+    let mut applier = Applier::open(files, root.join("journal"), 4)?;
+    applier.apply_then(&[channels], |_| Ok::<_, ApplyError>(settings("0-3", 4096).to_vec())).map(drop)
+}
+
+/// From `before` queues to `after`; killed in `work`.
+fn channels_come_back(test: &str, before: u32, after: u32, restoring: bool) {
+    at_every_step(
+        test,
+        |root| {
+            with_card(root, before);
+            if restoring {
+                change_channels(Tree::new(root), root, after).unwrap();
+            }
+        },
+        |tree, root| {
+            if restoring {
+                open(tree, root).restore(IfChanged::Leave).unwrap();
+            } else {
+                change_channels(tree, root, after).unwrap();
+            }
+        },
+        |step, root| {
+            let tree = Tree::new(root);
+            let restored = open(&tree, root).restore(IfChanged::Leave).unwrap();
+            assert!(restored.is_complete(), "step {step}: {restored}");
+            let now = state(root);
+            std::fs::remove_dir_all(root).unwrap();
+            set_up(root);
+            with_card(root, before);
+            assert_eq!(now, state(root), "step {step}: {restored}");
+        },
+    );
+}
+
+#[test]
+fn killed_while_it_takes_channels_away() {
+    channels_come_back("killed_while_it_takes_channels_away", 3, 1, false);
+}
+
+#[test]
+fn killed_while_it_adds_channels() {
+    channels_come_back("killed_while_it_adds_channels", 1, 3, false);
+}
+
+#[test]
+fn killed_while_it_puts_channels_back() {
+    channels_come_back("killed_while_it_puts_channels_back", 3, 1, true);
+}
+
+#[test]
+fn killed_while_it_takes_added_channels_away() {
+    channels_come_back("killed_while_it_takes_added_channels_away", 1, 3, true);
+}
+
+#[test]
+fn killed_while_it_rolls_channels_back() {
+    at_every_step(
+        "killed_while_it_rolls_channels_back",
+        |root| with_card(root, 3),
+        |tree, root| {
+            let error = change_channels(Failing(tree), root, 1).unwrap_err();
+            assert!(matches!(error, ApplyError::RolledBack(_)), "{error}");
+        },
+        |step, root| {
+            let restored = open(&Tree::new(root), root).restore(IfChanged::Leave).unwrap();
+            assert!(restored.is_complete(), "step {step}: {restored}");
+            let now = state(root);
+            with_card(root, 3);
+            assert_eq!(now, state(root), "step {step}: {restored}");
+        },
+    );
+}
+
 /// Refuses the last of the settings.
 struct Failing<'a>(&'a Tree);
 
@@ -246,6 +380,14 @@ impl FileSystem for Failing<'_> {
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         self.0.canonicalize(path)
+    }
+
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        self.0.channels(interface)
+    }
+
+    fn set_channels(&self, interface: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
+        self.0.set_channels(interface, counts)
     }
 }
 

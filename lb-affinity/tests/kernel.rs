@@ -3,38 +3,24 @@
 
 mod namespace;
 
-use std::cell::Cell;
-use std::ffi::OsString;
 use std::fs::Permissions;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use lb_affinity::apply::{
-    Applier, ApplyError, Denial, Distrust, IfChanged, OnFailure, Outcome, Report, Return, Value, Warning,
-    dry_run,
+    Applier, ApplyError, Denial, Distrust, IfChanged, OnFailure, Outcome, Return, Value, Warning, dry_run,
 };
 use lb_affinity::fs::{FileSystem, Real};
 use lb_affinity::{CpuSet, Setting};
-use namespace::{in_namespace, ip};
+use namespace::{Around, after, in_namespace, ip, nr_cpu_ids, online, open, rolled_back};
 use nix::mount::{MsFlags, mount};
 
 const NOBODY: u32 = 65_534;
 
 /// Interrupts belong to the whole machine: one test at a time.
 static INTERRUPTS: Mutex<()> = Mutex::new(());
-
-/// The machine's count of CPU numbers.
-fn nr_cpu_ids() -> u32 {
-    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
-    possible.parse::<CpuSet>().unwrap().last().unwrap() + 1
-}
-
-fn online() -> CpuSet {
-    std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap().parse().unwrap()
-}
 
 fn rps(interface: &str, queue: u32, cpus: CpuSet) -> Setting {
     Setting::Rps { interface: interface.into(), queue, cpus }
@@ -56,18 +42,8 @@ fn every_setting() -> Vec<Setting> {
 
 /// What all files of the settings hold.
 fn state(settings: &[Setting]) -> Vec<String> {
-    settings.iter().map(|setting| std::fs::read_to_string(setting.path()).unwrap()).collect()
-}
-
-fn open(directory: &Path) -> Applier<Real> {
-    Applier::open(Real, directory, nr_cpu_ids()).unwrap()
-}
-
-fn rolled_back(result: Result<Report, ApplyError>) -> Report {
-    match result {
-        Err(ApplyError::RolledBack(report)) => *report,
-        other => panic!("{other:?}"),
-    }
+    let read = |setting: &Setting| std::fs::read_to_string(setting.target().path().unwrap()).unwrap();
+    settings.iter().map(read).collect()
 }
 
 #[test]
@@ -210,43 +186,6 @@ fn the_table_of_flows_is_set_and_restored() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// The real files, with something done before and after each write.
-struct Around<B, A> {
-    before: B,
-    after: A,
-}
-
-impl<B: Fn(), A: Fn()> FileSystem for Around<B, A> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Real.read(path)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        (self.before)();
-        let result = Real.write(path, content);
-        (self.after)();
-        result
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        Real.list(path)
-    }
-
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        Real.canonicalize(path)
-    }
-}
-
-/// Does `work` when it is called for the time after `left` others.
-fn after(left: u32, work: impl Fn()) -> impl Fn() {
-    let left = Cell::new(left);
-    move || {
-        if left.replace(left.get().wrapping_sub(1)) == 0 {
-            work();
-        }
-    }
-}
-
 #[test]
 #[ignore = "needs root"]
 fn an_interface_that_vanishes_is_reported_and_dropped() {
@@ -289,9 +228,10 @@ fn a_strangers_change_is_left_alone() {
     in_namespace("stranger", |directory| {
         let setting = [rps("a0", 0, online())];
         open(directory).apply(&setting).unwrap();
-        let path = setting[0].path();
+        let target = setting[0].target();
+        let path = target.path().unwrap();
         let other = online().first().unwrap();
-        std::fs::write(&path, CpuSet::from(other).mask(nr_cpu_ids()).to_string()).unwrap();
+        std::fs::write(path, CpuSet::from(other).mask(nr_cpu_ids()).to_string()).unwrap();
         let restored = open(directory).restore(IfChanged::Leave).unwrap();
         let is = Value::Cpus(other.into());
         assert_eq!(restored.lines[0].outcome, Return::Changed { is });

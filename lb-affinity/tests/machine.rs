@@ -9,7 +9,7 @@ use lb_affinity::apply::{Applier, ApplyError, DIRECTORY, IfChanged, OnFailure, O
 use lb_affinity::fs::{FileSystem, Real};
 use lb_affinity::interrupts::Interrupt;
 use lb_affinity::memory::{self, Buffer, Page};
-use lb_affinity::nic::Queue;
+use lb_affinity::nic::{NicError, Queue};
 use lb_affinity::plan::{Planner, Receive};
 use lb_affinity::{CpuSet, Interrupts, Nic, Setting, Topology, thread};
 
@@ -26,6 +26,7 @@ fn an_emulated_machine_is_understood() {
     let nic = its_network_card();
     a_plan_is_applied_and_taken_back(&topology, &nic);
     an_interrupt_moves_when_it_next_fires(&nic);
+    the_card_has_two_queues_for_a_while(&topology);
     threads_and_pages_are_where_they_are_put(&topology);
 }
 
@@ -65,9 +66,7 @@ fn a_plan_is_applied_and_taken_back(topology: &Topology, nic: &Nic) {
     let settings = plan.settings();
     let interrupts = settings.iter().filter(|setting| matches!(setting, Setting::IrqAffinity { .. })).count();
     assert_eq!(interrupts, 4, "{settings:?}");
-    let contents = || -> Vec<Vec<u8>> {
-        settings.iter().map(|setting| Real.read(&setting.path()).expect("it can be read")).collect()
-    };
+    let contents = || -> Vec<String> { settings.iter().map(content).collect() };
     let before = contents();
     let mut applier = Applier::open(Real, DIRECTORY, topology.nr_cpu_ids()).expect("root may");
     let report = applier.apply(&settings).expect("the kernel takes all of it");
@@ -75,7 +74,6 @@ fn a_plan_is_applied_and_taken_back(topology: &Topology, nic: &Nic) {
     for (line, content) in report.lines.iter().zip(contents()) {
         let done = matches!(line.outcome, Outcome::Applied | Outcome::Pending { .. } | Outcome::Unchanged);
         assert!(done, "{line}");
-        let content = String::from_utf8(content).expect("the kernel writes text");
         assert_eq!(content.trim(), line.setting.content(topology.nr_cpu_ids()), "{line}");
     }
     let node = topology.node(1).expect("the card's node");
@@ -109,6 +107,78 @@ fn an_interrupt_moves_when_it_next_fires(nic: &Nic) {
 /// The interrupt of a receive queue.
 fn irq(nic: &Nic, queue: u32) -> u32 {
     nic.serving(Queue::Rx(queue)).next().expect("each queue has one").irq
+}
+
+/// What the file of a setting holds.
+fn content(setting: &Setting) -> String {
+    let content = Real.read(setting.target().path().expect("a file")).expect("it can be read");
+    String::from_utf8(content).expect("the kernel writes text")
+}
+
+/// The card's channels, and what its driver changes along with them.
+fn card() -> (String, Vec<(String, String)>) {
+    let nic =
+        Nic::read(&Real, "eth0", &Interrupts::read(&Real).expect("it has interrupts")).expect("it is there");
+    let shown = |setting: &Setting| (setting.target().to_string(), content(setting));
+    let channels = Real.channels("eth0").expect("the driver says it");
+    (channels.counts().to_string(), nic.settings().iter().map(shown).collect())
+}
+
+fn the_card_has_two_queues_for_a_while(topology: &Topology) {
+    let plan = || {
+        let nic = Nic::read(&Real, "eth0", &Interrupts::read(&Real)?)?;
+        let receive = Receive { channels: Real.channels("eth0").ok(), ..Receive::from(&nic) };
+        Ok::<_, NicError>(
+            Planner::new(topology).receive(receive).workers(4).plan().expect("it can be planned"),
+        )
+    };
+    let all = plan().expect("it can be read");
+    assert_eq!((all.rss_queues, all.queue_setting()), (Some(4), None), "it has as many as it can have");
+
+    // Somebody has set something of each queue, and of its interrupts.
+    let by_hand = |queue: u32, cpu: u32| {
+        let queues = Path::new("/sys/class/net/eth0/queues");
+        let write = |path: &Path, content: &str| Real.write(path, content.as_bytes()).expect("root may");
+        write(&queues.join(format!("rx-{queue}/rps_cpus")), &CpuSet::from(cpu).mask(16).to_string());
+        write(&queues.join(format!("rx-{queue}/rps_flow_cnt")), "64");
+        write(&queues.join(format!("tx-{queue}/xps_cpus")), &CpuSet::from(cpu + 1).mask(16).to_string());
+    };
+    (0..4).for_each(|queue| by_hand(queue, 3 * queue));
+    for interrupt in Nic::read(&Real, "eth0", &Interrupts::read(&Real).expect("it has interrupts"))
+        .expect("it is there")
+        .interrupts
+    {
+        let path = format!("/proc/irq/{}/smp_affinity_list", interrupt.irq);
+        Real.write(path.as_ref(), b"12-13").expect("virtio's interrupts can be moved");
+    }
+    let before = card();
+    assert_eq!(before.0, "combined 4");
+
+    let two = Setting::Channels { interface: "eth0".into(), counts: "combined 2".parse().expect("a count") };
+    let mut applier = Applier::open(Real, DIRECTORY, topology.nr_cpu_ids()).expect("root may");
+    let report = applier.apply_then(&[two], |_| {
+        let plan = plan().expect("it can be read");
+        assert_eq!(plan.queues.len(), 2);
+        assert_eq!(plan.queue_setting().map(|setting| setting.content(16)).as_deref(), Some("combined 4"));
+        Ok::<_, ApplyError>(plan.settings())
+    });
+    let report = report.expect("the kernel takes all of it");
+    println!("{report}");
+    assert_eq!(report.lines[0].outcome, Outcome::Applied);
+    let count = |of: fn(&Setting) -> bool| report.lines.iter().filter(|line| of(&line.setting)).count();
+    assert_eq!(count(|setting| matches!(setting, Setting::IrqAffinity { .. })), 2);
+    assert_eq!(count(|setting| matches!(setting, Setting::Rps { .. })), 2);
+    assert_eq!(count(|setting| matches!(setting, Setting::Xps { .. })), 2);
+    assert_eq!(card().0, "combined 2");
+    let went_over: Vec<_> = before.1.iter().filter(|old| !card().1.contains(old)).collect();
+    println!("while there are two queues, these are others or gone: {went_over:#?}");
+    assert!(went_over.len() > 6, "{went_over:?}");
+
+    let restored = applier.restore(IfChanged::Leave).expect("the journal is there");
+    println!("{restored}");
+    assert!(restored.is_complete(), "{restored}");
+    assert_eq!(card(), before);
+    assert!(!Path::new(DIRECTORY).join("journal").exists());
 }
 
 fn threads_and_pages_are_where_they_are_put(topology: &Topology) {
@@ -168,14 +238,14 @@ fn what_the_kernel_refuses_is_told_by_its_name() {
 
 /// What becomes of one setting, which is taken back.
 fn outcome(setting: Setting) -> Outcome {
-    let before = Real.read(&setting.path()).expect("it can be read");
+    let before = content(&setting);
     let applier = Applier::open(Real, DIRECTORY, 16).expect("root may");
     let mut applier = applier.on_failure(OnFailure::Continue);
     let report = applier.apply(std::slice::from_ref(&setting)).expect("failures are lines of the report");
     println!("{report}");
     let restored = applier.restore(IfChanged::Leave).expect("the journal can be read");
     assert!(restored.is_complete(), "{restored}");
-    assert_eq!(Real.read(&setting.path()).expect("it can be read"), before);
+    assert_eq!(content(&setting), before);
     report.lines[0].outcome.clone()
 }
 
@@ -223,9 +293,7 @@ fn a_cpu_has_only_so_many_vectors() {
     let irqs = interrupts.iter().filter(|(line, _)| of_ports(line)).filter_map(|(line, _)| line.irq);
     let settings: Vec<Setting> = irqs.map(|irq| Setting::IrqAffinity { irq, cpus: 13.into() }).collect();
     assert!(settings.len() > 300, "{}", settings.len());
-    let contents = || -> Vec<Vec<u8>> {
-        settings.iter().map(|setting| Real.read(&setting.path()).expect("it can be read")).collect()
-    };
+    let contents = || -> Vec<String> { settings.iter().map(content).collect() };
     let before = contents();
     let mut applier = Applier::open(Real, DIRECTORY, 16).expect("root may");
     let report = match applier.apply(&settings) {

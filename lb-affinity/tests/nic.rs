@@ -1,10 +1,9 @@
 //! Interfaces of the live kernel, in a network namespace of the test's own.
-#![cfg(target_os = "linux")]
 
 use std::process::Command;
 
-use lb_affinity::nic::ethtool::{Count, Ethtool, EthtoolError, SetChannels};
-use lb_affinity::nic::{Nic, Queue};
+use lb_affinity::nic::ethtool::{Ethtool, EthtoolError};
+use lb_affinity::nic::{ChannelCounts, Count, Nic, Queue};
 use lb_affinity::{CpuSet, Interrupts, fs};
 
 /// Runs the named test again, alone, in a new network namespace with its own `/sys`; it ends with the process.
@@ -51,7 +50,7 @@ fn a_veth_with_four_queues() {
     let mut ethtool = Ethtool::open().unwrap();
     let channels = ethtool.channels("veth0").unwrap();
     assert_eq!((channels.rx.max, channels.tx.max, channels.combined.max), (4, 4, 0));
-    ethtool.set_channels("veth0", SetChannels { rx: Some(3), tx: Some(2), combined: None }).unwrap();
+    ethtool.set_channels("veth0", ChannelCounts { rx: Some(3), tx: Some(2), combined: None }).unwrap();
     let channels = ethtool.channels("veth0").unwrap();
     assert_eq!((channels.rx.count, channels.tx.count), (3, 2));
     let veth = Nic::read(&fs::Real, "veth0", &interrupts).unwrap();
@@ -59,7 +58,7 @@ fn a_veth_with_four_queues() {
 
     // The kernel says no in its own words.
     let error =
-        ethtool.set_channels("veth0", SetChannels { rx: Some(5), ..SetChannels::default() }).unwrap_err();
+        ethtool.set_channels("veth0", ChannelCounts { rx: Some(5), ..ChannelCounts::default() }).unwrap_err();
     assert!(matches!(&error, EthtoolError::Refused { message: Some(_), .. }), "{error:?}");
     assert!(error.to_string().starts_with("veth0: setting channels: Invalid argument"), "{error}");
     assert!(matches!(ethtool.rss("veth0"), Err(EthtoolError::Unsupported { .. })));
@@ -95,6 +94,6 @@ fn without_the_capability() {
     let mut ethtool = Ethtool::open().unwrap();
     assert_eq!(ethtool.channels("veth0").unwrap().rx.max, 2);
     let error =
-        ethtool.set_channels("veth0", SetChannels { rx: Some(2), ..SetChannels::default() }).unwrap_err();
+        ethtool.set_channels("veth0", ChannelCounts { rx: Some(2), ..ChannelCounts::default() }).unwrap_err();
     assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
 }

@@ -62,7 +62,7 @@ fn tcp_connections_go_to_the_listener_of_the_cpu_that_received_them() {
                 while let Ok((stream, _)) = listener.accept() {
                     all += 1;
                     right += usize::from(incoming_cpu(&stream).unwrap() == Some(of_listener[index]));
-                    assert_eq!(steering.index(of_listener[index]), Some(index as u32));
+                    assert_eq!(steering.sockets(of_listener[index]), [(index as u32, 1)]);
                 }
             }
             assert_eq!(all, EACH);
@@ -97,7 +97,7 @@ fn udp_packets_go_to_the_socket_of_the_cpu_that_received_them() {
                     while socket.recv(&mut [0]).is_ok() {
                         all += 1;
                         // A socket without a peer keeps no incoming CPU; on loopback it is the sender's.
-                        right += usize::from(steering.index(cpu) == Some(index as u32));
+                        right += usize::from(steering.sockets(cpu) == [(index as u32, 1)]);
                     }
                 }
             }
@@ -105,6 +105,55 @@ fn udp_packets_go_to_the_socket_of_the_cpu_that_received_them() {
             assert!(right * 100 >= EACH * 99, "{right} of {EACH} at the socket of CPU {cpu}: {steering:?}");
         }
     }
+}
+
+/// Whether a socket has got its part of so many: within five standard deviations.
+fn is_share(got: usize, all: usize, part: f64) -> bool {
+    let wanted = all as f64 * part;
+    (got as f64 - wanted).abs() <= 5.0 * (wanted * (1.0 - part)).sqrt()
+}
+
+#[test]
+fn a_cpu_shares_its_packets_among_sockets_and_a_flow_stays() {
+    let [cpu, _] = two_cpus();
+    let first = shared(Type::DGRAM, 0);
+    let second = shared(Type::DGRAM, port(&first));
+    let address = SocketAddr::from(([127, 0, 0, 1], port(&first)));
+    let sockets = [first, second].map(UdpSocket::from);
+    Steering::new([(cpu, 0), (cpu, 1), (cpu, 1), (cpu, 1)]).attach(&sockets[0]).unwrap();
+    for socket in &sockets {
+        socket.set_nonblocking(true).unwrap();
+    }
+    let count = |socket: &UdpSocket| std::iter::from_fn(|| socket.recv(&mut [0]).ok()).count();
+    thread::pin(&cpu.into()).unwrap();
+
+    // A socket without a peer takes no hash: chance chooses for each packet.
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut got = [0, 0];
+    for _ in 0..20 * EACH {
+        sender.send_to(b"x", address).unwrap();
+        for (got, socket) in got.iter_mut().zip(&sockets) {
+            *got += count(socket);
+        }
+    }
+    assert_eq!(got[0] + got[1], 20 * EACH);
+    assert!(is_share(got[0], 20 * EACH, 0.25), "{got:?}");
+
+    // One with a peer has a hash of its own, and so its packets one socket.
+    let mut flows = [0, 0];
+    for _ in 0..4 * EACH {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.connect(address).unwrap();
+        for _ in 0..4 {
+            sender.send(b"x").unwrap();
+        }
+        match sockets.each_ref().map(count) {
+            [4, 0] => flows[0] += 1,
+            [0, 4] => flows[1] += 1,
+            other => panic!("a flow of 4 packets is at both sockets: {other:?}"),
+        }
+    }
+    assert!(is_share(flows[0], 4 * EACH, 0.25), "{flows:?}");
 }
 
 #[test]

@@ -54,6 +54,11 @@ pub struct Config {
     /// How long after the start, or after the first advert of lower priority, to wait with it. Default: 0.
     #[cfg_attr(feature = "serde", serde(default))]
     pub preempt_delay: Duration,
+    /// Whether packets for the addresses are taken (`Accept_Mode`, RFC 9568 §6.1). Default: yes, as programs serve on them;
+    /// the RFC's own is no. Neighbours are answered either way, and an owner (priority 255) always takes them. The state machine
+    /// leaves it to the driver.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::yes"))]
+    pub accept: bool,
     /// How long to stay in Initialize after the start. Default: 0.
     #[cfg_attr(feature = "serde", serde(default))]
     pub startup_delay: Duration,
@@ -124,6 +129,7 @@ impl Config {
             addresses: addresses.into_iter().collect(),
             preempt: defaults::yes(),
             preempt_delay: Duration::ZERO,
+            accept: defaults::yes(),
             startup_delay: Duration::ZERO,
             garp: Garp::default(),
             unicast_peers: Vec::new(),

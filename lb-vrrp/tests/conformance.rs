@@ -19,6 +19,8 @@ type Shown = (&'static str, &'static str);
 const ARP: Shown = ("src/linux/arp.rs", "a_gratuitous_request_is_this_byte_for_byte");
 const NDP: Shown = ("src/linux/ndp.rs", "an_advertisement_is_this_byte_for_byte");
 const SIX: Shown = ("tests/linux_driver.rs", "ipv6_floats_without_duplicate_address_detection");
+const NEIGHBOURS: Shown = ("tests/linux_accept.rs", "neighbours_are_answered_at_the_address_itself");
+const ACCEPT: Shown = ("tests/linux_accept.rs", "packets_for_the_addresses_are_refused");
 const VMAC: Shown = ("tests/linux_driver.rs", "a_vmac_answers_with_the_virtual_mac");
 
 /// RFCs and sections, requirement, who meets it, and what shows it: requirements on what no state machine does.
@@ -92,8 +94,14 @@ const ELSEWHERE: &[(&str, &str, &str, &[Shown])] = &[
     (
         "9568 §6.1, §6.4.3",
         "neighbour discovery is not dropped where other packets for the addresses are",
-        "nothing is dropped",
-        &[],
+        "the driver's packet filter lets it pass",
+        &[NEIGHBOURS],
+    ),
+    (
+        "3768 §6.4.3; 9568 §6.4.3",
+        "an active router that is not the owner takes no packets for the addresses in accept mode off; in accept mode on, it does",
+        "the driver's packet filter: `Config::accept`",
+        &[ACCEPT],
     ),
     (
         "3768 §6.4.3; 9568 §6.4.3",
@@ -148,8 +156,8 @@ const NOT_MET: &[(&str, &str, &str)] = &[
     ),
     (
         "3768 §6.4.3; 9568 §6.4.3",
-        "an active router that is not the owner takes no packets for the addresses, unless it is told to (accept mode, off by default)",
-        "accept mode is always on: programs serve on the addresses",
+        "accept mode is off by default",
+        "it is on by default, as programs serve on the addresses: `Config::accept`",
     ),
     (
         "3768 §7.1",

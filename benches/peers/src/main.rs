@@ -6,6 +6,7 @@ mod measure;
 mod pick;
 mod publish;
 mod row;
+mod serving;
 mod vrrp;
 
 use clap::{Args, Parser, Subcommand};
@@ -34,7 +35,8 @@ enum What {
     Director(director::Settings),
     /// A failover beside Debian's keepalived, in network namespaces, as root: how late, how soon announced, how steady.
     Vrrp(vrrp::Settings),
-    /// A machine's structure beside Debian's lstopo, plans, sets of CPUs.
+    /// A machine's structure beside Debian's lstopo, plans, sets of CPUs; and, as root, workers pinned and steered beside workers
+    /// placed by the OS.
     Affinity(affinity::Settings),
     /// Reading the published snapshot: a pool beside arc-swap, crossbeam-epoch and a lock.
     Publish,
@@ -83,7 +85,7 @@ fn run(what: What, common: &Common) -> Result<(), Box<dyn std::error::Error>> {
     let rows = match what {
         What::Pick => pick::run(common.plan()),
         What::Vrrp(settings) => vrrp::run(&settings, common.rounds(100)),
-        What::Affinity(settings) => affinity::run(&settings, common.plan(), common.rounds(21))?,
+        What::Affinity(settings) => affinity::run(&settings, common)?,
         What::Publish => publish::run(common.plan()),
         What::Director(settings) => director::run(&settings, common.rounds(5), common.quick)?,
     };

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lb_affinity::Topology;
 use lb_affinity::apply::{Applier, ApplyError, DIRECTORY, IfChanged, OnFailure, Return, dry_run};
 use lb_affinity::fs::Real;
 use lb_affinity::nic::Nic;
+use lb_affinity::plan::Plan;
+use lb_affinity::{Setting, Topology};
 
 use crate::Fatal;
 use crate::plan::{PlanningError, Wish, explain};
@@ -17,6 +18,9 @@ use crate::source::SourceError;
 pub(crate) struct Arguments {
     #[command(flatten)]
     wish: Wish,
+    /// First give the interface as many queues as the plan says it should have, then plan for these: its link may restart
+    #[arg(long)]
+    queues: bool,
     /// Only say what would change; needs no rights
     #[arg(long)]
     dry_run: bool,
@@ -43,6 +47,8 @@ pub(crate) struct RestoreArguments {
 pub(crate) enum ApplyingError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Plan(#[from] PlanningError),
     #[error("{error} with `{undo}`")]
     Unfinished { error: ApplyError, undo: String },
     #[error("without an interface there is nothing to write; name one with --nic ({there} are here)")]
@@ -53,24 +59,34 @@ pub(crate) enum ApplyingError {
     Nothing(String, &'static str),
 }
 
+impl Arguments {
+    fn plan(&self, topology: &Topology) -> Result<Plan, PlanningError> {
+        let planner = self.wish.planner(topology, &Real, true, true)?;
+        Ok(self.wish.staffed(&planner).plan()?)
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     let topology = Topology::live().map_err(SourceError::Live)?;
-    let wish = &arguments.wish;
-    let Some(interface) = &wish.nic else {
+    let Some(interface) = &arguments.wish.nic else {
         let there = Nic::names(&Real).map_err(PlanningError::from)?.join(", ");
         return Err(ApplyingError::NoInterface { there }.into());
     };
-    let planner = wish.planner(&topology, &Real, true, true)?;
-    let plan = wish.staffed(&planner).plan().map_err(PlanningError::from)?;
+    let mut plan = arguments.plan(&topology)?;
+    let first: Vec<Setting> = plan.queue_setting().filter(|_| arguments.queues).into_iter().collect();
     let settings = plan.settings();
-    if settings.is_empty() {
+    if first.is_empty() && settings.is_empty() {
         return Err(ApplyingError::Nothing(interface.clone(), plan.strategy.name()).into());
     }
     let ids = topology.nr_cpu_ids();
     let mut out = io::stdout().lock();
     if arguments.dry_run {
-        let changes = dry_run(&Real, &settings, ids).map_err(ApplyingError::from)?;
+        let shown = if first.is_empty() { &settings } else { &first };
+        let changes = dry_run(&Real, shown, ids).map_err(ApplyingError::from)?;
         writeln!(out, "{changes}")?;
+        if !first.is_empty() {
+            writeln!(out, "The rest is planned for the queues and interrupts that there are then.")?;
+        }
         return Ok(status(changes.unreadable.is_empty()));
     }
     let mut applier = Applier::open(Real, &arguments.directory, ids).map_err(ApplyingError::from)?;
@@ -78,13 +94,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
         applier = applier.on_failure(OnFailure::Continue);
     }
     let undo = undo(&arguments.directory);
-    let report = match applier.apply(&settings) {
-        Ok(report) => report,
-        Err(error @ ApplyError::Unfinished { .. }) => {
-            return Err(ApplyingError::Unfinished { error, undo }.into());
+    let applied = applier.apply_then(&first, |_| {
+        if !first.is_empty() {
+            plan = arguments.plan(&topology)?;
         }
-        Err(error) => return Err(ApplyingError::from(error).into()),
-    };
+        Ok(plan.settings())
+    });
+    let report = applied.map_err(|error| match error {
+        ApplyingError::Apply(error @ ApplyError::Unfinished { .. }) => {
+            ApplyingError::Unfinished { error, undo: undo.clone() }
+        }
+        other => other,
+    })?;
     let all = !report.lines.iter().any(|line| line.outcome.is_failure());
     shown(all, write!(out, "{}\n{report}\nTake it back with `{undo}`.\n", explain(&topology, &plan)))
 }

@@ -42,7 +42,7 @@ enum Command {
     Show(show::Arguments),
     /// Say where workers, interrupts and network work should go, and why
     Plan(plan::Arguments),
-    /// Carry a plan out: interrupts, RPS, RFS, XPS
+    /// Carry a plan out: interrupts, RPS, RFS, XPS; with `--queues`, the number of queues first
     ///
     /// Needs root. What was there before is kept, and each value is read back; if one is refused, all are put back. Workers are
     /// not moved: each has to be pinned where the plan says, by the server's own configuration or by `taskset --cpu-list`.

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use lb_affinity::fs::FileSystem;
 use lb_affinity::interrupts::{Interrupts, InterruptsError};
-use lb_affinity::nic::ethtool::Ethtool;
 use lb_affinity::nic::{Nic, NicError};
 use lb_affinity::plan::cost::{Costs, Prediction, predict};
 use lb_affinity::plan::vcpu::{VcpuError, VcpuPlanner};
 use lb_affinity::plan::{FlowShare, Plan, PlanError, Planner, Receive, SOCK_FLOW_ENTRIES, Strategy};
+use lb_affinity::socket::Steering;
 use lb_affinity::{CpuSet, Setting, Topology};
 use serde_json::{Value, json};
 
@@ -109,7 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Fatal> {
     }
     let plan = wish.staffed(&planner).plan().map_err(PlanningError::from)?;
     if arguments.json {
-        writeln!(out, "{:#}", plan_json(&plan))?;
+        writeln!(out, "{:#}", plan_json(&topology, &plan))?;
     } else {
         write!(out, "{}", describe(&topology, &plan))?;
     }
@@ -188,9 +188,7 @@ fn receive(files: &dyn FileSystem, name: &str, live: bool) -> Result<Receive, Pl
     let interrupts = Interrupts::read(files).map_err(recorded)?;
     let nic = Nic::read(files, name, &interrupts)?;
     // A driver that can't be asked has no say.
-    let channels = live.then(|| Ethtool::open().ok()?.channels(name).ok()).flatten();
-    let rss_max = channels.map(|channels| channels.combined.max.max(channels.rx.max));
-    Ok(Receive { rss_max: rss_max.filter(|&max| max > 0), ..Receive::from(&nic) })
+    Ok(Receive { channels: files.channels(name).ok(), ..Receive::from(&nic) })
 }
 
 /// A worker's CPU; the lowest of them, if it has several.
@@ -198,21 +196,34 @@ fn workers(plan: &Plan) -> Vec<u32> {
     plan.workers.iter().filter_map(|worker| worker.cpus.first()).collect()
 }
 
-fn plan_json(plan: &Plan) -> Value {
+fn plan_json(topology: &Topology, plan: &Plan) -> Value {
     let settings: Vec<Value> = plan
         .settings()
         .iter()
-        .map(|setting| json!({ "path": setting.path(), "value": setting.content(plan.nr_cpu_ids) }))
+        .map(|setting| json!({ "path": setting.target().path(), "value": setting.content(plan.nr_cpu_ids) }))
         .collect();
+    let queues = plan.queue_setting().map(|setting| {
+        json!({ "target": setting.target().to_string(), "value": setting.content(plan.nr_cpu_ids) })
+    });
     json!({
         "strategy": plan.strategy.name(),
         "workers": workers(plan),
         "network": plan.network.iter().collect::<Vec<_>>(),
         "rps_mask": plan.rps_mask(0),
+        "queues": queues,
         "settings": settings,
+        "steering": plan.steering(topology).map(|steering| steering_json(&steering)),
         "reasons": plan.reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "plan": plan,
     })
+}
+
+/// For each CPU the workers whose listeners get its connections, with their shares.
+fn steering_json(steering: &Steering) -> Value {
+    let shares =
+        |cpu| steering.sockets(cpu).into_iter().map(|(worker, share)| (worker.to_string(), json!(share)));
+    let cpus = steering.cpus().map(|cpu| (cpu.to_string(), Value::from_iter(shares(cpu))));
+    Value::from_iter(cpus)
 }
 
 fn ranked_json(name: &str, plan: &Plan, prediction: &Prediction) -> Value {
@@ -249,6 +260,13 @@ fn table(ranked: &[(String, Plan, Prediction)]) -> String {
 /// The layout drawn, the reasons, and what would be written.
 fn describe(topology: &Topology, plan: &Plan) -> String {
     let mut text = explain(topology, plan);
+    if let Some(setting) = plan.queue_setting() {
+        text += &format!(
+            "\nFirst, with `affinity apply --queues`, after which the link restarts and the rest is planned again:\n  {} ← {}\n",
+            setting.target(),
+            setting.content(plan.nr_cpu_ids)
+        );
+    }
     let settings = plan.settings();
     if !settings.is_empty() {
         text += "\nTo be written:\n";
@@ -263,17 +281,20 @@ fn describe(topology: &Topology, plan: &Plan) -> String {
             },
             _ => String::new(),
         };
-        text += &format!("  {} ← {}{meaning}\n", setting.path().display(), setting.content(plan.nr_cpu_ids));
+        text += &format!("  {} ← {}{meaning}\n", setting.target(), setting.content(plan.nr_cpu_ids));
     }
     text
 }
 
-/// The layout drawn, and the reasons.
+/// The layout drawn, the reasons, and what is for the listeners themselves to do.
 pub(crate) fn explain(topology: &Topology, plan: &Plan) -> String {
     let mut text = draw(topology, &marks(plan));
     text += "W worker, N network work, I interrupt\n\n";
     for reason in &plan.reasons {
         text += &format!("{reason}\n");
+    }
+    if let Some(steering) = plan.steering(topology) {
+        text += &format!("\nListeners with SO_REUSEPORT, CPU → worker: {steering}\n");
     }
     text
 }

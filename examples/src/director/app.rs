@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use lb_affinity::socket::Steering;
 use lb_examples::status::Status;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -120,6 +121,8 @@ pub(crate) struct App {
     trends: Trends,
     started: Instant,
     options: Options,
+    /// For the listeners of a reload.
+    steering: Option<Steering>,
     status: RefCell<Option<StatusTask>>,
 }
 
@@ -156,6 +159,7 @@ pub(crate) async fn run(
     let care = Rc::new(Care::default());
     care.take(&site);
     let placement = Placement::new(site.config.affinity.as_ref(), site.config.workers);
+    affinity::steer(placement.steering(), &opened);
     let (workers, threads) = start_workers(&site, &sink, &placement, opened)?;
     let app = Rc::new(App {
         care,
@@ -165,6 +169,7 @@ pub(crate) async fn run(
         trends: Trends::default(),
         started: Instant::now(),
         options,
+        steering: placement.steering().cloned(),
         status: RefCell::default(),
     });
     tokio::task::spawn_local(Rc::clone(&app.care).watch());
@@ -333,6 +338,7 @@ impl App {
         *self.site.borrow_mut() = Arc::clone(&site);
         self.care.take(&site);
         self.sink.change(target);
+        affinity::steer(self.steering.as_ref(), &opened);
         for (worker, opened) in self.workers.iter().zip(opened) {
             // A worker that is gone has said why.
             let _ = worker.send(Control::Serve(Arc::clone(&site), opened));

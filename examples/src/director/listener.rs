@@ -58,7 +58,8 @@ impl BindError {
     }
 }
 
-/// `count` sockets on one address, between which the kernel spreads connections (SO_REUSEPORT).
+/// `count` sockets on one address, between which the kernel spreads connections (SO_REUSEPORT). They listen in their order, which
+/// is the order of their indices for [steering](lb_affinity::socket::Steering).
 ///
 /// # Errors
 /// [`BindError`], with `cure` as the option that changes the address.

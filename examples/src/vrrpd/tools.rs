@@ -81,6 +81,9 @@ fn summarize(config: &Config, file: &Path, out: &mut dyn Write) -> io::Result<()
         if !router.preempt {
             write!(out, ", nopreempt")?;
         }
+        if !router.accept {
+            write!(out, ", no_accept")?;
+        }
         for (at, track) in instance.tracks.iter().enumerate() {
             let name = match &track.target {
                 Target::Interface(name) => name,

@@ -4,44 +4,52 @@
 //!
 //! ```text
 //! 8c5d… journal 1 BOOT-ID NAMESPACE ENTRIES
-//! 1f02… entry PATH ORIGINAL HELD INTENDED
+//! 1f02… entry PATH ORIGINAL HELD INTENDED FOLLOWS
+//! a441… channels INTERFACE ORIGINAL HELD INTENDED
 //! 77aa… left ENTRY VALUE
 //! 03be… complete
 //! ```
 //!
+//! `FOLLOWS` is the interface whose driver changes the file too, when it is given another number of channels.
 //! The header and the entries are written to a file of another name, synchronized, and renamed: they are there as a whole or not at
 //! all. `left` (what was read back after a write) and `complete` are appended, so only the last line can be torn; a line that
 //! lacks its end or has a wrong checksum there is as good as none. Bytes that are not printable stand as `%XX`, an empty
 //! value as `%`, a missing one as `-`.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::directory;
+use super::place::Place;
 use super::value::{Format, Value};
+use crate::Target;
+use crate::nic::is_interface;
 
-/// A file that was or will be written to.
+/// What was or will be written to, or is changed by a driver along with its channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) path: PathBuf,
-    pub(super) format: Format,
+    pub(super) place: Place,
     /// What [`restore`](super::Applier::restore) puts back.
     pub(super) original: Vec<u8>,
     /// What an earlier `apply` left there.
     pub(super) held: Option<Vec<u8>>,
     /// What the last `apply` meant to write.
     pub(super) intended: Option<Vec<u8>>,
-    /// What was read back after that write.
+    /// What was read back after that write, or after the driver's change.
     pub(super) left: Option<Vec<u8>>,
+    /// The interface whose channels are put back first, because its driver changes this too when they are.
+    pub(super) follows: Option<String>,
 }
 
 impl Entry {
-    /// Whether it is a network namespace's own, and not the whole machine's as an interrupt is.
+    /// Whether it is a network namespace's own, and not the whole machine's as an interrupt is. One that follows channels waits for
+    /// theirs.
     pub(super) fn is_of_namespace(&self) -> bool {
-        self.format != Format::List
+        self.place.format != Format::List || self.follows.is_some()
     }
 
     /// Whether a value is this crate's doing, and not someone else's: what was read back after the last write, or what an earlier
@@ -49,14 +57,14 @@ impl Entry {
     /// may have made of it.
     pub(super) fn is_ours(&self, value: &Value) -> bool {
         let is = |content: &Option<Vec<u8>>| {
-            content.as_ref().is_some_and(|content| *value == self.format.value(content))
+            content.as_ref().is_some_and(|content| *value == self.place.value(content))
         };
         if is(&self.left) || is(&self.held) {
             return true;
         }
         let intended = self.intended.as_ref().filter(|_| self.left.is_none());
         intended
-            .map(|content| self.format.value(content))
+            .map(|content| self.place.value(content))
             .is_some_and(|intended| value.reaches(&intended) || value.is_trimmed_from(&intended))
     }
 }
@@ -107,7 +115,7 @@ impl Journal {
         let mut lines = content.split_inclusive(|&byte| byte == b'\n').zip(1..).peekable();
         let mut journal = Self::default();
         let (mut expected, mut end) = (None, 1);
-        let mut paths = HashSet::new();
+        let mut targets = HashSet::new();
         while let Some((line, number)) = lines.next() {
             let last = lines.peek().is_none();
             end = number + 1;
@@ -118,7 +126,7 @@ impl Journal {
                     expected = Some(entries);
                 }
                 (Some(Record::Entry(entry)), Some(count)) if journal.entries.len() < count => {
-                    if !paths.insert(entry.path.clone()) {
+                    if !targets.insert(entry.place.target.clone()) {
                         return Err(number);
                     }
                     journal.entries.push(entry);
@@ -148,16 +156,17 @@ impl Journal {
         let entries = self.entries.len().to_string();
         line(&mut content, &[b"journal", b"1", &boot, &namespace, entries.as_bytes()]);
         for entry in &self.entries {
-            line(
-                &mut content,
-                &[
-                    b"entry",
-                    &field(Some(entry.path.as_os_str().as_bytes())),
-                    &field(Some(&entry.original)),
-                    &field(entry.held.as_deref()),
-                    &field(entry.intended.as_deref()),
-                ],
-            );
+            let (kind, name): (&[u8], &[u8]) = match &entry.place.target {
+                Target::File(path) => (b"entry", path.as_os_str().as_bytes()),
+                Target::Channels(interface) => (b"channels", interface.as_bytes()),
+            };
+            let values = [Some(&*entry.original), entry.held.as_deref(), entry.intended.as_deref()];
+            let mut fields = vec![kind.to_vec(), field(Some(name))];
+            fields.extend(values.map(field));
+            if entry.place.path().is_some() {
+                fields.push(field(entry.follows.as_deref().map(str::as_bytes)));
+            }
+            line(&mut content, &fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }
         for (index, entry) in self.entries.iter().enumerate() {
             if let Some(left) = &entry.left {
@@ -176,6 +185,17 @@ impl Journal {
         Ok(Appender { file })
     }
 
+    /// The namespace that it is of, if that is not this thread's.
+    pub(super) fn elsewhere(&self) -> Option<String> {
+        let here = namespace()?;
+        self.namespace.clone().filter(|then| *then != here)
+    }
+
+    /// As [`store`](Self::store), but an empty one is taken away.
+    pub(super) fn keep(&self, path: &Path) -> io::Result<()> {
+        if self.entries.is_empty() { Self::remove(path) } else { self.store(path).map(drop) }
+    }
+
     /// Takes the journal at `path` away.
     pub(super) fn remove(path: &Path) -> io::Result<()> {
         match std::fs::remove_file(path) {
@@ -183,6 +203,11 @@ impl Journal {
             _ => synchronize_directory(path),
         }
     }
+}
+
+/// The calling thread's network namespace (network_namespaces(7)), if `/proc` says.
+pub(super) fn namespace() -> Option<String> {
+    std::fs::read_link("/proc/thread-self/ns/net").ok()?.into_os_string().into_string().ok()
 }
 
 fn synchronize_directory(path: &Path) -> io::Result<()> {
@@ -231,11 +256,17 @@ impl Record {
                 let (boot, namespace) = (text(boot)?, text(namespace)?);
                 Some(Self::Header { boot, namespace, entries: number(entries)? })
             }
-            (false, [b"entry", path, original, held, intended]) => {
-                let path = PathBuf::from(std::ffi::OsString::from_vec(unfield(path)??));
-                let format = Format::of(&path)?;
-                let (original, held, intended) = (unfield(original)??, unfield(held)?, unfield(intended)?);
-                Some(Self::Entry(Entry { path, format, original, held, intended, left: None }))
+            (false, [b"entry", path, values @ .., follows]) => {
+                let path = PathBuf::from(OsString::from_vec(unfield(path)??));
+                let follows = match unfield(follows)? {
+                    Some(name) => Some(String::from_utf8(name).ok().filter(|name| is_interface(name))?),
+                    None => None,
+                };
+                Self::entry(Target::File(path), values, follows)
+            }
+            (false, [b"channels", interface, values @ ..]) => {
+                let interface = String::from_utf8(unfield(interface)??).ok()?;
+                Self::entry(Target::Channels(interface), values, None)
             }
             (false, [b"left", entry, value]) => {
                 Some(Self::Left { entry: number(entry)?, value: unfield(value)?? })
@@ -243,6 +274,13 @@ impl Record {
             (false, [b"complete"]) => Some(Self::Complete),
             _ => None,
         }
+    }
+
+    fn entry(target: Target, values: &[&[u8]], follows: Option<String>) -> Option<Self> {
+        let [original, held, intended] = *values else { return None };
+        let place = Place::of(target)?;
+        let (original, held, intended) = (unfield(original)??, unfield(held)?, unfield(intended)?);
+        Some(Self::Entry(Entry { place, original, held, intended, left: None, follows }))
     }
 }
 
@@ -316,14 +354,20 @@ mod tests {
     use super::*;
 
     fn entry(queue: u32, intended: Option<&str>) -> Entry {
+        let path = format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus").into();
         Entry {
-            path: format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus").into(),
-            format: Format::Mask,
+            place: Place::of(Target::File(path)).unwrap(),
             original: b"0".into(),
             held: None,
             intended: intended.map(Into::into),
             left: None,
+            follows: (queue == 1).then(|| "eth0".into()),
         }
+    }
+
+    fn channels() -> Entry {
+        let place = Place::of(Target::Channels("eth0".into())).unwrap();
+        Entry { place, original: b"rx 4 tx 4".into(), follows: None, ..entry(0, Some("rx 2")) }
     }
 
     fn directory(name: &str) -> PathBuf {
@@ -339,7 +383,7 @@ mod tests {
         let journal = Journal {
             boot: Some("1-2".into()),
             namespace: Some("net:[1]".into()),
-            entries: vec![entry(0, Some("3")), entry(1, Some("5"))],
+            entries: vec![entry(0, Some("3")), entry(1, Some("5")), channels()],
             complete: false,
         };
         let mut appender = journal.store(&path).unwrap();
@@ -351,6 +395,8 @@ mod tests {
         let content = std::fs::read(&path).unwrap();
         let finished = Journal::parse(&content).unwrap();
         assert!(finished.complete);
+        assert_eq!(finished.entries[2], channels());
+        assert_eq!(finished.entries[1].follows.as_deref(), Some("eth0"));
         assert_eq!(finished.entries[1].left.as_deref(), Some(&b"1\n"[..]));
 
         for length in 0..content.len() {
@@ -362,7 +408,7 @@ mod tests {
             }
             let torn = torn.unwrap();
             assert!(!torn.complete);
-            assert_eq!(torn.entries.len(), 2);
+            assert_eq!(torn.entries.len(), 3);
             assert_eq!(torn.entries[0].left.is_some(), length as u64 >= first, "{length}");
         }
         std::fs::remove_dir_all(directory).unwrap();
@@ -372,7 +418,8 @@ mod tests {
     fn a_flipped_bit_is_found() {
         let directory = directory("flipped");
         let path = directory.join("journal");
-        let journal = Journal { entries: vec![entry(0, Some("3"))], complete: true, ..Journal::default() };
+        let journal =
+            Journal { entries: vec![entry(1, Some("3")), channels()], complete: true, ..Journal::default() };
         journal.store(&path).unwrap();
         assert_eq!(Journal::load(&path).unwrap(), Some(journal.clone()));
         let content = std::fs::read(&path).unwrap();
@@ -392,20 +439,45 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_names_no_other_files_and_none_twice() {
+    fn a_journal_names_nothing_else_and_nothing_twice() {
+        type Line<'a> = &'a [&'a [u8]];
         const RPS: &[u8] = b"/sys/class/net/eth0/queues/rx-0/rps_cpus";
-        let journal = |paths: &[&[u8]]| {
+        let file: Line = &[b"entry", RPS, b"0", b"-", b"-", b"-"];
+        let channels: Line = &[b"channels", b"eth0", b"combined%204", b"-", b"-"];
+        let cases: [(&[Line], Option<usize>); 15] = [
+            (&[file, channels], None),
+            (&[&[b"entry", RPS, b"0", b"-", b"-", b"eth0"], channels], None),
+            (&[&[b"entry", b"/etc/passwd", b"root", b"-", b"-", b"-"]], Some(2)),
+            (&[file, &[b"entry", &RPS[1..], b"0", b"-", b"-", b"-"]], Some(3)),
+            (&[file, file], Some(3)),
+            (&[channels, file, channels], Some(4)),
+            (&[&[b"entry", RPS, b"0", b"-", b"-"]], Some(2)),
+            (&[&[b"entry", RPS, b"0", b"-", b"-", b"../eth0"]], Some(2)),
+            (&[&[b"entry", RPS, b"0", b"-", b"-", b"%"]], Some(2)),
+            (&[&[b"channels", b"../eth0", b"combined%204", b"-", b"-"]], Some(2)),
+            (&[&[b"channels", b"eth%200", b"combined%204", b"-", b"-"]], Some(2)),
+            (&[&[b"channels", b"sixteen-letters-", b"combined%204", b"-", b"-"]], Some(2)),
+            (&[&[b"channels", b"eth0", b"combined%204", b"-"]], Some(2)),
+            (&[&[b"channels", b"eth0", b"combined%204", b"-", b"-", b"eth0"]], Some(2)),
+            (&[&[b"rings", b"eth0", b"rx%204", b"-", b"-"]], Some(2)),
+        ];
+        for (lines, bad) in cases {
             let mut content = Vec::new();
-            line(&mut content, &[b"journal", b"1", b"-", b"-", paths.len().to_string().as_bytes()]);
-            for path in paths {
-                line(&mut content, &[b"entry", path, b"root", b"-", b"-"]);
-            }
-            Journal::parse(&content)
-        };
-        assert_eq!(journal(&[RPS]).unwrap().entries.len(), 1);
-        assert_eq!(journal(&[b"/etc/passwd"]), Err(2));
-        assert_eq!(journal(&[RPS, &RPS[1..]]), Err(3));
-        assert_eq!(journal(&[RPS, RPS]), Err(3));
+            line(&mut content, &[b"journal", b"1", b"-", b"-", lines.len().to_string().as_bytes()]);
+            lines.iter().for_each(|fields| line(&mut content, fields));
+            assert_eq!(Journal::parse(&content).err(), bad, "{}", String::from_utf8_lossy(&content));
+        }
+    }
+
+    #[test]
+    fn what_is_a_namespaces_is_not_the_machines() {
+        let irq = Place::of(Target::File("/proc/irq/30/smp_affinity_list".into())).unwrap();
+        let irq = Entry { place: irq, ..entry(0, None) };
+        let following = Entry { follows: Some("eth0".into()), ..irq.clone() };
+        for (entry, expected) in [(entry(0, None), true), (channels(), true), (irq, false), (following, true)]
+        {
+            assert_eq!(entry.is_of_namespace(), expected, "{entry:?}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::place::name_of;
 use super::restore::Restored;
-use super::value::{Value, name_of};
+use super::value::Value;
 use super::write::Outcome;
 use crate::Setting;
 
@@ -11,9 +12,9 @@ use crate::Setting;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DryRun {
-    /// The files that hold something else, in the order of the settings.
+    /// What holds something else, in the order of the settings.
     pub changes: Vec<Change>,
-    /// The settings whose file can't be read, and why.
+    /// The settings whose value can't be read, and why.
     pub unreadable: Vec<(Setting, Outcome)>,
 }
 
@@ -31,7 +32,7 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} → {}", name_of(&self.setting.path()), self.old, self.new)
+        write!(f, "{}: {} → {}", name_of(&self.setting.target()), self.old, self.new)
     }
 }
 
@@ -42,7 +43,7 @@ impl fmt::Display for DryRun {
         let unreadable = self
             .unreadable
             .iter()
-            .map(|(setting, why)| format!("{}: {}", name_of(&setting.path()), told(setting, why)));
+            .map(|(setting, why)| format!("{}: {}", name_of(&setting.target()), told(setting, why)));
         let lines: Vec<String> = changes.chain(unreadable).collect();
         if lines.is_empty() { f.write_str("nothing to change") } else { f.write_str(&lines.join("\n")) }
     }

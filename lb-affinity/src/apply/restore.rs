@@ -1,10 +1,13 @@
 //! Putting values back: after a failure, after a crash, or because they are no longer wanted.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use super::value::{Format, Value, name_of};
+use super::journal::Journal;
+use super::place::{Place, name_of};
+use super::value::Value;
 use super::write::Outcome;
+use crate::Target;
 use crate::fs::FileSystem;
 
 /// What to do with a value that someone else has changed since.
@@ -26,14 +29,14 @@ pub enum Return {
     PutBack,
     /// The original was there.
     WasThere,
-    /// The file is gone, and with it what was set. It is dropped from the journal.
+    /// The file or the interface is gone, and with it what was set. It is dropped from the journal.
     Vanished,
     /// Someone else has changed it since; it was left.
     Changed {
-        /// What the file holds.
+        /// What is there now.
         is: Value,
     },
-    /// It is of another network namespace, and was left for a restore there.
+    /// It is of another network namespace, or follows channels that are, and was left for a restore there.
     Elsewhere {
         /// The namespace, `net:[4026531840]`.
         namespace: String,
@@ -55,7 +58,7 @@ impl fmt::Display for Return {
         match self {
             Self::PutBack => f.write_str("put back"),
             Self::WasThere => f.write_str("was there"),
-            Self::Vanished => f.write_str("the file is gone, and the setting with it"),
+            Self::Vanished => f.write_str("it is gone, and the setting with it"),
             Self::Changed { is } => write!(f, "left: someone else has set {is} since"),
             Self::Elsewhere { namespace } => {
                 write!(
@@ -72,8 +75,8 @@ impl fmt::Display for Return {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestoredLine {
-    /// The kernel's file.
-    pub path: PathBuf,
+    /// The kernel's file, or the interface.
+    pub target: Target,
     /// What it held before.
     pub original: Value,
     /// What became of it.
@@ -82,7 +85,7 @@ pub struct RestoredLine {
 
 impl fmt::Display for RestoredLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: {}", name_of(&self.path), self.original, self.outcome)
+        write!(f, "{} = {}: {}", name_of(&self.target), self.original, self.outcome)
     }
 }
 
@@ -90,7 +93,7 @@ impl fmt::Display for RestoredLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
-    /// One a file.
+    /// One a file or interface.
     pub lines: Vec<RestoredLine>,
     /// The journal was of an earlier boot. What it tells of is gone with that boot; the journal was taken away, nothing was written.
     pub of_another_boot: bool,
@@ -123,20 +126,19 @@ impl fmt::Display for Restored {
 /// Puts one value back, if what is there is `ours`, and reads it back.
 pub(super) fn put_back(
     files: &impl FileSystem,
-    path: &Path,
-    format: Format,
+    place: &Place,
     original: &[u8],
     if_changed: IfChanged,
     ours: impl Fn(&Value) -> bool,
 ) -> Return {
-    let failed = |error| match Outcome::of_error(files, path, format, original, &error) {
+    let failed = |refusal: Box<Outcome>| match *refusal {
         Outcome::Vanished => Return::Vanished,
         outcome => Return::Failed(outcome),
     };
-    let wanted = format.value(original);
-    let is = match files.read(path) {
-        Ok(content) => format.value(&content),
-        Err(error) => return failed(error),
+    let wanted = place.value(original);
+    let is = match place.read(files) {
+        Ok(content) => place.value(&content),
+        Err(refusal) => return failed(refusal),
     };
     if is == wanted {
         return Return::WasThere;
@@ -144,16 +146,38 @@ pub(super) fn put_back(
     if if_changed == IfChanged::Leave && !ours(&is) {
         return Return::Changed { is };
     }
-    if let Err(error) = files.write(path, original) {
-        return failed(error);
-    }
-    match files.read(path) {
-        Ok(content) if format.value(&content) == wanted => Return::PutBack,
+    match place.write(files, original).and_then(|()| place.read(files)) {
+        Ok(content) if place.value(&content) == wanted => Return::PutBack,
         Ok(content) => {
-            let is = format.value(&content);
-            let meaning = format!("{wanted} was written, but the file holds {is}");
+            let is = place.value(&content);
+            let meaning = format!("{wanted} was written, but it reads {is}");
             Return::Failed(Outcome::Failed { errno: None, meaning })
         }
-        Err(error) => failed(error),
+        Err(refusal) => failed(refusal),
     }
+}
+
+/// Tells apart, before channels are put back, what of their followers is a stranger's: once a driver has gone over them, nobody can.
+/// Those follow no more, and are left as others are. Says whether there are channels to put back.
+pub(super) fn tell_strangers(files: &impl FileSystem, journal: &mut Journal, if_changed: IfChanged) -> bool {
+    let differs = |place: &Place, original: &[u8]| {
+        let is = place.value(&place.read(files).ok()?);
+        Some(is).filter(|is| *is != place.value(original))
+    };
+    let mut away = BTreeSet::new();
+    for entry in &journal.entries {
+        if let Target::Channels(interface) = &entry.place.target
+            && differs(&entry.place, &entry.original).is_some()
+        {
+            away.insert(interface.clone());
+        }
+    }
+    for entry in &mut journal.entries {
+        let Some(interface) = &entry.follows else { continue };
+        let is_strange = || differs(&entry.place, &entry.original).is_some_and(|is| !entry.is_ours(&is));
+        if !away.contains(interface) || (if_changed == IfChanged::Leave && is_strange()) {
+            entry.follows = None;
+        }
+    }
+    !away.is_empty()
 }

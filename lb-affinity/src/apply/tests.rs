@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use super::*;
 
+mod channels;
+
 /// What a file does with a write.
 #[derive(Clone, Debug)]
 enum Answer {
@@ -119,7 +121,10 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("lb-affinity-apply-{name}-{}", std::process::id()));
+        // In memory, where there is such a place: to wait for a disk takes most of the time.
+        let shared = PathBuf::from("/dev/shm");
+        let base = if shared.is_dir() { shared } else { std::env::temp_dir() };
+        let path = base.join(format!("lb-affinity-apply-{name}-{}", std::process::id()));
         directory::prepare(&path).unwrap();
         Self(path)
     }
@@ -153,7 +158,7 @@ fn a_dry_run_shows_only_what_differs() {
          eth0 rx-0 rps_flow_cnt: 0 → 1000\n\
          interrupt 30 smp_affinity: 0-15 → 6\n\
          net.core.rps_sock_flow_entries: 0 → 32768\n\
-         eth1 rx-0 rps_cpus: vanished: no such file any more; discover the machine and plan again"
+         eth1 rx-0 rps_cpus: vanished: it is not there any more; discover the machine and plan again"
     );
     assert_eq!(dry_run(&kernel, &[], 16).unwrap().to_string(), "nothing to change");
     assert!(kernel.writes.borrow().is_empty());
@@ -226,7 +231,7 @@ fn every_answer_of_the_kernel_has_its_outcome() {
         (3, IRQ, Answer::Errno(libc::EINVAL), Err("of the CPUs 6 none is online")),
         (0, RPS, Answer::Errno(libc::EINVAL), Err("isolated")),
         (1, FLOWS, Answer::Errno(libc::ENOMEM), Err("no memory for 1000 flows")),
-        (0, RPS, Answer::Becomes("0001"), Err("the file holds 0")),
+        (0, RPS, Answer::Becomes("0001"), Err("reads 0")),
     ];
     for (index, path, answer, expected) in cases {
         for on_failure in [OnFailure::RollBack, OnFailure::Continue] {
@@ -285,7 +290,7 @@ fn a_strangers_value_is_left_unless_forced_and_a_vanished_file_dropped() {
         format!(
             "net.core.rps_sock_flow_entries = 0: put back\n\
              interrupt 30 smp_affinity = 0-15: put back\n\
-             eth0 rx-0 rps_flow_cnt = 0: the file is gone, and the setting with it\n\
+             eth0 rx-0 rps_flow_cnt = 0: it is gone, and the setting with it\n\
              eth0 rx-0 rps_cpus = none: left: someone else has set 12-15 since"
         )
     );
@@ -409,7 +414,7 @@ fn bad_settings_change_nothing() {
 #[test]
 fn a_cpu_above_the_highest_is_for_the_kernel_to_refuse() {
     let settings = [Setting::Rps { interface: "eth0".into(), queue: 0, cpus: "1,40".parse().unwrap() }];
-    let jobs = jobs(&settings, 16).unwrap();
+    let jobs = jobs(&settings, 16, &mut BTreeSet::new()).unwrap();
     assert_eq!(jobs[0].content, b"100,00000002");
 }
 

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use crate::CpuSet;
-use crate::nic::is_interface;
+use crate::nic::{ChannelCounts, is_interface};
 
-/// What one of the kernel's files holds.
+/// What one of the kernel's files holds, or a driver says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Value {
@@ -14,6 +14,8 @@ pub enum Value {
     Cpus(CpuSet),
     /// A count.
     Number(u64),
+    /// How many channels of each kind.
+    Channels(ChannelCounts),
     /// Something that is neither, as it stands.
     Text(String),
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Value {
             Self::Cpus(cpus) if cpus.is_empty() => f.write_str("none"),
             Self::Cpus(cpus) => write!(f, "{cpus}"),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Channels(counts) => write!(f, "{counts}"),
             Self::Text(text) => write!(f, "{text:?}"),
         }
     }
@@ -31,12 +34,13 @@ impl fmt::Display for Value {
 
 impl Value {
     /// Whether a file that holds `self` has taken `wanted`: the same, or a count rounded up to a power of two, as
-    /// Documentation/networking/scaling.rst says of RFS.
+    /// Documentation/networking/scaling.rst says of RFS, or channels of the kinds that `wanted` names.
     pub(super) fn reaches(&self, wanted: &Self) -> bool {
         match (self, wanted) {
             (Self::Number(is), Self::Number(wanted)) => {
                 is == wanted || (*wanted > 0 && wanted.checked_next_power_of_two() == Some(*is))
             }
+            (Self::Channels(is), Self::Channels(wanted)) => is.have(wanted),
             _ => self == wanted,
         }
     }
@@ -50,17 +54,18 @@ impl Value {
     }
 }
 
-/// How a file writes its value.
+/// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Mask,
     List,
     Number,
+    Channels,
 }
 
 impl Format {
-    /// The format of a file of [`Setting`](crate::Setting)'s, by the path as [`Setting::path`](crate::Setting::path) writes it; nothing for
-    /// any other path, to which nothing is ever to be written.
+    /// The format of a file of [`Setting`](crate::Setting)'s, by the path as [`Setting::target`](crate::Setting::target) writes it; nothing
+    /// for any other path, to which nothing is ever to be written.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let names: Vec<&str> = path.to_str()?.strip_prefix('/')?.split('/').collect();
         let numbered = |name: &str, prefix: &str| {
@@ -89,28 +94,15 @@ impl Format {
             Self::Mask => CpuSet::parse_mask(&text).ok().map(Value::Cpus),
             Self::List => text.parse().ok().map(Value::Cpus),
             Self::Number => text.trim().parse().ok().map(Value::Number),
+            Self::Channels => text.parse().ok().map(Value::Channels),
         };
         value.unwrap_or_else(|| Value::Text(text.trim().to_owned()))
-    }
-}
-
-/// A file's name as [`Setting`](crate::Setting) prints it: `eth0 rx-0 rps_cpus`.
-pub(super) fn name_of(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    match *path.split('/').collect::<Vec<_>>() {
-        ["", "proc", "irq", irq, "smp_affinity_list"] => format!("interrupt {irq} smp_affinity"),
-        ["", "proc", "sys", "net", "core", file] => format!("net.core.{file}"),
-        ["", "sys", "class", "net", interface, "queues", queue, file] => {
-            format!("{interface} {queue} {file}")
-        }
-        _ => path.into_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Setting;
 
     #[test]
     fn values_are_compared_by_their_meaning() {
@@ -125,22 +117,11 @@ mod tests {
         assert!(!number("2048").reaches(&number("1000")));
         assert!(!number("1").reaches(&number("0")));
         assert_eq!(number("lots\n"), Value::Text("lots".into()));
+        let channels = |text: &str| Format::Channels.value(text.as_bytes());
+        assert!(channels("rx 4 tx 2").reaches(&channels("rx 4")));
+        assert!(!channels("rx 4 tx 2").reaches(&channels("rx 2")));
+        assert_eq!(channels("some"), Value::Text("some".into()));
         assert_eq!([mask("0").to_string(), mask("c").to_string()], ["none", "2-3"]);
-    }
-
-    #[test]
-    fn files_are_named_as_settings_are() {
-        let interface = || "eth0".to_owned();
-        for setting in [
-            Setting::IrqAffinity { irq: 3, cpus: 1.into() },
-            Setting::Rps { interface: interface(), queue: 1, cpus: 1.into() },
-            Setting::RpsFlowCount { interface: interface(), queue: 2, count: 1 },
-            Setting::RpsSockFlowEntries { count: 1 },
-            Setting::Xps { interface: interface(), queue: 3, cpus: 1.into() },
-        ] {
-            assert_eq!(format!("{} = 1", name_of(&setting.path())), setting.to_string());
-            assert!(Format::of(&setting.path()).is_some(), "{setting}");
-        }
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::place::Place;
 use super::value::{Format, Value};
 use crate::fs::FileSystem;
+use crate::nic::ethtool::EthtoolError;
 use crate::{CpuSet, Setting};
 
 /// What became of one setting.
@@ -37,11 +39,11 @@ pub enum Outcome {
     /// `ENOENT` or `ENODEV`: the interface, its queue or the interrupt is gone. Interfaces with a single transmit queue answer
     /// so for `xps_cpus` too, and `net.core.rps_sock_flow_entries` is there in the initial network namespace alone.
     Vanished,
-    /// The kernel refused the value, or holds another one afterwards.
+    /// The kernel or the driver refused the value, or holds another one afterwards.
     Failed {
         /// The kernel's error number.
         errno: Option<i32>,
-        /// What it means for this file.
+        /// What it means for this file; or the kernel's own words, if it said any.
         meaning: String,
     },
     /// It was applied, and put back when another setting failed.
@@ -74,12 +76,12 @@ impl Outcome {
         matches!(self, Self::NoVector | Self::Denied(_) | Self::Vanished | Self::Failed { .. })
     }
 
-    /// The outcome that the kernel's refusal to read or write `path` means.
+    /// What the kernel's refusal to read `path`, or to write `content` to it, means.
     pub(super) fn of_error(
         files: &impl FileSystem,
         path: &Path,
         format: Format,
-        content: &[u8],
+        content: Option<&[u8]>,
         error: &io::Error,
     ) -> Self {
         match error.raw_os_error() {
@@ -94,12 +96,30 @@ impl Outcome {
             None if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 Self::Denied(Denial::ReadOnlyMount { mount: read_only_mount(files, path) })
             }
-            errno => Self::Failed { errno, meaning: meaning(format, content, error) },
+            errno => {
+                let meaning =
+                    content.map_or_else(|| error.to_string(), |content| meaning(format, content, error));
+                Self::Failed { errno, meaning }
+            }
         }
     }
 }
 
-/// What an error number means for a file.
+impl From<EthtoolError> for Outcome {
+    /// What a driver's refusal means.
+    fn from(error: EthtoolError) -> Self {
+        let errno = match &error {
+            EthtoolError::NoInterface { .. } => return Self::Vanished,
+            EthtoolError::Denied { .. } => return Self::Denied(Denial::Capability("CAP_NET_ADMIN")),
+            EthtoolError::Unsupported { .. } => Some(libc::EOPNOTSUPP),
+            EthtoolError::Refused { source, .. } | EthtoolError::Socket(source) => source.raw_os_error(),
+            EthtoolError::NoFamily | EthtoolError::NoDriver { .. } | EthtoolError::Answer { .. } => None,
+        };
+        Self::Failed { errno, meaning: error.to_string() }
+    }
+}
+
+/// What an error number means for what was written to a file.
 fn meaning(format: Format, content: &[u8], error: &io::Error) -> String {
     let value = format.value(content);
     match (error.raw_os_error(), format) {
@@ -163,7 +183,7 @@ impl fmt::Display for Outcome {
             }
             Self::Denied(denial) => write!(f, "denied: {denial}"),
             Self::Vanished => {
-                f.write_str("vanished: no such file any more; discover the machine and plan again")
+                f.write_str("vanished: it is not there any more; discover the machine and plan again")
             }
             Self::Failed { meaning, .. } => write!(f, "failed: {meaning}"),
             Self::RolledBack => f.write_str("put back, because another setting failed"),
@@ -195,32 +215,21 @@ impl fmt::Display for Denial {
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) setting: Setting,
-    pub(super) path: PathBuf,
-    pub(super) format: Format,
+    pub(super) place: Place,
     pub(super) content: Vec<u8>,
 }
 
 impl Job {
     pub(super) fn value(&self) -> Value {
-        self.format.value(&self.content)
+        self.place.value(&self.content)
     }
 
-    /// What the file holds now.
-    pub(super) fn read(&self, files: &impl FileSystem) -> io::Result<Vec<u8>> {
-        files.read(&self.path).map(|content| content.trim_ascii().to_vec())
-    }
-
-    /// What the kernel's refusal means.
-    pub(super) fn refusal(&self, files: &impl FileSystem, error: &io::Error) -> Outcome {
-        Outcome::of_error(files, &self.path, self.format, &self.content, error)
-    }
-
-    /// Writes, reads back, and says what the file holds then, if it could be read.
+    /// Writes, reads back, and says what is there then, if it could be read.
     pub(super) fn write(&self, files: &impl FileSystem) -> (Outcome, Option<Vec<u8>>) {
-        let left = files.write(&self.path, &self.content).and_then(|()| self.read(files));
+        let left = self.place.write(files, &self.content).and_then(|()| self.place.read(files));
         match left {
-            Ok(left) => (self.judge(files, &self.format.value(&left)), Some(left)),
-            Err(error) => (self.refusal(files, &error), None),
+            Ok(left) => (self.judge(files, &self.place.value(&left)), Some(left)),
+            Err(refusal) => (*refusal, None),
         }
     }
 
@@ -230,8 +239,7 @@ impl Job {
             return Outcome::Trimmed { is: is.clone() };
         }
         if !is.reaches(&wanted) {
-            let meaning =
-                format!("it was written, but the file holds {is}: the driver or another process changed it");
+            let meaning = format!("it was written, but reads {is}: the driver or another process changed it");
             return Outcome::Failed { errno: None, meaning };
         }
         match self.effective(files) {
@@ -244,11 +252,9 @@ impl Job {
 
     /// Where an interrupt goes now, if the kernel says.
     fn effective(&self, files: &impl FileSystem) -> Option<CpuSet> {
-        if self.format != Format::List {
-            return None;
-        }
-        let content = files.read(&self.path.with_file_name("effective_affinity_list")).ok()?;
-        match self.format.value(&content) {
+        let path = self.place.path().filter(|_| self.place.format == Format::List)?;
+        let content = files.read(&path.with_file_name("effective_affinity_list")).ok()?;
+        match self.place.value(&content) {
             Value::Cpus(cpus) => Some(cpus),
             _ => None,
         }

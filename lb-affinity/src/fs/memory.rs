@@ -8,8 +8,11 @@ use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
 use super::FileSystem;
+use crate::nic::Channels;
+use crate::nic::ethtool::{EthtoolError, READING_CHANNELS};
 
-/// A tree of files in memory: from a test, or from an archive. It can't be written to but by [`insert`](Self::insert).
+/// A tree of files in memory: from a test, or from an archive. It can't be written to but by [`insert`](Self::insert), and
+/// interfaces have the channels of [`insert_channels`](Self::insert_channels) only.
 ///
 /// ```
 /// use lb_affinity::fs::{FileSystem, Memory};
@@ -23,6 +26,7 @@ use super::FileSystem;
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     nodes: BTreeMap<PathBuf, Node>,
+    channels: BTreeMap<String, Channels>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +60,11 @@ impl Memory {
     /// Puts a symbolic link to `target`, which is relative to the link's directory or begins with `/`.
     pub fn link(&mut self, path: impl AsRef<Path>, target: impl Into<PathBuf>) {
         self.put(path.as_ref(), Node::Link(target.into()));
+    }
+
+    /// Says what an interface's driver tells of its channels.
+    pub fn insert_channels(&mut self, interface: impl Into<String>, channels: Channels) {
+        self.channels.insert(interface.into(), channels);
     }
 
     /// Takes a file, a link, or a directory with all that is in it, away.
@@ -114,6 +123,11 @@ impl FileSystem for Memory {
             Some(_) => Ok(None),
             None => Err(io::ErrorKind::NotFound.into()),
         })
+    }
+
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        let none = || EthtoolError::NoDriver { interface: interface.to_owned(), operation: READING_CHANNELS };
+        self.channels.get(interface).copied().ok_or_else(none)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a driver can be asked and told by ethtool's netlink: channels, rings, the table that spreads flows over receive queues
 //! (Documentation/networking/ethtool-netlink.rst).
 //!
-//! This asks the kernel itself, in the network namespace of the thread that opened it; a recorded machine has no answers.
+//! This asks the kernel itself, in the network namespace of the thread that opened it. Channels can also be asked for through the
+//! [`FileSystem`](crate::fs::FileSystem), and are set through it where that is to be journalled and taken back
+//! ([`Setting::Channels`](crate::Setting::Channels)).
 //!
 //! ```no_run
 //! use lb_affinity::nic::ethtool::Ethtool;
@@ -21,6 +23,8 @@ use netlink_packet_core::{
 };
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_GENERIC;
+
+use super::channels::{ChannelCounts, Channels, Count};
 
 /// The controller, which knows the families' numbers (Documentation/userspace-api/netlink/intro.rst).
 mod control {
@@ -65,6 +69,9 @@ const BUFFER: usize = 64 * 1024;
 /// Command, version, two bytes reserved.
 const GENERIC_HEADER: usize = 4;
 
+pub(crate) const READING_CHANNELS: &str = "reading channels";
+pub(crate) const SETTING_CHANNELS: &str = "setting channels";
+
 /// Why ethtool could not be asked, or said no.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,6 +79,16 @@ pub enum EthtoolError {
     /// The kernel knows no ethtool netlink.
     #[error("the kernel has no ethtool netlink: it needs Linux 5.6 or later with CONFIG_ETHTOOL_NETLINK")]
     NoFamily,
+    /// A recorded machine has files only.
+    #[error(
+        "{interface}: {operation}: there is no driver to ask; what it would say is not in a recorded machine's files"
+    )]
+    NoDriver {
+        /// The interface.
+        interface: String,
+        /// What was asked.
+        operation: &'static str,
+    },
     /// The interface's driver can't do it, or the kernel is too old.
     #[error("{interface}: its driver or this kernel does not support {operation}{}", detail(.message))]
     Unsupported {
@@ -127,47 +144,6 @@ pub enum EthtoolError {
 
 fn detail(message: &Option<String>) -> String {
     message.as_ref().map(|message| format!(" ({message})")).unwrap_or_default()
-}
-
-/// How many there are, and how many there may be at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
-pub struct Count {
-    /// Now.
-    pub count: u32,
-    /// At most; 0 if the driver has none of the kind.
-    pub max: u32,
-}
-
-/// An interface's channels: an interrupt and the queues that it serves (`ETHTOOL_MSG_CHANNELS_GET`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
-#[non_exhaustive]
-pub struct Channels {
-    /// Of a receive queue only.
-    pub rx: Count,
-    /// Of a transmit queue only.
-    pub tx: Count,
-    /// Of a receive and a transmit queue.
-    pub combined: Count,
-    /// Of something else: link state, virtual functions.
-    pub other: Count,
-}
-
-/// What to set channels to; `None` leaves a kind as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "kebab-case", default)
-)]
-pub struct SetChannels {
-    /// Receive queues only.
-    pub rx: Option<u32>,
-    /// Transmit queues only.
-    pub tx: Option<u32>,
-    /// Receive and transmit queues.
-    pub combined: Option<u32>,
 }
 
 /// The lengths of an interface's rings, in packets (`ETHTOOL_MSG_RINGS_GET`).
@@ -235,15 +211,16 @@ impl Ethtool {
     /// # Errors
     /// [`Unsupported`](EthtoolError::Unsupported) from a driver without channels.
     pub fn channels(&mut self, interface: &str) -> Result<Channels, EthtoolError> {
-        self.get(command::CHANNELS_GET, "reading channels", interface).map(|values| Channels::from(&values))
+        self.get(command::CHANNELS_GET, READING_CHANNELS, interface).map(|values| Channels::from(&values))
     }
 
-    /// Sets how many channels an interface has. Most drivers restart the link; its interrupts and queues are others afterwards.
+    /// Sets how many channels an interface has; what `channels` says nothing of stays. Most drivers restart the link; its interrupts
+    /// and queues are others afterwards, and a driver whose RSS table nobody has set spreads flows evenly over the new ones.
     ///
     /// # Errors
     /// [`Denied`](EthtoolError::Denied) without `CAP_NET_ADMIN`, [`Refused`](EthtoolError::Refused) if there are more than the
     /// driver has, or fewer than the RSS table uses.
-    pub fn set_channels(&mut self, interface: &str, channels: SetChannels) -> Result<(), EthtoolError> {
+    pub fn set_channels(&mut self, interface: &str, channels: ChannelCounts) -> Result<(), EthtoolError> {
         check(interface)?;
         let counts = [
             (attribute::CHANNELS_RX_COUNT, channels.rx),
@@ -254,7 +231,7 @@ impl Ethtool {
             .into_iter()
             .filter_map(|(kind, count)| Some(DefaultNla::new(kind, count?.to_ne_bytes().to_vec())));
         let attributes: Vec<_> = [header(interface)].into_iter().chain(counts).collect();
-        let operation = "setting channels";
+        let operation = SETTING_CHANNELS;
         let answer = self.request(command::CHANNELS_SET, NLM_F_ACK, &attributes)?;
         answer.map(drop).map_err(|refusal| refusal.told(interface, operation))
     }

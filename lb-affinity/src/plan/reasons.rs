@@ -227,13 +227,11 @@ pub(super) fn add_common(plan: &mut Plan, receive: &Receive, nodes: usize) {
             "their own has none, or none for this process.",
         );
     }
-    let has = plan.queues.len();
-    if let (Some(queues), Some(most)) = (plan.rss_queues, receive.rss_max)
-        && queues as usize != has
-    {
+    if let (Some(queues), Some(channels), Some(_)) = (plan.rss_queues, receive.channels, plan.channels) {
+        let (most, has) = (channels.most_receive_queues(), channels.receive_queues());
         plan.because(
             format!("{} of {most} on the NIC, which has {has}", count(queues as usize, "receive queue")),
-            "one a core is best, and more only add interrupts; set them with `ethtool --set-channels`, and plan again.",
+            "one a core is best, and more only add interrupts.",
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::sites::Sites;
+use crate::nic::Channels;
 use crate::{CpuSet, Nic};
 
 /// What a plan has to know of a network interface.
@@ -13,7 +14,7 @@ use crate::{CpuSet, Nic};
 /// // All that is known is the CPU of the only interrupt.
 /// let known = Receive::interrupt_on(6);
 /// // Four queues with interrupts that may be moved, on a NIC at node 1.
-/// let queues = (40..44).map(|irq| Queue { irq: Some(irq), cpu: None }).collect();
+/// let queues = (40..44).map(|irq| Queue { irq: Some(irq), ..Queue::default() }).collect();
 /// let nic = Receive { interface: Some("eth0".into()), queues, node: Some(1), ..Receive::default() };
 /// # assert_eq!((known.queues.len(), nic.queues.len()), (1, 4));
 /// ```
@@ -32,12 +33,12 @@ pub struct Receive {
     pub transmit_queues: u32,
     /// The NUMA node that the NIC hangs at; `None` if the kernel does not know (−1).
     pub node: Option<u32>,
-    /// How many receive queues the NIC can have; `None` if it is not known.
-    pub rss_max: Option<u32>,
+    /// How many channels the NIC has and can have; `None` if it is not known.
+    pub channels: Option<Channels>,
 }
 
 /// A receive queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -48,31 +49,34 @@ pub struct Queue {
     pub irq: Option<u32>,
     /// The CPU that the interrupt goes to now.
     pub cpu: Option<u32>,
+    /// `rps_cpus` as it is now: what a plan finds that leaves it so. None of them: RPS is off, or it is not known.
+    pub rps: CpuSet,
 }
 
 impl Receive {
     /// One queue whose interrupt is on a CPU and stays there.
     #[must_use]
     pub fn interrupt_on(cpu: u32) -> Self {
-        Self { queues: vec![Queue { irq: None, cpu: Some(cpu) }], ..Self::default() }
+        Self { queues: vec![Queue { cpu: Some(cpu), ..Queue::default() }], ..Self::default() }
     }
 }
 
 impl From<&Nic> for Receive {
-    /// What the interface's files tell. How many queues it can have, [`rss_max`](Self::rss_max), only its driver knows
-    /// ([`Ethtool::channels`](crate::nic::ethtool::Ethtool::channels)).
+    /// What the interface's files tell. How many queues it can have, [`channels`](Self::channels), only its driver knows
+    /// ([`FileSystem::channels`](crate::fs::FileSystem::channels)).
     fn from(nic: &Nic) -> Self {
         let queue = |rx: &crate::nic::RxQueue| {
             let interrupt = nic.serving(crate::nic::Queue::Rx(rx.index)).next();
             let cpu = interrupt.and_then(|interrupt| interrupt.affinity.as_ref()?.cpu());
-            Queue { irq: interrupt.map(|interrupt| interrupt.irq), cpu }
+            let rps = rx.rps_cpus.clone().unwrap_or_default();
+            Queue { irq: interrupt.map(|interrupt| interrupt.irq), cpu, rps }
         };
         Self {
             interface: Some(nic.name.clone()),
             queues: nic.rx.iter().map(queue).collect(),
             transmit_queues: u32::try_from(nic.tx.len()).unwrap_or(u32::MAX),
             node: nic.node,
-            rss_max: None,
+            channels: None,
         }
     }
 }
@@ -114,6 +118,11 @@ pub(super) fn place_interrupts(queues: &[Queue], fixed: &[Option<u32>], network:
         (None, None) => None,
     };
     queues.iter().zip(fixed).map(place).collect()
+}
+
+/// The CPUs that do the protocol work of a queue's packets.
+pub(super) fn receivers(rps: &CpuSet, interrupt: Option<u32>) -> CpuSet {
+    if rps.is_empty() { interrupt.into_iter().collect() } else { rps.clone() }
 }
 
 /// The CPUs that each queue's packets are handed to; none where its interrupt's CPU does the work itself.
@@ -212,10 +221,17 @@ pub(super) fn transmit_packet_steering(
     steering
 }
 
+/// Combined channels alone.
+#[cfg(test)]
+pub(super) fn combined(count: u32, max: u32) -> Option<Channels> {
+    Some(Channels { combined: crate::nic::Count { count, max }, ..Channels::default() })
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{Planner, Strategy};
     use super::*;
-    use crate::Topology;
+    use crate::{Setting, Topology};
 
     fn opteron() -> Topology {
         Topology::from_lscpu(include_str!("../../tests/fixtures/opteron-16.lscpu")).unwrap()
@@ -245,6 +261,42 @@ mod tests {
         ] {
             let steering = receive_packet_steering(&sites, &interrupts, &network.iter().copied().collect());
             assert_eq!(shown(&steering), masks, "{interrupts:?} {network:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_queues_is_a_step_of_its_own() {
+        let topology = opteron();
+        for (channels, rss_queues, setting, reason) in [
+            (
+                combined(2, 64),
+                Some(16),
+                Some("eth0 channels = combined 16"),
+                Some("16 receive queues of 64 on the NIC, which has 2: one a core is best"),
+            ),
+            (combined(4, 4), Some(4), None, None),
+            (combined(0, 0), None, None, None),
+            (None, None, None, None),
+        ] {
+            for strategy in [Strategy::Balanced, Strategy::FirstUsableNode] {
+                let queues = vec![Queue { irq: Some(40), cpu: Some(6), rps: CpuSet::new() }];
+                let receive =
+                    Receive { interface: Some("eth0".into()), queues, channels, ..Receive::default() };
+                let planner = Planner::new(&topology).strategy(strategy);
+                let plan = planner.clone().receive(receive.clone()).plan().unwrap();
+                assert_eq!(plan.rss_queues, rss_queues);
+                assert_eq!(plan.queue_setting().map(|setting| setting.to_string()).as_deref(), setting);
+                assert!(!plan.settings().iter().any(|one| matches!(one, Setting::Channels { .. })));
+                let reasons: Vec<String> = plan.reasons.iter().map(ToString::to_string).collect();
+                let told = reasons.iter().find(|one| one.contains("on the NIC"));
+                match reason {
+                    Some(reason) => assert!(told.is_some_and(|told| told.starts_with(reason)), "{reasons:?}"),
+                    None => assert_eq!(told, None),
+                }
+                // Without its name, nothing can be said to the interface.
+                let unnamed = planner.receive(Receive { interface: None, ..receive }).plan().unwrap();
+                assert_eq!(unnamed.queue_setting(), None);
+            }
         }
     }
 

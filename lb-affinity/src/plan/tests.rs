@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-use proptest::strategy::Strategy as _;
-
 use super::cost::Costs;
+use super::receive::combined;
 use super::{Strategy, *};
 use crate::topology::{Cache, CacheKind, CpuPlace, Node, Parts};
 
-fn opteron() -> Topology {
+pub(super) mod random;
+
+pub(super) fn opteron() -> Topology {
     Topology::from_lscpu(include_str!("../../tests/fixtures/opteron-16.lscpu")).unwrap()
 }
 
@@ -68,13 +68,13 @@ fn workers_of(plan: &Plan) -> CpuSet {
     plan.workers.iter().flat_map(|worker| &worker.cpus).collect()
 }
 
-fn one_queue(topology: &Topology, irq: u32, workers: u32, strategy: Strategy) -> Plan {
+pub(super) fn one_queue(topology: &Topology, irq: u32, workers: u32, strategy: Strategy) -> Plan {
     let planner = Planner::new(topology).receive(Receive::interrupt_on(irq)).workers(workers);
     planner.strategy(strategy).plan().unwrap()
 }
 
 fn movable(count: u32, node: Option<u32>) -> Receive {
-    let queues = (0..count).map(|queue| Queue { irq: Some(100 + queue), cpu: None }).collect();
+    let queues = (0..count).map(|queue| Queue { irq: Some(100 + queue), ..Queue::default() }).collect();
     Receive { interface: Some("eth0".into()), queues, node, ..Receive::default() }
 }
 
@@ -211,7 +211,7 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
     assert!(!reasons.iter().any(|reason| reason.contains("none is on the interrupt's")), "{reasons:?}");
     // The last CPU without an interrupt is the workers', wherever the interrupts are.
     let receive = Receive {
-        queues: [0, 3].map(|cpu| Queue { irq: None, cpu: Some(cpu) }).into(),
+        queues: [0, 3].map(|cpu| Queue { cpu: Some(cpu), ..Queue::default() }).into(),
         ..Receive::default()
     };
     let parts = Parts { allowed: Some(cpus("0-1,3")), ..shape(2, 1, 2, 1).parts() };
@@ -230,7 +230,7 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
 #[test]
 fn interrupts_that_can_be_moved_take_the_network_cpus() {
     let topology = opteron();
-    let queue = |irq, cpu| Queue { irq, cpu };
+    let queue = |irq, cpu| Queue { irq, cpu, rps: CpuSet::new() };
     for (name, receive, workers, at, irqs, masks) in [
         // One for each network CPU, at the NIC's node first.
         ("four", movable(4, Some(1)), 4, "0-1,4-5", vec![6, 7, 2, 3], vec!["", "", "", ""]),
@@ -272,7 +272,7 @@ fn interrupts_that_can_be_moved_take_the_network_cpus() {
 #[test]
 fn settings_come_from_the_wire_inwards() {
     let topology = opteron();
-    let nic = Receive { transmit_queues: 2, rss_max: Some(64), ..movable(2, Some(1)) };
+    let nic = Receive { transmit_queues: 2, channels: combined(2, 64), ..movable(2, Some(1)) };
     let plan = Planner::new(&topology).receive(nic.clone()).workers(4).plan().unwrap();
     let shown = |plan: &Plan| plan.settings().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
@@ -460,138 +460,5 @@ fn plans_are_stored_and_come_back() {
         let plan = one_queue(&opteron(), 6, 4, strategy);
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
-    }
-}
-
-/// What a property is tried on.
-#[derive(Clone, Debug)]
-struct Case {
-    shape: Shape,
-    allowed: CpuSet,
-    isolated: CpuSet,
-    receive: Receive,
-    workers: Option<u32>,
-    strategy: Strategy,
-    use_isolated: bool,
-}
-
-fn case() -> impl proptest::strategy::Strategy<Value = Case> {
-    let shape = (1..5_u32, 1..4_u32, 1..5_u32, 1..3_u32);
-    shape.prop_flat_map(|(nodes, caches, cores, threads)| {
-        let total = nodes * caches * cores * threads;
-        let queue = (proptest::option::of(0..total), any::<bool>());
-        (
-            proptest::collection::btree_set(0..total, 0..=total as usize),
-            proptest::collection::btree_set(0..total, 0..3),
-            proptest::collection::vec(queue, 0..6),
-            proptest::option::of(0..nodes),
-            proptest::option::of(1..2 * total),
-            proptest::sample::select(Strategy::ALL.to_vec()),
-            any::<(bool, bool)>(),
-        )
-            .prop_map(
-                move |(forbidden, isolated, queues, node, workers, strategy, (use_isolated, all))| {
-                    let everything = CpuSet::first_n(total);
-                    let forbidden: CpuSet = forbidden.into_iter().collect();
-                    let irq = |(index, (cpu, movable)): (u32, (Option<u32>, bool))| Queue {
-                        irq: movable.then_some(100 + index),
-                        cpu,
-                    };
-                    Case {
-                        shape: Shape { nodes, caches, cores, threads },
-                        allowed: if all { everything } else { &everything - &forbidden },
-                        isolated: isolated.into_iter().collect(),
-                        receive: Receive {
-                            interface: Some("eth0".into()),
-                            queues: (0..).zip(queues).map(irq).collect(),
-                            transmit_queues: 3,
-                            node,
-                            rss_max: Some(8),
-                        },
-                        workers,
-                        strategy,
-                        use_isolated,
-                    }
-                },
-            )
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    #[test]
-    fn every_plan_keeps_the_rules(case in case()) {
-        let mut parts = case.shape.parts();
-        parts.allowed = Some(case.allowed.clone());
-        parts.isolated = case.isolated.clone();
-        let topology = Topology::assemble(parts);
-        let mut planner = Planner::new(&topology)
-            .receive(case.receive.clone())
-            .strategy(case.strategy)
-            .use_isolated(case.use_isolated);
-        if let Some(workers) = case.workers {
-            planner = planner.workers(workers);
-        }
-        let for_network = &case.allowed - &case.isolated;
-        let for_workers = if case.use_isolated { &case.allowed } else { &for_network };
-        let plan = match planner.plan() {
-            Ok(plan) => plan,
-            Err(error) => {
-                let no_cpu = matches!(error, PlanError::NoCpu { .. });
-                prop_assert!(no_cpu && for_workers.is_empty(), "{}", error);
-                return Ok(());
-            }
-        };
-        let workers = workers_of(&plan);
-        prop_assert!(!plan.workers.is_empty() && plan.workers.iter().all(|worker| !worker.cpus.is_empty()));
-        prop_assert!(case.workers.is_none_or(|count| plan.workers.len() == count as usize));
-        let given: CpuSet = case.receive.queues.iter().filter_map(|queue| queue.cpu).collect();
-        let irqs: CpuSet = plan.queues.iter().filter_map(|queue| queue.cpu).collect();
-
-        // Nothing is used that is not allowed; what was said of the interrupts is a fact.
-        let allowed_workers = for_workers | &given;
-        prop_assert!(workers.is_subset(&allowed_workers), "{:?}", plan);
-        prop_assert!(!(&workers & for_workers).is_empty() || (for_workers - &given).is_empty());
-        let allowed_network = &(&for_network | &given) | &workers;
-        prop_assert!(plan.network.is_subset(&allowed_network), "{:?}", plan);
-        for queue in &plan.queues {
-            prop_assert!(queue.rps.iter().all(|rps| rps.is_subset(&for_network)), "{:?}", plan);
-        }
-        prop_assert!(plan.xps.iter().all(|cpus| cpus.is_subset(&case.allowed)));
-        prop_assert!(!plan.reasons.is_empty());
-        prop_assert!(Planner::ranked(&planner, &Costs::default()).is_ok());
-        if case.strategy.is_cpu_policy() {
-            return Ok(());
-        }
-
-        // No worker is on an interrupt's CPU if there is another.
-        prop_assert!(irqs.is_subset(&plan.network));
-        let free = for_workers - &irqs;
-        if !free.is_empty() {
-            prop_assert!(workers.is_disjoint(&irqs), "{:?}", plan);
-        }
-        // Each worker has a CPU while there are enough beside the network's.
-        if plan.workers.len() < workers.len() || workers.len() < plan.workers.len() && !free.is_empty() {
-            let spare = &(for_workers - &workers) - &irqs;
-            prop_assert!(spare.is_subset(&plan.network), "{:?}", plan);
-            // The network keeps one CPU for itself, or those that interrupts are on.
-            let least = if case.strategy == Strategy::OneCpu { 2 } else { 1 };
-            prop_assert!(spare.len() <= least, "{} are idle in {:?}", spare, plan);
-        }
-        if case.strategy != Strategy::Balanced || case.receive.queues.is_empty() {
-            return Ok(());
-        }
-        // One thread a core, and interrupts that do not crowd a node: then all that fits is balanced.
-        let moves = case.receive.queues.iter().all(|queue| queue.irq.is_some() || queue.cpu.is_none());
-        let movable_alone = case.receive.queues.len() == 1 || moves;
-        let per_node = |node: &Node| (&node.cpus & &for_network).len();
-        let whole = topology.nodes().iter().map(|node| per_node(node) / 2).sum::<usize>();
-        let usable_fixed = given.is_subset(&for_network);
-        if movable_alone && usable_fixed && !case.use_isolated && plan.workers.len() <= whole {
-            for (node, (workers, network)) in by_node(&topology, &plan) {
-                prop_assert_eq!(workers, network, "node {:?} of {:?}", node, plan);
-            }
-        }
     }
 }

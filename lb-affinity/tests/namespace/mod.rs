@@ -1,10 +1,19 @@
-//! A network namespace of a test's own, with two connected interfaces of four queues each.
+//! A network namespace of a test's own, with two connected interfaces of four queues each; and the real files, with something done around
+//! each write.
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::path::Path;
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lb_affinity::CpuSet;
+use lb_affinity::apply::{Applier, ApplyError, Report};
+use lb_affinity::fs::{FileSystem, Real};
+use lb_affinity::nic::ethtool::EthtoolError;
+use lb_affinity::nic::{ChannelCounts, Channels};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -38,4 +47,73 @@ pub(crate) fn enter() {
 pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2 is installed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The machine's count of CPU numbers.
+pub(crate) fn nr_cpu_ids() -> u32 {
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+    possible.parse::<CpuSet>().unwrap().last().unwrap() + 1
+}
+
+pub(crate) fn online() -> CpuSet {
+    std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap().parse().unwrap()
+}
+
+pub(crate) fn open(directory: &Path) -> Applier<Real> {
+    Applier::open(Real, directory, nr_cpu_ids()).unwrap()
+}
+
+pub(crate) fn rolled_back(result: Result<Report, ApplyError>) -> Report {
+    match result {
+        Err(ApplyError::RolledBack(report)) => *report,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The real files, with something done before and after each write.
+pub(crate) struct Around<B, A> {
+    pub(crate) before: B,
+    pub(crate) after: A,
+}
+
+impl<B: Fn(), A: Fn()> FileSystem for Around<B, A> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Real.read(path)
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        (self.before)();
+        let result = Real.write(path, content);
+        (self.after)();
+        result
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        Real.list(path)
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Real.canonicalize(path)
+    }
+
+    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
+        Real.channels(interface)
+    }
+
+    fn set_channels(&self, interface: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
+        (self.before)();
+        let result = Real.set_channels(interface, counts);
+        (self.after)();
+        result
+    }
+}
+
+/// Does `work` when it is called for the time after `left` others.
+pub(crate) fn after(left: u32, work: impl Fn()) -> impl Fn() {
+    let left = Cell::new(left);
+    move || {
+        if left.replace(left.get().wrapping_sub(1)) == 0 {
+            work();
+        }
+    }
 }

@@ -21,6 +21,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::timerfd::{ClockId as TimerClock, TimerFd, TimerFlags};
 use nix::time::{ClockId, clock_gettime};
 
+use super::filter::{Filter, Refused};
 use super::journal::Journal;
 use super::links::Links;
 use super::netlink::{Monitor, Netlink};
@@ -87,6 +88,8 @@ struct Slot {
     ahead: VecDeque<Action>,
     /// Changes that the worker has not done yet, and what follows them.
     moving: Option<Moving>,
+    /// What it refuses, as the filter has it.
+    refused: Vec<Refused>,
     /// An owner's addresses that were on the interface before: they are not the driver's to remove.
     foreign: HashSet<IpAddr>,
 }
@@ -122,6 +125,7 @@ pub struct Driver {
     links: Links,
     journal: Journal,
     sysctls: Sysctls,
+    filter: Filter,
     ports: Ports,
     slots: BTreeMap<InstanceId, Slot>,
     next: u32,
@@ -224,6 +228,7 @@ impl Driver {
             links: Links::from_dump(&dump),
             journal,
             sysctls: Sysctls::default(),
+            filter: Filter::default(),
             ports: Ports::default(),
             slots: BTreeMap::new(),
             next: 0,

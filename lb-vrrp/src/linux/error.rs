@@ -127,6 +127,17 @@ pub enum DriverError {
         /// The address.
         address: IpAddr,
     },
+    /// The packet filter that refuses packets for an instance's addresses can't be had.
+    #[error(
+        "instance {name}: refusing packets for its addresses needs nf_tables, with tables that have owners (Linux 5.12): {source}; \
+         or let it accept them"
+    )]
+    Filter {
+        /// The instance.
+        name: String,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// There is no such instance, or no longer.
     #[error("there is no {0}")]
     UnknownInstance(InstanceId),

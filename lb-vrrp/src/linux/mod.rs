@@ -29,6 +29,7 @@
 //! | a raw socket for each interface and family, joined to the VRRP group; a packet socket for announcements | while the interface exists |
 //! | its addresses on the interface, tagged `proto 112`; IPv6 without duplicate address detection | while it is active |
 //! | `promote_secondaries` 1 on the interface, if it was 0 (IPv4): else the kernel removes a network's other addresses with its first | while bound |
+//! | a table of nf_tables for each family, `lb-vrrp-…`, that drops packets for the addresses | with [`Config::accept`](crate::Config::accept) off; while the instance exists |
 //! | with [`Vmac`]: a private macvlan with the virtual MAC, `arp_ignore` 1 and `arp_filter` 1 on the interface if they were 0 | while bound; up only while active |
 //!
 //! The source of adverts is never a virtual address, but for an owner that has no other.
@@ -59,6 +60,7 @@ mod arp;
 mod cleanup;
 mod driver;
 mod error;
+mod filter;
 mod frame;
 mod journal;
 mod links;

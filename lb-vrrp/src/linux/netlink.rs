@@ -354,7 +354,7 @@ impl AsFd for Monitor {
 }
 
 /// The messages in a datagram: header and body. What is cut short ends them.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
+pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
     std::iter::from_fn(move || {
         let bytes = datagram.get(..HEADER)?;
         let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -373,7 +373,7 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])>
 }
 
 /// What an acknowledgement says.
-fn answer(body: &[u8]) -> Result<(), Errno> {
+pub(super) fn answer(body: &[u8]) -> Result<(), Errno> {
     let code = body.first_chunk().map_or(-libc::EIO, |&bytes| i32::from_ne_bytes(bytes));
     if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) }
 }

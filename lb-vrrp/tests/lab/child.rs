@@ -62,6 +62,7 @@ pub fn child_process() {
         config.version = if number("version", 3) == 2 { Version::V2 } else { Version::V3 };
         config.interval = Interval::from_centiseconds(number("cs", 10)).unwrap();
         config.preempt = get("nopreempt").is_none();
+        config.accept = get("accept") != Some("no");
         config.garp.delay = Duration::from_secs(number("delay", 5).into());
         config.unicast_peers = get("peers")
             .into_iter()

@@ -6,26 +6,16 @@
 //! proxies' workers have processors of their own, and the client and the servers share the others: then a proxy
 //! is limited by nothing but itself. The row `the servers alone` says how far away the next limit is.
 
-mod cpu;
-mod error;
-mod package;
-mod process;
-mod proxy;
-mod server;
-mod wrk;
+mod peers;
 
 use crate::measure::median;
 use crate::row::Row;
+use crate::serving::{
+    Directory, Figure, Places, Proxy, Run, Servers, ServingError, Setup, Stop, Wrk, binary, free_address,
+};
 use clap::Args;
-use cpu::Places;
-pub(crate) use error::DirectorError;
-use package::Directory;
-use proxy::Proxy;
-use server::Servers;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use wrk::Wrk;
 
 /// Settings of `director`.
 #[derive(Debug, Args)]
@@ -44,55 +34,38 @@ pub(crate) struct Settings {
     seconds: u16,
 }
 
-/// What one run of the client against one proxy showed.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    /// Answers a second.
-    rate: f64,
-    /// Half of the answers took at most this long, in µs.
-    p50: f64,
-    /// 99 of 100 answers took at most this long, in µs.
-    p99: f64,
-    /// Seconds of processor time for a million requests; of no meaning for the servers alone.
-    cpu: f64,
-}
-
-/// One of a run's figures.
-type Figure = fn(&Run) -> f64;
-
 /// Measures all three, `rounds` times.
 ///
 /// # Errors
-/// [`DirectorError`]: a program is missing, a proxy does not start, or a request fails.
-pub(crate) fn run(settings: &Settings, rounds: usize, quick: bool) -> Result<Vec<Row>, DirectorError> {
-    let places = Places::of_this_machine(settings.workers.into());
+/// [`ServingError`]: a program is missing, a proxy does not start, or a request fails.
+pub(crate) fn run(settings: &Settings, rounds: usize, quick: bool) -> Result<Vec<Row>, ServingError> {
+    let workers = settings.workers.into();
+    let binary = binary(settings.director.as_deref())?;
+    let stop = Stop::on_signals()?;
+    let places = Places::for_workers(workers);
     let directory = Directory::new()?;
-    let servers = Servers::start(&places)?;
-    let wrk = Wrk::new(&directory, &places)?;
-    let mut proxies = vec![
-        Proxy::director(settings.director.as_deref(), &directory, servers.addresses(), &places)?,
-        Proxy::haproxy(&directory, servers.addresses(), &places)?,
-        Proxy::nginx(&directory, servers.addresses(), &places)?,
+    let servers = Servers::start(&places, 1)?;
+    let wrk = Wrk::new(&directory, &places, &stop, 1)?;
+    let setup = Setup { listen: free_address()?, servers: servers.addresses(), workers, affinity: None };
+    let proxies = [
+        Proxy::director("director", &binary, &setup, &directory, &places)?,
+        Proxy::haproxy(&directory, servers.addresses(), workers, &places)?,
+        Proxy::nginx(&directory, servers.addresses(), workers, &places)?,
     ];
+    let connections = settings.connections.into();
     let length = Duration::from_secs(if quick { 1 } else { settings.seconds.into() });
-    let measure = |address: SocketAddr, length| wrk.run(address, settings.connections, length);
 
     for proxy in &proxies {
         // Opens the connections to the servers, and grows the buffers.
-        measure(proxy.address(), Duration::from_secs(1))?;
+        wrk.load(proxy, connections, Duration::from_secs(1))?;
     }
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); proxies.len() + 1];
     for _ in 0..rounds {
-        for (proxy, runs) in proxies.iter_mut().zip(&mut runs) {
-            let before = proxy.cpu_seconds()?;
-            let result = measure(proxy.address(), length)?;
-            runs.push(Run {
-                cpu: (proxy.cpu_seconds()? - before) * 1e6 / result.requests,
-                ..Run::from(result)
-            });
+        for (proxy, runs) in proxies.iter().zip(&mut runs) {
+            runs.push(wrk.load(proxy, connections, length)?);
         }
-        let alone = measure(servers.addresses()[0], length)?;
-        runs.last_mut().expect("one more than there are proxies").push(alone.into());
+        let alone = wrk.run(servers.addresses()[0], connections, length)?;
+        runs.last_mut().expect("one more than there are proxies").push(alone);
     }
     Ok(rows(&runs, settings.connections.into()))
 }

@@ -79,8 +79,9 @@ fn affinity(section: Section<'_>) -> Result<Affinity, ConfigError> {
     let names = Strategy::ALL.map(|strategy| (strategy.name(), strategy));
     let strategy = section.one_of("strategy", &names)?.unwrap_or_default();
     let interface = section.string("interface")?;
+    let steering = section.bool("steering")?.unwrap_or(false);
     section.finish()?;
-    Ok(Affinity { strategy, interface })
+    Ok(Affinity { strategy, interface, steering })
 }
 
 /// The addresses that something in the file listens on, and what and where that is.

@@ -65,6 +65,8 @@ pub struct Affinity {
     pub strategy: Strategy,
     /// The interface whose interrupts and queues are placed too.
     pub interface: Option<String>,
+    /// Whether a connection goes to a worker near the CPU that received it, not to the one of the kernel's hash.
+    pub steering: bool,
 }
 
 /// The status page and its actions.

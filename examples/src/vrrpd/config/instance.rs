@@ -17,7 +17,8 @@ use super::words::{Line, is_interface};
 use super::{Config, Group, Hooks, Instance, Target, Vmac};
 use crate::director::config::{Place, hint};
 
-const KEYWORDS: [&str; 37] = [
+const KEYWORDS: [&str; 39] = [
+    "accept",
     "advert_int",
     "auth_hmac",
     "authentication",
@@ -30,6 +31,7 @@ const KEYWORDS: [&str; 37] = [
     "interface",
     "lower_prio_no_advert",
     "mcast_src_ip",
+    "no_accept",
     "nopreempt",
     "notify",
     "notify_backup",
@@ -99,6 +101,8 @@ pub(super) fn instance(
             "advert_int" => router.interval = interval(line).unwrap_or(router.interval),
             "nopreempt" => router.preempt = !line.switch().unwrap_or_default(),
             "preempt" => router.preempt = line.switch().unwrap_or(true),
+            "accept" => router.accept = line.switch().unwrap_or(true),
+            "no_accept" => router.accept = !line.switch().unwrap_or_default(),
             "preempt_delay" => router.preempt_delay = line.seconds(0..=1000).unwrap_or_default(),
             "auth_hmac" => router.hmac = hmac(item, &section, files, findings),
             "authentication" => router.auth = authentication(item, &section, findings),

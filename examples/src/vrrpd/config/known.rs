@@ -154,8 +154,6 @@ const INSTANCE: &[(&str, Fate)] = &[
     ("promote_secondaries", LeftOut("set it with sysctl net.ipv4.conf.IF.promote_secondaries")),
     ("virtual_routes", LeftOut("routes do not move with the address: use notify_master and notify_backup")),
     ("virtual_rules", LeftOut("rules do not move with the address: use notify_master and notify_backup")),
-    ("accept", Met),
-    ("no_accept", LeftOut("vrrpd sets up no firewall: packets to the addresses are accepted")),
     ("debug", Needless),
     ("notify_deleted", LeftOut("notify_stop runs when an instance is removed")),
     ("notify_master_rx_lower_pri", LeftOut("split brain is in the log and in `vrrpd status`")),

@@ -164,6 +164,7 @@ fn every_setting_lands_where_it_belongs() {
     assert_eq!(one("lower_prio_no_advert").router.losing_advert, LosingAdvert::Discard);
     assert_eq!(one("skip_check_adv_addr yes").router.address_check, AddressCheck::Report);
     assert!(one("strict_mode").router.require_link_local);
+    assert!(one("").router.accept && one("accept").router.accept && !one("no_accept").router.accept);
     assert_eq!(
         one("use_vmac vrrp.5\nvmac_xmit_base").vmac.unwrap(),
         Vmac { name: Some("vrrp.5".into()), transmit_base: true }
@@ -452,7 +453,6 @@ fn what_is_left_out_is_warned_of() {
         ("state MASTER\nnopreempt", "k.conf:8: vrrp_instance V: `nopreempt` is left out"),
         ("version 3\nauthentication {\nauth_type PASS\nauth_pass a\n}", "authentication is left out"),
         ("virtual_ipaddress {\n10.0.0.2 label eth0:1\n}", "`label` is left out"),
-        ("no_accept", "`no_accept` is left out"),
         (
             "kernel_rx_buf_size 3",
             "k.conf:7: vrrp_instance V: `kernel_rx_buf_size` is passed over: it changes",
@@ -466,7 +466,7 @@ fn what_is_left_out_is_warned_of() {
         let warnings = conf(&instance(lines)).warnings;
         assert!(warnings.len() == 1 && warnings[0].contains(expected), "{lines}: {warnings:?}");
     }
-    for lines in ["accept", "native_ipv6", "check_unicast_src", "track_interface {\neth0\n}"] {
+    for lines in ["accept", "no_accept", "native_ipv6", "check_unicast_src", "track_interface {\neth0\n}"] {
         assert_eq!(conf(&instance(lines)).warnings, [""; 0], "{lines}: it is so anyway");
     }
     let lvs = "virtual_server 10.0.0.1 80 {\nreal_server 10.0.0.2 80 {\nweight 1\n}\n}\n".repeat(2);
@@ -484,8 +484,9 @@ fn what_is_left_out_is_warned_of() {
 
 #[test]
 fn warnings_come_in_the_order_of_the_lines_and_with_errors_too() {
-    let text = instance("smtp_alert\nauthentication {\nauth_type PASS\nauth_pass a\n}\nno_accept\ndebug 1")
-        + "virtual_server 10.0.0.1 80 {\n}\nstatic_routes {\n}\n";
+    let text =
+        instance("smtp_alert\nauthentication {\nauth_type PASS\nauth_pass a\n}\nvirtual_rules\ndebug 1")
+            + "virtual_server 10.0.0.1 80 {\n}\nstatic_routes {\n}\n";
     let lines = |warnings: &[String]| -> Vec<usize> {
         warnings.iter().map(|warning| warning.split(':').nth(1).unwrap().parse().unwrap()).collect()
     };

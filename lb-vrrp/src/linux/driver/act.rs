@@ -300,7 +300,10 @@ impl Driver {
                         causes.resize(causes.len() + changes.len() - before, None);
                     }
                     // A second way to a network that the parent reaches would compete with the first.
-                    let routed = binding.vmac().is_none() || !self.links.reaches(parent, address, floats);
+                    // Link-local ones are reached by their own interface alone.
+                    let local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+                    let routed =
+                        local || binding.vmac().is_none() || !self.links.reaches(parent, address, floats);
                     changes.push(Change::AddAddress { index, address, prefix_len, routed });
                     causes.push(Some(at));
                 }

@@ -318,6 +318,12 @@ impl Driver {
                 *self.expected.entry((index, *address)).or_default() += 1;
             }
         }
+        let Some(slot) = self.slots.get(&id) else { return Ok(()) };
+        let config = slot.router.config().clone();
+        if let Err(error) = self.refuse(id, &config) {
+            let _ = self.unbind(id); // the first error is the one to tell
+            return Err(io::Error::new(error.kind(), format!("the packet filter: {error}")));
+        }
         Ok(())
     }
 
@@ -348,6 +354,7 @@ impl Driver {
         if let Some(path) = &binding.sysctl {
             result = result.and(self.sysctls.release(&mut self.journal, path, binding.index));
         }
-        result
+        let config = slot.router.config().clone();
+        result.and(self.refuse(id, &config))
     }
 }

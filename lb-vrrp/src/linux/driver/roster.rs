@@ -8,6 +8,7 @@ use super::tell_wall_clock;
 use super::{Driver, Group, InstanceId, Slot, SlotSettings, keep_wall_clock, now};
 use crate::config::OWNER;
 use crate::group::SyncGroup;
+use crate::linux::filter::Refused;
 use crate::linux::journal::Record;
 use crate::linux::{DriverError, Instance};
 use crate::track::Tracker;
@@ -29,7 +30,14 @@ impl Driver {
         let mut router = VirtualRouter::new(config, None)
             .map_err(|source| DriverError::Config { name: name.into(), source })?;
         keep_wall_clock(&mut router);
-        self.write_down(&interface, router.config())?;
+        let refused = Refused::by(router.config(), &[]);
+        self.filter
+            .change(&[], &refused)
+            .map_err(|source| DriverError::Filter { name: name.into(), source })?;
+        if let Err(error) = self.write_down(&interface, router.config()) {
+            let _ = self.filter.change(&refused, &[]); // the first error is the one to tell
+            return Err(error);
+        }
         let mut tracker = Tracker::new();
         let tracked =
             track_interfaces.into_iter().map(|track| (track.name, tracker.add(track.check))).collect();
@@ -55,6 +63,7 @@ impl Driver {
                 unsent: VecDeque::new(),
                 ahead: VecDeque::new(),
                 moving: None,
+                refused,
                 foreign: HashSet::new(),
             },
         );
@@ -155,16 +164,21 @@ impl Driver {
         let slot = self.slots.get(&id).ok_or(DriverError::UnknownInstance(id))?;
         let name = slot.name.clone();
         config.validate().map_err(|source| DriverError::Config { name: name.clone(), source })?;
+        let before = slot.router.config().clone();
         let interface = slot.instance.interface.clone();
         self.check_addresses(&name, &interface, &config)?;
         let (base, new) = (config.priority, config.addresses.clone());
         // Written down first: an address that the router then refuses to have is looked for in vain, no more.
         self.write_down(&interface, &config)?;
+        self.refuse(id, &config).map_err(|source| DriverError::Filter { name: name.clone(), source })?;
         let Some(slot) = self.slots.get_mut(&id) else { return Err(DriverError::UnknownInstance(id)) };
         // Before it has keys, lest they find it without a clock.
         #[cfg(feature = "auth-hmac")]
         tell_wall_clock(&mut slot.router);
-        slot.router.reconfigure(now(), config).map_err(|source| DriverError::Reconfigure { name, source })?;
+        if let Err(source) = slot.router.reconfigure(now(), config) {
+            let _ = self.refuse(id, &before); // the first error is the one to tell
+            return Err(DriverError::Reconfigure { name, source });
+        }
         for event in slot.tracker.events(base) {
             slot.router.handle_event(now(), event);
         }
@@ -222,6 +236,16 @@ impl Driver {
         true
     }
 
+    /// Has the filter refuse what an instance with `config` refuses, on the interfaces that it is on.
+    pub(super) fn refuse(&mut self, id: InstanceId, config: &Config) -> std::io::Result<()> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Ok(()) };
+        let indices = slot.binding.as_ref().map(|binding| [binding.index, binding.address_index()]);
+        let refused = Refused::by(config, indices.as_ref().map_or(&[], |indices| &indices[..]));
+        self.filter.change(&slot.refused, &refused)?;
+        slot.refused = refused;
+        Ok(())
+    }
+
     /// Removes what a stopped instance has on the system, then the instance. What could not be removed.
     pub(super) fn discard(&mut self, id: InstanceId) -> Vec<String> {
         self.finish(id);
@@ -234,6 +258,9 @@ impl Driver {
             leftovers.push(error.to_string());
         }
         let Some(slot) = self.slots.remove(&id) else { return leftovers };
+        if let Err(error) = self.filter.change(&slot.refused, &[]) {
+            leftovers.push(format!("the filter for {}: {error}", slot.name));
+        }
         if let Some(deadline) = slot.deadline {
             self.deadlines.remove(&(deadline, id));
         }

@@ -1,4 +1,7 @@
-//! `affinity`: discovery beside Debian's `lstopo`, plans against their bound, sets beside a crate's.
+//! `affinity`: discovery beside Debian's `lstopo`, plans against their bound, sets beside a crate's, and what placement is worth to a
+//! director under load.
+
+mod experiment;
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -12,6 +15,7 @@ use lb_affinity::fs::{Real, Rooted};
 use lb_affinity::plan::{Planner, Queue, Receive};
 use lb_affinity::{CpuSet, Topology};
 
+use crate::Common;
 use crate::measure::{Plan, Subject, interleaved, median};
 use crate::row::Row;
 
@@ -25,6 +29,12 @@ pub(crate) struct Settings {
         default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/topologies/256ia64-64n2s2c.tar.bz2")
     )]
     recording: PathBuf,
+    /// The director's binary; without it, `cargo build --release --bin director` of this repository makes one.
+    #[arg(long, value_name = "PATH")]
+    director: Option<PathBuf>,
+    /// Only what has this in its name: "discover", "plans", "sets", "experiment".
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// What can't be measured with.
@@ -34,6 +44,8 @@ pub(crate) enum AffinityError {
     Program { command: String, error: String },
     #[error("the recording {path}: {error}; name another one with --recording")]
     Recording { path: String, error: String },
+    #[error(transparent)]
+    Experiment(#[from] experiment::ExperimentError),
 }
 
 /// A plan's bound.
@@ -41,10 +53,21 @@ const BOUND: f64 = 1000.0;
 const SIZES: [u32; 3] = [16, 256, 1024];
 
 /// Measures all.
-pub(crate) fn run(settings: &Settings, plan: Plan, rounds: usize) -> Result<Vec<Row>, AffinityError> {
-    let mut rows = discovery(settings, rounds)?;
-    rows.extend(plans(plan));
-    rows.extend(sets(plan));
+pub(crate) fn run(settings: &Settings, common: &Common) -> Result<Vec<Row>, AffinityError> {
+    let wanted = |name: &str| settings.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let mut rows = Vec::new();
+    if wanted("discover") {
+        rows.extend(discovery(settings, common.rounds(21))?);
+    }
+    if wanted("plans") {
+        rows.extend(plans(common.plan()));
+    }
+    if wanted("sets") {
+        rows.extend(sets(common.plan()));
+    }
+    if wanted("experiment") {
+        rows.extend(experiment::run(settings.director.as_deref(), common)?);
+    }
     Ok(rows)
 }
 
@@ -145,7 +168,7 @@ fn plans(plan: Plan) -> Vec<Row> {
     let machines = SIZES.map(machine);
     let mut subjects: Vec<Subject<'_>> = Vec::new();
     for (topology, cpus) in machines.iter().zip(SIZES) {
-        let queues = (0..8).map(|queue| Queue { irq: Some(100 + queue), cpu: None }).collect();
+        let queues = (0..8).map(|queue| Queue { irq: Some(100 + queue), ..Queue::default() }).collect();
         let receive = Receive { queues, transmit_queues: 8, node: Some(0), ..Receive::default() };
         let planner = Planner::new(topology).receive(receive).workers(cpus / 2);
         subjects.push(Subject::new(cpus.to_string(), move |count| {

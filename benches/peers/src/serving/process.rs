@@ -1,16 +1,55 @@
-//! Processor time of a process and its children.
+//! Processes: their output within a time, and their processor time.
 
-use super::DirectorError;
+use super::{ServingError, Stop};
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a program writes, if it ends within `limit`; killed otherwise. It may write as much as a pipe holds, 64 KiB.
+///
+/// # Errors
+/// [`ServingError::Stopped`] after a signal, [`ServingError::Io`] if it does not start.
+pub(crate) fn output_within(
+    mut command: Command,
+    limit: Duration,
+    stop: &Stop,
+) -> Result<Option<Output>, ServingError> {
+    stop.check()?;
+    let name = command.get_program().to_string_lossy().into_owned();
+    let start = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(ServingError::io(format!("start {name}")))?;
+    let ended = loop {
+        match child.try_wait() {
+            Ok(Some(_)) => break Ok(true),
+            Ok(None) => {}
+            Err(error) => break Err(ServingError::io(format!("wait for {name}"))(error)),
+        }
+        if let Err(stopped) = stop.check() {
+            break Err(stopped);
+        }
+        if start.elapsed() > limit {
+            break Ok(false);
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    if !matches!(ended, Ok(true)) {
+        // Fails only when it has ended meanwhile.
+        let _ = child.kill();
+    }
+    let output = child.wait_with_output().map_err(ServingError::io(format!("read what {name} writes")))?;
+    ended.map(|ended| ended.then_some(output))
+}
 
 /// Ticks a second of `/proc/PID/stat`; the kernel's interface has had 100 on every architecture of Debian's.
 const TICKS: f64 = 100.0;
 
 /// Seconds in user and kernel mode that `root` and its descendants have used until now (proc(5), fields 14 and
 /// 15 of `/proc/PID/stat`).
-pub(super) fn cpu_seconds(root: u32) -> Result<f64, DirectorError> {
+pub(super) fn cpu_seconds(root: u32) -> Result<f64, ServingError> {
     let mut processes = Vec::new();
-    let entries = std::fs::read_dir("/proc").map_err(DirectorError::io("read /proc"))?;
+    let entries = std::fs::read_dir("/proc").map_err(ServingError::io("read /proc"))?;
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // A process that ended meanwhile is none of ours: ours are running.
@@ -59,6 +98,22 @@ mod tests {
         let process = Process::parse(7, line).unwrap();
         assert_eq!((process.pid, process.parent, process.ticks), (7, 5, 42));
         assert!(Process::parse(7, "7 (a) S").is_none());
+    }
+
+    #[test]
+    fn a_program_has_its_time() {
+        let stop = Stop::on_signals().unwrap();
+        let run = |script: &str, limit: u64| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            output_within(command, Duration::from_millis(limit), &stop)
+        };
+        assert_eq!(run("echo done", 10_000).unwrap().unwrap().stdout, b"done\n");
+        let start = Instant::now();
+        assert!(run("exec sleep 60", 50).unwrap().is_none());
+        assert!(start.elapsed().as_secs() < 30);
+        signal_hook::low_level::raise(signal_hook::consts::SIGHUP).unwrap();
+        assert!(matches!(run("echo done", 10_000), Err(ServingError::Stopped)));
     }
 
     #[test]

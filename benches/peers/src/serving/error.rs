@@ -1,13 +1,13 @@
-//! What can go wrong while the proxies are compared.
+//! What can go wrong while proxies are under load.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use thiserror::Error;
 
-/// Why there is no comparison.
+/// Why there is no figure.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub(crate) enum DirectorError {
+pub(crate) enum ServingError {
     /// A program is not installed.
     #[error("{program} is missing: apt-get install {package}")]
     Missing {
@@ -28,7 +28,7 @@ pub(crate) enum DirectorError {
     #[error("{name} does not listen on {address} ({state}); it says:\n{log}")]
     NotListening {
         /// Which proxy.
-        name: &'static str,
+        name: String,
         /// Where it should.
         address: std::net::SocketAddr,
         /// Whether it has ended.
@@ -59,6 +59,19 @@ pub(crate) enum DirectorError {
         /// All that it wrote.
         output: String,
     },
+    /// The load generator does not end.
+    #[error("wrk against {address} was to run for {seconds} s, and still does {limit} s later")]
+    Overdue {
+        /// What it asked.
+        address: std::net::SocketAddr,
+        /// How long it should.
+        seconds: u64,
+        /// How long it was waited for.
+        limit: u64,
+    },
+    /// Ctrl-C.
+    #[error("stopped by a signal; there are no figures")]
+    Stopped,
     /// Requests failed, so the figures would compare errors.
     #[error("{failed} of {requests} requests to {address} failed; figures with errors compare nothing")]
     Failed {
@@ -71,9 +84,9 @@ pub(crate) enum DirectorError {
     },
 }
 
-impl DirectorError {
+impl ServingError {
     /// For `map_err`: names what was tried.
-    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }

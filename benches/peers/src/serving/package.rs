@@ -1,6 +1,6 @@
 //! Debian's programs, and a directory for what they need.
 
-use super::DirectorError;
+use super::ServingError;
 use std::path::{Path, PathBuf};
 
 /// Where Debian keeps programs; the first two are not in everybody's path.
@@ -9,35 +9,35 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/local/sbin", "/usr/bin", "/usr/lo
 /// The path of `program`.
 ///
 /// # Errors
-/// [`DirectorError::Missing`] names the package to install.
-pub(super) fn find(program: &'static str, package: &'static str) -> Result<PathBuf, DirectorError> {
+/// [`ServingError::Missing`] names the package to install.
+pub(crate) fn find(program: &'static str, package: &'static str) -> Result<PathBuf, ServingError> {
     FOLDERS
         .iter()
         .map(|folder| Path::new(folder).join(program))
         .find(|path| path.exists())
-        .ok_or(DirectorError::Missing { program, package })
+        .ok_or(ServingError::Missing { program, package })
 }
 
 /// A directory that goes with its owner.
-pub(super) struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
     /// A new one, below the system's for temporary files.
-    pub(super) fn new() -> Result<Self, DirectorError> {
+    pub(crate) fn new() -> Result<Self, ServingError> {
         let path = std::env::temp_dir().join(format!("lb-peers-{}", std::process::id()));
-        std::fs::create_dir(&path).map_err(DirectorError::io(format!("create {}", path.display())))?;
+        std::fs::create_dir(&path).map_err(ServingError::io(format!("create {}", path.display())))?;
         Ok(Self(path))
     }
 
     /// The path of a file in it.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Writes a file in it, and gives its path.
-    pub(super) fn write(&self, name: &str, content: &str) -> Result<PathBuf, DirectorError> {
+    pub(crate) fn write(&self, name: &str, content: &str) -> Result<PathBuf, ServingError> {
         let path = self.file(name);
-        std::fs::write(&path, content).map_err(DirectorError::io(format!("write {}", path.display())))?;
+        std::fs::write(&path, content).map_err(ServingError::io(format!("write {}", path.display())))?;
         Ok(path)
     }
 }

@@ -1,0 +1,129 @@
+//! Why something could not be done.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::SpecError;
+use crate::state::WrongState;
+
+/// Why a hypervisor did not do what it was asked. What it was asked has then not been done, and nothing else has changed, if the
+/// variant says nothing else.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VirtError {
+    /// It can't do that at all: [`Hypervisor::capabilities`](crate::Hypervisor::capabilities) says so before.
+    #[error("{hypervisor} does not {operation}")]
+    Unsupported {
+        /// Which one.
+        hypervisor: &'static str,
+        /// What it was asked.
+        operation: &'static str,
+    },
+    /// It has nothing that a part of the definition could be written as.
+    #[error("machine {name}: {hypervisor} has no {what}: {cure}")]
+    Inexpressible {
+        /// The machine.
+        name: String,
+        /// Which one.
+        hypervisor: &'static str,
+        /// The part.
+        what: String,
+        /// What to write instead.
+        cure: &'static str,
+    },
+    /// There is no such machine.
+    #[error("there is no machine {name:?} on {host}")]
+    NoMachine {
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        host: String,
+    },
+    /// There is one of that name already.
+    #[error("there is a machine {name:?} on {host} already: choose another name, or delete it")]
+    MachineExists {
+        /// Its name.
+        name: String,
+        /// Where.
+        host: String,
+    },
+    /// The machine is doing something else.
+    #[error("machine {name}: {source}")]
+    State {
+        /// The machine.
+        name: String,
+        /// Both states.
+        source: WrongState,
+    },
+    /// The definition is wrong.
+    #[error("machine {name}: {source}")]
+    Spec {
+        /// The machine.
+        name: String,
+        /// What is wrong.
+        source: SpecError,
+    },
+    /// The machine has no such part.
+    #[error("machine {name} has no {what} {part:?}")]
+    NoPart {
+        /// The machine.
+        name: String,
+        /// What it was looked for as: `disk`, `network interface`, `snapshot`.
+        what: &'static str,
+        /// Its name.
+        part: String,
+    },
+    /// The machine has one already.
+    #[error("machine {name} has a {what} {part:?} already: choose another name, or remove it")]
+    PartExists {
+        /// The machine.
+        name: String,
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        part: String,
+    },
+    /// It can't be that large, or that small, while it runs.
+    #[error("machine {name} can't be resized to {wanted}: {limit}")]
+    Resize {
+        /// The machine.
+        name: String,
+        /// What was asked for.
+        wanted: String,
+        /// What is possible, and how to have more.
+        limit: String,
+    },
+    /// A file that the machine needs.
+    #[error("machine {name}: {path}: {source}")]
+    File {
+        /// The machine.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why it can't be used.
+        source: io::Error,
+    },
+    /// The hypervisor said no, in its own words.
+    #[error("{hypervisor} could not {operation}: {words}")]
+    Said {
+        /// Which one.
+        hypervisor: &'static str,
+        /// What it was asked.
+        operation: String,
+        /// What it said.
+        words: String,
+    },
+    /// The hypervisor did not answer. Whether it has done what it was asked is not known.
+    #[error(
+        "{hypervisor} has not answered within {after:?} to: {operation}; look what state the machine is in"
+    )]
+    Timeout {
+        /// Which one.
+        hypervisor: &'static str,
+        /// What it was asked.
+        operation: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}

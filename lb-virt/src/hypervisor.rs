@@ -1,0 +1,393 @@
+//! One way to drive machines, whatever runs them.
+
+mod statistics;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::domain::{Disk, DomainSpec, Mac, Memory, Nic, Pins};
+use crate::error::VirtError;
+use crate::state::State;
+
+pub use statistics::{BlockStatistics, NetStatistics, Statistics};
+
+bitflags::bitflags! {
+    /// What a hypervisor can do beyond define, list, start, shut down, power off, pause, resume and delete.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Capabilities: u32 {
+        /// Reboots a machine by asking its guest.
+        const REBOOT = 1;
+        /// Wakes a machine that its guest has suspended.
+        const WAKE = 1 << 1;
+        /// Gives a running machine more or fewer virtual CPUs.
+        const HOT_VCPUS = 1 << 2;
+        /// Gives a running machine more or less memory.
+        const HOT_MEMORY = 1 << 3;
+        /// Pins virtual CPUs to CPUs of the host.
+        const PINNING = 1 << 4;
+        /// Attaches and detaches disks while a machine runs.
+        const HOT_DISKS = 1 << 5;
+        /// Attaches and detaches network interfaces while a machine runs.
+        const HOT_NICS = 1 << 6;
+        /// Keeps states of a machine and goes back to them.
+        const SNAPSHOTS = 1 << 7;
+        /// Makes a machine from another.
+        const CLONE = 1 << 8;
+        /// Has a serial console to connect to.
+        const CONSOLE = 1 << 9;
+        /// Tells what happens to machines.
+        const EVENTS = 1 << 10;
+    }
+}
+
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// It has, or the machine does not run.
+    Now,
+    /// When the machine is started next.
+    NextBoot,
+}
+
+/// A machine on a host, as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub struct Summary {
+    /// Its name.
+    pub name: String,
+    /// Its identity, where the hypervisor gives one.
+    pub uuid: Option<Uuid>,
+    /// What it is doing.
+    pub state: State,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
+    /// Its memory.
+    pub memory: Memory,
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// The hypervisor's own name and version.
+    pub version: String,
+    /// Its CPUs.
+    pub cpus: u32,
+    /// Its memory.
+    pub memory: Memory,
+    /// What of it is free, where the hypervisor says so.
+    pub free_memory: Option<Memory>,
+    /// Whether machines run on the hardware; else every instruction is translated.
+    pub accelerated: bool,
+}
+
+/// Something that happened to a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub struct Event {
+    /// The machine.
+    pub machine: String,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum EventKind {
+    /// It was defined.
+    Defined,
+    /// It was deleted.
+    Deleted,
+    /// It is doing something else now.
+    State {
+        /// What it is doing.
+        state: State,
+    },
+    /// Its guest has started anew.
+    Rebooted,
+    /// It was resized, pinned, or has other devices.
+    Changed,
+    /// Something that has no name here, in the hypervisor's own words.
+    Other {
+        /// Its words.
+        words: String,
+    },
+}
+
+/// A state of a machine that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// What the machine was doing: running, its memory was kept too.
+    pub state: State,
+    /// When it was taken, since 1970.
+    pub taken: Duration,
+}
+
+/// How to make a machine from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneRequest {
+    /// The new machine's name. It has an identity and Ethernet addresses of its own.
+    pub name: String,
+    /// Where the images of its disks go: `NAME-TARGET.FORMAT`.
+    pub directory: PathBuf,
+    /// Whether its images hold only what differs from the template's, which must then stay as they are.
+    pub linked: bool,
+}
+
+/// Where a machine's serial console is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConsoleAddress {
+    /// A pseudo-terminal of the host.
+    Pty(PathBuf),
+    /// A unix socket.
+    Socket(PathBuf),
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A file that it is written to.
+    File(PathBuf),
+    /// A program that connects to it, with its arguments.
+    Program(Vec<String>),
+}
+
+impl fmt::Display for ConsoleAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pty(path) | Self::File(path) => write!(f, "{}", path.display()),
+            Self::Socket(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Program(words) => f.write_str(&words.join(" ")),
+        }
+    }
+}
+
+/// A hypervisor of one host. A backend implements it; everything else drives machines through it.
+///
+/// All operations name a machine. What the [table of states](State::after) does not have is [`VirtError::State`] on every
+/// backend. What is not in [`capabilities`](Self::capabilities) is [`VirtError::Unsupported`]: the methods that say so have
+/// that for a default.
+pub trait Hypervisor: fmt::Debug + Send {
+    /// Its name, as in messages: `sim`, `qemu`.
+    fn name(&self) -> &'static str;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The host.
+    ///
+    /// # Errors
+    /// [`VirtError::Said`], [`VirtError::Timeout`]; so of all methods.
+    fn host(&mut self) -> Result<Host, VirtError>;
+
+    /// All machines, by name.
+    ///
+    /// # Errors
+    /// If the hypervisor can't be asked.
+    fn list(&mut self) -> Result<Vec<Summary>, VirtError>;
+
+    /// What a machine is doing.
+    ///
+    /// # Errors
+    /// [`VirtError::NoMachine`]; so of all that follow.
+    fn state(&mut self, name: &str) -> Result<State, VirtError>;
+
+    /// A machine's definition, with what the hypervisor has chosen; changes that take effect at the next boot are in it.
+    ///
+    /// # Errors
+    /// As above.
+    fn spec(&mut self, name: &str) -> Result<DomainSpec, VirtError>;
+
+    /// Defines a machine: it is shut off then.
+    ///
+    /// # Errors
+    /// [`VirtError::MachineExists`], [`VirtError::Spec`], [`VirtError::Inexpressible`].
+    fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError>;
+
+    /// Removes a machine's definition and its snapshots, not its disks.
+    ///
+    /// # Errors
+    /// [`VirtError::State`] if it runs.
+    fn delete(&mut self, name: &str) -> Result<(), VirtError>;
+
+    /// Boots a machine.
+    ///
+    /// # Errors
+    /// [`VirtError::State`]; [`VirtError::File`] if a disk is missing or in use.
+    fn start(&mut self, name: &str) -> Result<(), VirtError>;
+
+    /// Asks the guest to shut down. It may take its time, or not obey.
+    ///
+    /// # Errors
+    /// [`VirtError::State`].
+    fn shut_down(&mut self, name: &str) -> Result<(), VirtError>;
+
+    /// Takes a machine's power: it is shut off then.
+    ///
+    /// # Errors
+    /// [`VirtError::State`] if it is shut off.
+    fn power_off(&mut self, name: &str) -> Result<(), VirtError>;
+
+    /// Stops a machine's virtual CPUs.
+    ///
+    /// # Errors
+    /// [`VirtError::State`].
+    fn pause(&mut self, name: &str) -> Result<(), VirtError>;
+
+    /// Lets a paused machine go on.
+    ///
+    /// # Errors
+    /// [`VirtError::State`].
+    fn resume(&mut self, name: &str) -> Result<(), VirtError>;
+
+    /// Asks the guest to start anew.
+    ///
+    /// # Errors
+    /// [`VirtError::State`].
+    fn reboot(&mut self, name: &str) -> Result<(), VirtError> {
+        let _ = name;
+        Err(self.unsupported("reboot machines"))
+    }
+
+    /// Wakes a suspended machine.
+    ///
+    /// # Errors
+    /// [`VirtError::State`].
+    fn wake(&mut self, name: &str) -> Result<(), VirtError> {
+        let _ = name;
+        Err(self.unsupported("wake machines"))
+    }
+
+    /// Gives a machine so many virtual CPUs; one that runs up to [`DomainSpec::most_vcpus`].
+    ///
+    /// # Errors
+    /// [`VirtError::Resize`] for more than that; [`VirtError::Spec`].
+    fn set_vcpus(&mut self, name: &str, vcpus: u32) -> Result<Effect, VirtError>;
+
+    /// Gives a machine so much memory; one that runs up to [`DomainSpec::most_memory`]. What a running guest gives back it gives
+    /// when it likes: [`statistics`](Self::statistics) says what it has.
+    ///
+    /// # Errors
+    /// [`VirtError::Resize`] for more than that; [`VirtError::Spec`].
+    fn set_memory(&mut self, name: &str, memory: Memory) -> Result<Effect, VirtError>;
+
+    /// Pins a machine's virtual CPUs; those that `pins` does not name run anywhere.
+    ///
+    /// # Errors
+    /// [`VirtError::Spec`] if there is no such virtual CPU.
+    fn pin(&mut self, name: &str, pins: &Pins) -> Result<Effect, VirtError> {
+        let _ = (name, pins);
+        Err(self.unsupported("pin virtual CPUs"))
+    }
+
+    /// Gives a machine another disk; one without a name on its bus gets the first that is free.
+    ///
+    /// # Errors
+    /// [`VirtError::PartExists`], [`VirtError::Spec`], [`VirtError::File`].
+    fn attach_disk(&mut self, name: &str, disk: &Disk) -> Result<Effect, VirtError>;
+
+    /// Takes a disk from a machine, by its name on the bus.
+    ///
+    /// # Errors
+    /// [`VirtError::NoPart`].
+    fn detach_disk(&mut self, name: &str, target: &str) -> Result<Effect, VirtError>;
+
+    /// Gives a machine another network interface; it must have an address, by which it is detached.
+    ///
+    /// # Errors
+    /// [`VirtError::PartExists`], [`VirtError::Spec`].
+    fn attach_nic(&mut self, name: &str, nic: &Nic) -> Result<Effect, VirtError>;
+
+    /// Takes a network interface from a machine, by its address.
+    ///
+    /// # Errors
+    /// [`VirtError::NoPart`].
+    fn detach_nic(&mut self, name: &str, mac: Mac) -> Result<Effect, VirtError>;
+
+    /// Keeps a machine's disks as they are, and its memory if it runs, under a name.
+    ///
+    /// # Errors
+    /// [`VirtError::PartExists`].
+    fn take_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
+        let _ = (name, snapshot);
+        Err(self.unsupported("take snapshots"))
+    }
+
+    /// A machine's snapshots, the oldest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn snapshots(&mut self, name: &str) -> Result<Vec<Snapshot>, VirtError> {
+        let _ = name;
+        Err(self.unsupported("take snapshots"))
+    }
+
+    /// Makes a machine what it was. It is then doing what it was doing.
+    ///
+    /// # Errors
+    /// [`VirtError::NoPart`].
+    fn restore_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
+        let _ = (name, snapshot);
+        Err(self.unsupported("take snapshots"))
+    }
+
+    /// Forgets a snapshot.
+    ///
+    /// # Errors
+    /// [`VirtError::NoPart`].
+    fn delete_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
+        let _ = (name, snapshot);
+        Err(self.unsupported("take snapshots"))
+    }
+
+    /// Makes a machine from another, which must be shut off.
+    ///
+    /// # Errors
+    /// [`VirtError::MachineExists`], [`VirtError::File`].
+    fn clone_machine(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
+        let _ = (template, request);
+        Err(self.unsupported("clone machines"))
+    }
+
+    /// Where a machine's serial console is.
+    ///
+    /// # Errors
+    /// [`VirtError::NoPart`] if it has none.
+    fn console(&mut self, name: &str) -> Result<ConsoleAddress, VirtError> {
+        let _ = name;
+        Err(self.unsupported("have a console to connect to"))
+    }
+
+    /// What a machine has used since it was started; of one that does not run, nothing.
+    ///
+    /// # Errors
+    /// As above.
+    fn statistics(&mut self, name: &str) -> Result<Statistics, VirtError>;
+
+    /// The next event, waiting at most `timeout`; `None` if none came.
+    ///
+    /// # Errors
+    /// If the hypervisor can't be heard.
+    fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
+        let _ = timeout;
+        Err(self.unsupported("tell events"))
+    }
+
+    /// For backends: the error of what it can't do, in words that follow `does not`.
+    #[doc(hidden)]
+    fn unsupported(&self, operation: &'static str) -> VirtError {
+        VirtError::Unsupported { hypervisor: self.name(), operation }
+    }
+}

@@ -1,0 +1,44 @@
+//! Drives virtual machines: one way for every hypervisor.
+//!
+//! ```
+//! use lb_virt::domain::{Disk, Nic};
+//! use lb_virt::{DomainSpec, Hypervisor, Memory, Sim, State};
+//!
+//! fn put_to_work(host: &mut dyn Hypervisor) -> Result<(), lb_virt::VirtError> {
+//!     let spec = DomainSpec::new("web1", 2, Memory::from_mib(2048))
+//!         .disk(Disk::file("/srv/images/web1.qcow2").shared())
+//!         .nic(Nic::bridge("br0"));
+//!     host.define(&spec)?;
+//!     host.start("web1")
+//! }
+//!
+//! let mut host = Sim::new("node1", 8, Memory::from_mib(32_768));
+//! put_to_work(&mut host)?;
+//! assert_eq!(host.state("web1")?, State::Running);
+//! # Ok::<(), lb_virt::VirtError>(())
+//! ```
+//!
+//! | module | what is inside |
+//! |---|---|
+//! | [`checks`] | what speaks against starting a machine on a host, or moving it there |
+//! | [`domain`] | [`DomainSpec`]: what a machine is, for every hypervisor |
+//! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
+//! | [`libvirt`] | libvirt's domain XML, written and read |
+//! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
+//! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+pub mod checks;
+pub mod domain;
+mod error;
+pub mod hypervisor;
+pub mod libvirt;
+pub mod sim;
+pub mod state;
+
+pub use domain::{DomainSpec, Memory};
+pub use error::VirtError;
+pub use hypervisor::Hypervisor;
+pub use sim::Sim;
+pub use state::{Operation, State};
