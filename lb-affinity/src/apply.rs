@@ -375,7 +375,7 @@ impl<F: FileSystem> Applier<F> {
         let mut left = Vec::new();
         // What is left for another namespace is left as it is, unfinished if it was.
         let mut complete = true;
-        while let Some(mut entry) = journal.entries.pop() {
+        while let Some(entry) = journal.entries.pop() {
             let (target, original) = (entry.place.target.clone(), entry.place.value(&entry.original));
             if let Some(namespace) = elsewhere.clone().filter(|_| entry.is_of_namespace()) {
                 complete = journal.complete;
@@ -397,8 +397,6 @@ impl<F: FileSystem> Applier<F> {
             }
             // What follows channels that are not back is put back once more when they are.
             if outcome.is_left() || waits {
-                // What was left undone is told from a stranger's values as before.
-                entry.held = entry.left.take().or(entry.held);
                 left.push(entry);
             }
             restored.lines.push(RestoredLine { target, original, outcome });

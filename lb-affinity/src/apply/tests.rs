@@ -299,6 +299,17 @@ fn a_strangers_value_is_left_unless_forced_and_a_vanished_file_dropped() {
     assert_eq!(kernel.get(RPS), before[RPS]);
     assert!(!directory.0.join("journal").exists());
 
+    // So is, the second time too, what was meant but was never there.
+    kernel.answer(RPS, Answer::Becomes("0008"));
+    applier.apply(&settings("2-3")[..1]).unwrap();
+    kernel.answers.borrow_mut().clear();
+    kernel.set(RPS, "000c");
+    for _ in 0..2 {
+        assert!(!applier.restore(IfChanged::Leave).unwrap().is_complete());
+        assert_eq!(kernel.get(RPS), "000c");
+    }
+    applier.restore(IfChanged::Overwrite).unwrap();
+
     // A value that a stranger set between two plans is what the second goes back to.
     kernel.set(FLOWS, "0");
     applier.apply(&settings("2")).unwrap();
