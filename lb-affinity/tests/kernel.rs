@@ -301,6 +301,11 @@ fn irqbalance_is_found_among_the_processes() {
         let program = directory.join("irqbalance");
         std::fs::copy("/bin/sleep", &program).unwrap();
         let mut irqbalance = Command::new(program).arg("60").spawn().unwrap();
+        // It runs already before it has its name.
+        let name = format!("/proc/{}/comm", irqbalance.id());
+        while std::fs::read(&name).is_ok_and(|name| name.trim_ascii() != b"irqbalance") {
+            std::thread::yield_now();
+        }
         let report = open(directory).apply(&[rps("a0", 0, online())]);
         irqbalance.kill().unwrap();
         irqbalance.wait().unwrap();
