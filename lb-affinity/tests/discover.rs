@@ -10,6 +10,8 @@ use lb_affinity::topology::{CacheKind, TopologyError};
 use lb_affinity::{CpuSet, Topology};
 use proptest::prelude::*;
 
+mod damage;
+
 const CPU: &str = "/sys/devices/system/cpu";
 const NODE: &str = "/sys/devices/system/node";
 
@@ -486,25 +488,33 @@ fn a_refusal_is_no_value_or_an_error() {
     );
 }
 
-/// What may befall a file.
+/// One of the ways, or any text, or any bytes.
 fn damage() -> impl Strategy<Value = Option<Vec<u8>>> {
-    let text = |text: &'static str| Just(Some(text.as_bytes().to_vec()));
     prop_oneof![
-        Just(None),
-        text(""),
-        text("(null)\n"),
-        text("0"),
-        text("-1"),
-        text("0-65535"),
-        text("65535"),
-        text("ffffffff,ffffffff,ffffffff"),
-        text("99999999999999999999"),
-        Just(Some(vec![b'f'; 1 << 16])),
-        Just(Some(b"1,".repeat(1 << 16))),
-        Just(Some(b"0::/..\n : \\ - cgroup2".repeat(1 << 10))),
+        prop::sample::select(damage::ways()),
         "[0-9a-fx, :/\\\\-]{0,40}".prop_map(|text| Some(text.into_bytes())),
         proptest::collection::vec(any::<u8>(), 0..64).prop_map(Some),
     ]
+}
+
+#[test]
+fn no_damage_to_one_file_panics() {
+    let files = recording();
+    let whole = tree(&files);
+    // One CPU stands for all.
+    let chosen = |path: &str| path.contains("cpu/cpu0/") || !path.contains("cpu/cpu");
+    for (path, _) in files.iter().filter(|(path, _)| chosen(path)) {
+        for way in damage::ways() {
+            let mut tree = whole.clone();
+            tree.remove(path);
+            if let Some(content) = &way {
+                tree.insert(path, content.clone());
+            }
+            let outcome = Topology::discover(&tree);
+            damage::check(&outcome)
+                .unwrap_or_else(|wrong| panic!("{path}: {}: {wrong}", damage::shown(way.as_deref())));
+        }
+    }
 }
 
 proptest! {
@@ -521,30 +531,6 @@ proptest! {
                 tree.insert(path, content);
             }
         }
-        match Topology::discover(&tree) {
-            Ok(topology) => {
-                prop_assert!(topology.allowed().is_subset(topology.online()));
-                prop_assert!(topology.online().is_subset(topology.possible()));
-                let cores = topology.cores().iter().map(|core| core.cpus.len()).sum::<usize>();
-                prop_assert_eq!(cores, topology.cpus().len(), "each CPU is in one core");
-                for cpu in topology.cpus() {
-                    prop_assert!(topology.cores()[cpu.core].cpus.contains(cpu.id));
-                    prop_assert!(topology.dies()[cpu.die].cpus.contains(cpu.id));
-                    prop_assert!(topology.packages()[cpu.package].cpus.contains(cpu.id));
-                    prop_assert!(topology.cores()[cpu.core].cpus.is_subset(&topology.packages()[cpu.package].cpus));
-                }
-                for (at, cache) in topology.caches().iter().enumerate() {
-                    for other in &topology.caches()[..at] {
-                        let same = (cache.level, cache.kind) == (other.level, other.kind);
-                        prop_assert!(!same || cache.cpus.is_disjoint(&other.cpus));
-                    }
-                }
-            }
-            Err(error) => {
-                let message = error.to_string();
-                prop_assert!(message.len() < 1000, "{}", message);
-                prop_assert!(message.contains("; "), "a cure: {}", message);
-            }
-        }
+        damage::check(&Topology::discover(&tree)).map_err(TestCaseError::fail)?;
     }
 }

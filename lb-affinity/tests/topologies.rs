@@ -11,6 +11,8 @@ use lb_affinity::fs::{FileSystem, Rooted};
 use lb_affinity::topology::{CacheKind, Counts, TopologyError};
 use lb_affinity::{CpuSet, NodeSet, Topology};
 
+mod recordings;
+
 /// CPUs, and how many bytes they share.
 type Sized = (String, Option<u64>);
 
@@ -211,32 +213,6 @@ fn mask(text: &str) -> String {
     CpuSet::parse_mask(&groups(text)).unwrap_or_else(|error| panic!("{text}: {error}")).to_string()
 }
 
-/// A directory that goes with the value.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("lb-affinity-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the test can be made");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The directory in or below `directory` that stands for `/`.
-fn root(directory: &Path) -> Option<PathBuf> {
-    if directory.join("sys").is_dir() || directory.join("proc").is_dir() {
-        return Some(directory.to_owned());
-    }
-    let below = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path());
-    below.filter(|path| path.is_dir()).find_map(|path| root(&path))
-}
-
 /// What lstopo says, as an error, of a recording whose kernel tells of its CPUs in `/proc/cpuinfo` alone: it read that up to 2.0.
 const NO_SYSFS: &str = "failed to find sysfs cpu topology directory";
 
@@ -270,32 +246,11 @@ fn timed(root: &Path) -> Result<(Topology, Duration), TopologyError> {
 #[test]
 #[ignore = "needs lstopo and recorded machines"]
 fn lstopo_finds_the_same() {
-    let folder = std::env::var_os("LB_TOPOLOGIES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies"), PathBuf::from);
-    let entries = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("{}: {error}; name the folder in LB_TOPOLOGIES", folder.display()));
-    let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    let scratch = Scratch::new("topologies");
     let (mut seen, mut wrong) = (0, Vec::new());
-    for entry in entries {
-        let name = entry.file_name().unwrap().to_string_lossy().into_owned();
-        let directory = if entry.is_dir() {
-            entry.clone()
-        } else if name.contains(".tar") {
-            let directory = scratch.0.join(&name);
-            std::fs::create_dir(&directory).unwrap();
-            let status =
-                Command::new("tar").arg("-xf").arg(&entry).arg("-C").arg(&directory).status().unwrap();
-            assert!(status.success(), "tar -xf {name}");
-            directory
-        } else {
-            continue;
-        };
-        let root = root(&directory).unwrap_or_else(|| panic!("{name} has no /sys and no /proc"));
+    for (name, root) in recordings::unpacked().roots() {
         let recorded = ["--input", root.to_str().unwrap(), "--if", "fsroot"];
         let whole = [&recorded[..], &["--disallowed"]].concat();
-        let found = match (lstopo(&whole), timed(&root)) {
+        let found = match (lstopo(&whole), timed(root)) {
             (Ok((xml, _)), Ok((topology, _))) => (xml, topology),
             (Ok(_), Err(error)) => {
                 wrong.push(format!("{name}: {error}"));
@@ -310,7 +265,7 @@ fn lstopo_finds_the_same() {
         };
         let (xml, topology) = found;
         // Now neither waits for the disk.
-        let (_, ours) = timed(&root).unwrap();
+        let (_, ours) = timed(root).unwrap();
         let (left, theirs) = lstopo(&recorded).unwrap();
         println!("{name}: {} CPUs, {ours:.1?}; lstopo {theirs:.1?}", topology.online().len());
         for (what, found, judged) in [
@@ -326,7 +281,7 @@ fn lstopo_finds_the_same() {
         wrong.extend(found.differences(&judge).map(|difference| format!("{name}: {difference}")));
         seen += 1;
     }
-    assert!(seen > 0, "no recorded machine in {}", folder.display());
+    assert!(seen > 0, "lstopo saw none of the recorded machines");
     assert!(wrong.is_empty(), "{} differences in {seen} machines\n{}", wrong.len(), wrong.join("\n"));
 }
 

@@ -130,8 +130,8 @@ fn measured<F: FileSystem>(
     let mut measured = Vec::with_capacity(cpus.len());
     for &cpu in cpus {
         match number(files, &format!("{CPU}/cpu{cpu}/{measure}"))? {
-            Some(value) if value > 0 => measured.push((cpu, value)),
-            _ => return Ok(None),
+            Some(value) => measured.push((cpu, value)),
+            None => return Ok(None),
         }
     }
     Ok(Some(measured))
@@ -156,7 +156,8 @@ fn scale(value: u64, most: u64) -> u64 {
     u64::try_from(scaled).unwrap_or(FULL).clamp(1, FULL)
 }
 
-/// A number, or nothing where there is something else.
+/// A number above 0, or nothing where there is something else.
 fn number<F: FileSystem>(files: &Files<'_, F>, path: &str) -> Result<Option<u64>, TopologyError> {
-    Ok(files.text(path)?.and_then(|text| text.parse().ok()))
+    let number = files.text(path)?.and_then(|text| text.parse().ok());
+    Ok(number.filter(|&number| number > 0))
 }
