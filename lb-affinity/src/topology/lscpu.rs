@@ -230,6 +230,7 @@ mod tests {
         assert_eq!(shared.online().to_string(), "2-3");
         assert_eq!(shared.nr_cpu_ids(), 4, "the one that is offline counts");
         assert_eq!((shared.cores().len(), shared.nodes().len(), shared.caches().len()), (2, 0, 2));
+        assert!(shared.cores().iter().all(|core| core.assumed) && !shared.packages()[0].assumed);
         assert_eq!(shared.last_level_cache(2).map(|cache| cache.cpus.to_string()).as_deref(), Some("2-3"));
     }
 
