@@ -121,9 +121,12 @@ fn nearest<F: FileSystem, K: Kind>(
     group: &str,
     names: &[&str],
 ) -> Result<Option<IdSet<K>>, TopologyError> {
+    /// The kernel's `PATH_MAX`: it has no longer names.
+    const LONGEST: usize = 4096;
     // In a container the mount shows its group at the top. A path that leads out of it (`/../a`) can't be followed.
     let inside = group.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or_default();
-    let inside = if inside.split('/').any(|name| name == "..") { "" } else { inside };
+    let leads_out = inside.split('/').any(|name| name == "..");
+    let inside = if leads_out || inside.len() > LONGEST { "" } else { inside };
     let mut directory = format!("{}/{}", mount.point.trim_end_matches('/'), inside.trim_matches('/'));
     let top = mount.point.trim_end_matches('/').len();
     loop {
@@ -213,6 +216,7 @@ mod tests {
     #[test]
     fn every_form_of_cpuset() {
         let v2 = ("/proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n");
+        let long = &*format!("0::{}\n", "/a".repeat(1 << 12));
         let v1 = ("/proc/mounts", "none /dev/my\\040set cgroup rw,cpuset,noprefix 0 0\n");
         for (what, files, cpus, nodes) in [
             ("nothing", vec![], None, None),
@@ -263,6 +267,12 @@ mod tests {
                     ("/sys/fs/cgroup/cpuset.cpus.effective", "1\n"),
                     ("/sys/fs/secret/cpuset.cpus.effective", "2\n"),
                 ],
+                Some("1"),
+                None,
+            ),
+            (
+                "a path longer than any",
+                vec![v2, ("/proc/self/cgroup", long), ("/sys/fs/cgroup/cpuset.cpus.effective", "1\n")],
                 Some("1"),
                 None,
             ),
