@@ -1,13 +1,11 @@
 //! Recorded machines, read by this crate and by Debian's `lstopo` (package hwloc): both must find the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lb_affinity::fs::{FileSystem, Rooted};
+use lb_affinity::fs::Rooted;
 use lb_affinity::topology::{CacheKind, Counts, TopologyError};
 use lb_affinity::{CpuSet, NodeSet, Topology};
 
@@ -169,31 +167,6 @@ fn counted(xml: &str) -> Counts {
     counts
 }
 
-/// A machine as `lstopo` sees it, which reads what a cpuset of version 1 was given, not what it has. The two differ where CPUs or
-/// nodes are offline, or were.
-struct WithoutEffectiveSets<'a>(&'a Rooted);
-
-impl FileSystem for WithoutEffectiveSets<'_> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if path.to_string_lossy().contains("effective_") {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        self.0.read(path)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.0.write(path, content)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        self.0.list(path)
-    }
-
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        self.0.canonicalize(path)
-    }
-}
-
 /// The value of an XML attribute; those read here need no unescaping.
 fn attribute<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(&format!(" {name}=\""))?;
@@ -239,7 +212,7 @@ fn lstopo(arguments: &[&str]) -> Result<(String, Duration), String> {
 fn timed(root: &Path) -> Result<(Topology, Duration), TopologyError> {
     let tree = Rooted::new(root);
     let start = Instant::now();
-    let topology = Topology::discover(&WithoutEffectiveSets(&tree))?;
+    let topology = Topology::discover(&tree)?;
     Ok((topology, start.elapsed()))
 }
 

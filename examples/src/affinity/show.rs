@@ -16,7 +16,7 @@ use crate::source::Source;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// Counts, and everything that is known, as JSON
+    /// Counts of what is allowed here and of the whole machine, and everything that is known, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -42,14 +42,14 @@ pub(crate) fn cache_name(level: u8, kind: CacheKind) -> String {
     format!("L{level}{kind}")
 }
 
-/// The counts of the whole machine, and of what of it is allowed: what `lstopo --disallowed` counts, and `lstopo`. What the kernel
-/// lists nobody for, a core for each CPU for instance, does not count.
+/// The counts of what of the machine is allowed, as `lstopo` counts; and of the whole machine, as `lstopo --disallowed` does. What the
+/// kernel lists nobody for, a core for each CPU for instance, does not count.
 fn as_json(topology: &Topology) -> serde_json::Value {
-    let mut whole = counts(&topology.counts());
-    whole["allowed"] = counts(&topology.counts_allowed());
-    whole["nr_cpu_ids"] = json!(topology.nr_cpu_ids());
-    whole["topology"] = json!(topology);
-    whole
+    let mut all = counts(&topology.counts_allowed());
+    all["whole"] = counts(&topology.counts());
+    all["nr_cpu_ids"] = json!(topology.nr_cpu_ids());
+    all["topology"] = json!(topology);
+    all
 }
 
 fn counts(counts: &Counts) -> serde_json::Value {

@@ -107,9 +107,8 @@ impl Topology {
     /// | `cpu/online` names CPUs without a directory, while others have one | they are not in the recording |
     /// | a node without CPUs is an NVIDIA GPU's memory (`/proc/driver/nvidia/gpus/*/numa_status`) | there is no such node |
     ///
-    /// In all this it agrees with hwloc's `lstopo`. The two differ where a cpuset of version 1 has not what it was given: here it is
-    /// what it has (`cpuset.effective_cpus`) that counts. And `lstopo` may know of the memory-side cache of Knights Landing, from a
-    /// file of its own project; it is no CPU's.
+    /// In all this it agrees with hwloc's `lstopo`. That may also know of the memory-side cache of Knights Landing, from a file of its
+    /// own project; it is no CPU's.
     ///
     /// [`allowed`](Self::allowed) is what the cpuset (cgroup v1 or v2) and the affinity of the thread (`/proc/thread-self/status`)
     /// have in common.

@@ -69,7 +69,7 @@ enum Version {
     V2,
 }
 
-/// The effective cpuset. Where a group has no files of its own, its parent's hold.
+/// The cpuset. Where a group has no files of its own, its parent's hold.
 fn cpuset<F: FileSystem>(files: &Files<'_, F>) -> Result<Allowed, TopologyError> {
     let mut mounts = mounts(files)?;
     mounts.sort_by_key(|mount| mount.version == Version::V2);
@@ -84,10 +84,8 @@ fn cpuset<F: FileSystem>(files: &Files<'_, F>) -> Result<Allowed, TopologyError>
         let listed = groups.lines().find_map(|line| group(line, mount.version));
         let Some(group) = listed.or(own.as_deref()) else { continue };
         let (cpus, nodes) = match mount.version {
-            Version::V1 => (
-                ["cpuset.effective_cpus", "effective_cpus", "cpuset.cpus", "cpus"].as_slice(),
-                ["cpuset.effective_mems", "effective_mems", "cpuset.mems", "mems"].as_slice(),
-            ),
+            // What it was given, as lstopo reads it. What it really has may be less; a thread's affinity tells that too.
+            Version::V1 => (["cpuset.cpus", "cpus"].as_slice(), ["cpuset.mems", "mems"].as_slice()),
             Version::V2 => (["cpuset.cpus.effective"].as_slice(), ["cpuset.mems.effective"].as_slice()),
         };
         if allowed.cpus.is_none() {
@@ -253,8 +251,8 @@ mod tests {
                         "1 2 0:3 /docker/c /cg rw master:1 - cgroup cgroup rw,cpuset\n1 2 0:3 / /tmp rw - tmpfs t rw\n",
                     ),
                     ("/proc/self/cgroup", "2:cpuset:/docker/c/in\n"),
-                    ("/cg/in/cpuset.effective_cpus", "2\n"),
-                    ("/cg/in/cpuset.cpus", "0-7\n"),
+                    ("/cg/in/cpuset.effective_cpus", "0\n"),
+                    ("/cg/in/cpuset.cpus", "2\n"),
                 ],
                 Some("2"),
                 None,
