@@ -40,6 +40,7 @@ fn the_machine_of_lscpu_is_shown() {
         assert_eq!(shown[key], count, "{key}");
     }
     assert_eq!(shown["caches"], json!({ "L1d": 16, "L1i": 16, "L2": 16, "L3": 4 }));
+    assert_eq!(shown["whole"]["pus"], 16);
     let text = out(&["show", "--lscpu", OPTERON]);
     assert!(text.starts_with("4 packages, 4 NUMA nodes, 16 cores, 16 CPUs\nnode 0"), "{text}");
 }
@@ -270,10 +271,16 @@ fn a_recorded_machine_may_be_a_directory_or_an_archive() {
     file("sys/devices/system/node/online", "0-1\n");
     file("sys/devices/system/node/node0/cpumap", "3\n");
     file("sys/devices/system/node/node1/cpumap", "c\n");
+    file("proc/self/status", "Cpus_allowed_list:\t1-3\nMems_allowed_list:\t1\n");
 
     let tar = directory.0.join("machine.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&tar).unwrap());
     archive.append_dir_all("machine", directory.0.join("machine")).unwrap();
+    archive.finish().unwrap();
+    drop(archive);
+    let deep = directory.0.join("deep.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&deep).unwrap());
+    archive.append_dir_all("machine/fsroot", directory.0.join("machine")).unwrap();
     archive.finish().unwrap();
     drop(archive);
     let packed = std::fs::read(&tar).unwrap();
@@ -288,7 +295,7 @@ fn a_recorded_machine_may_be_a_directory_or_an_archive() {
     encoder.write_all(&packed).unwrap();
     encoder.finish().unwrap();
 
-    for root in [&directory.0, &directory.0.join("machine"), &tar, &zipped, &squeezed] {
+    for root in [&directory.0, &directory.0.join("machine"), &tar, &deep, &zipped, &squeezed] {
         // The first holds archives too, so that no one directory stands for `/`.
         let arguments = ["show", "--json", "--root", root.to_str().unwrap()];
         if root == &directory.0 {
@@ -296,7 +303,17 @@ fn a_recorded_machine_may_be_a_directory_or_an_archive() {
             continue;
         }
         let shown = as_json(&arguments);
-        assert_eq!((&shown["pus"], &shown["numa_nodes"]), (&json!(4), &json!(2)), "{}", root.display());
+        assert_eq!(
+            (&shown["whole"]["pus"], &shown["whole"]["numa_nodes"]),
+            (&json!(4), &json!(2)),
+            "{}",
+            root.display()
+        );
+        // Nothing says who shares a core, or a package.
+        assert_eq!((&shown["cores"], &shown["packages"]), (&json!(0), &json!(0)));
+        // A group that has three CPUs and a node's memory.
+        let here = ["packages", "cores", "pus", "numa_nodes", "caches"].map(|key| &shown[key]);
+        assert_eq!(here, [&json!(0), &json!(0), &json!(3), &json!(1), &json!({})]);
     }
 }
 

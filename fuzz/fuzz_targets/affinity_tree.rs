@@ -8,7 +8,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 /// Where a file may be. `N` stands for a small number.
-const PATHS: [&str; 34] = [
+const PATHS: [&str; 43] = [
     "/sys/devices/system/cpu/online",
     "/sys/devices/system/cpu/possible",
     "/sys/devices/system/cpu/present",
@@ -16,6 +16,12 @@ const PATHS: [&str; 34] = [
     "/sys/devices/system/cpu/nohz_full",
     "/sys/devices/system/cpu/cpuN/online",
     "/sys/devices/system/cpu/cpuN/cpu_capacity",
+    "/sys/devices/system/cpu/cpuN/cpufreq/cpuinfo_max_freq",
+    "/sys/devices/system/cpu/cpuN/cpufreq/base_frequency",
+    "/sys/devices/system/cpu/cpuN/acpi_cppc/highest_perf",
+    "/sys/devices/cpu_core/cpus",
+    "/sys/devices/cpu_atom/cpus",
+    "/sys/devices/system/cpu/cpuN/topology/die_id",
     "/sys/devices/system/cpu/cpuN/topology/core_cpus",
     "/sys/devices/system/cpu/cpuN/topology/thread_siblings_list",
     "/sys/devices/system/cpu/cpuN/topology/package_cpus",
@@ -31,10 +37,13 @@ const PATHS: [&str; 34] = [
     "/sys/devices/system/node/nodeN/cpumap",
     "/sys/devices/system/node/nodeN/distance",
     "/sys/devices/system/node/nodeN/meminfo",
+    "/proc/driver/nvidia/gpus/N/numa_status",
     "/proc/cpuinfo",
     "/proc/meminfo",
     "/proc/self/status",
     "/proc/self/cgroup",
+    "/proc/self/cpuset",
+    "/sys/fs/cgroup/cpuset.cpus.effective",
     "/proc/self/mountinfo",
     "/proc/interrupts",
     "/proc/irq/N/smp_affinity_list",
@@ -84,5 +93,7 @@ fn one_machine(topology: &Topology) {
             cpu.node.is_none_or(|node| topology.node(node).is_some_and(|node| node.cpus.contains(cpu.id)))
         );
     }
+    let (whole, left) = (topology.counts(), topology.counts_allowed());
+    assert!(left.packages <= whole.packages && left.cores <= whole.cores && left.cpus <= whole.cpus);
     assert!(topology.caches().iter().all(|cache| !cache.cpus.is_empty() && cache.cpus.is_subset(online)));
 }

@@ -24,13 +24,15 @@
 //! # Ok::<(), lb_affinity::topology::TopologyError>(())
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{CpuSet, NodeSet};
 
+mod counts;
 mod discover;
 mod lscpu;
 
+pub use counts::Counts;
 pub use discover::TopologyError;
 pub use lscpu::LscpuError;
 
@@ -51,7 +53,7 @@ pub struct Cpu {
     pub package: usize,
     /// Its NUMA node's number; `None` if the kernel gives it none.
     pub node: Option<u32>,
-    /// `cpu_capacity`: what it can do, of 1024 for the machine's fastest. `None` where all are alike.
+    /// What it can do, of 1024 for the machine's fastest. `None` where all are alike, for all that is known.
     pub capacity: Option<u32>,
 }
 
@@ -62,6 +64,8 @@ pub struct Cpu {
 pub struct Core {
     /// Its CPUs that are online.
     pub cpus: CpuSet,
+    /// Whether it is assumed, because no list of the kernel's says who is in it.
+    pub assumed: bool,
 }
 
 /// A cluster: cores of a die that share more than the others, an L2 cache or a bus (`cluster_cpus`).
@@ -91,6 +95,8 @@ pub struct Package {
     pub id: i64,
     /// Its CPUs that are online.
     pub cpus: CpuSet,
+    /// Whether it is assumed, because no list of the kernel's says who is in it.
+    pub assumed: bool,
 }
 
 /// A NUMA node.
@@ -173,6 +179,10 @@ pub struct CpuPlace {
     pub package: i64,
     /// [`Cpu::capacity`].
     pub capacity: Option<u32>,
+    /// [`Core::assumed`]. A core is if all its CPUs say so.
+    pub core_assumed: bool,
+    /// [`Package::assumed`]. A package is if all its CPUs say so.
+    pub package_assumed: bool,
 }
 
 /// A machine's structure, and what this process may use of it.
@@ -232,7 +242,8 @@ impl Topology {
         let (mut packages, mut dies) = (Groups::default(), Groups::default());
         let (mut clusters, mut cores) = (Groups::default(), Groups::default());
         let mut package_ids = Vec::new();
-        for CpuPlace { id, core, cluster, die, package, capacity } in places {
+        let (mut cores_listed, mut packages_listed) = (HashSet::new(), HashSet::new());
+        for CpuPlace { id, core, cluster, die, package, capacity, core_assumed, package_assumed } in places {
             let place = Cpu {
                 id,
                 core: cores.add(id, (package, core)),
@@ -245,13 +256,22 @@ impl Topology {
             if place.package == package_ids.len() {
                 package_ids.push(package);
             }
+            if !core_assumed {
+                cores_listed.insert(place.core);
+            }
+            if !package_assumed {
+                packages_listed.insert(place.package);
+            }
             topology.cpus.push(place);
         }
-        topology.cores = cores.sets.into_iter().map(|cpus| Core { cpus }).collect();
+        let cores = cores.sets.into_iter().enumerate();
+        let core = |(index, cpus)| Core { cpus, assumed: !cores_listed.contains(&index) };
+        topology.cores = cores.map(core).collect();
         topology.clusters = clusters.sets.into_iter().map(|cpus| Cluster { cpus }).collect();
         topology.dies = dies.sets.into_iter().map(|cpus| Die { cpus }).collect();
-        let packages = package_ids.into_iter().zip(packages.sets);
-        topology.packages = packages.map(|(id, cpus)| Package { id, cpus }).collect();
+        let packages = package_ids.into_iter().zip(packages.sets).enumerate();
+        let package = |(index, (id, cpus))| Package { id, cpus, assumed: !packages_listed.contains(&index) };
+        topology.packages = packages.map(package).collect();
         topology
     }
 
@@ -499,7 +519,7 @@ mod tests {
             cluster,
             die,
             package,
-            capacity: None,
+            ..CpuPlace::default()
         };
         let topology = Topology::assemble(Parts {
             cpus: vec![

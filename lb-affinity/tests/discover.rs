@@ -10,6 +10,8 @@ use lb_affinity::topology::{CacheKind, TopologyError};
 use lb_affinity::{CpuSet, Topology};
 use proptest::prelude::*;
 
+mod damage;
+
 const CPU: &str = "/sys/devices/system/cpu";
 const NODE: &str = "/sys/devices/system/node";
 
@@ -207,7 +209,7 @@ fn what_is_not_told_has_its_default() {
         ("/sys/devices/system/cpu/cpu2/cache/index0/level", "1"),
         ("/sys/devices/system/cpu/cpu2/cache/index0/type", "Data"),
         ("/sys/devices/system/cpu/cpu2/cache/index7/level", "2"),
-        ("/sys/devices/system/cpu/cpu2/cache/index7/shared_cpu_map", "0000000d"),
+        ("/sys/devices/system/cpu/cpu2/cache/index7/shared_cpu_map", "0000000c"),
         ("/sys/devices/system/cpu/cpu4/cache/index0/level", "1"),
         ("/proc/meminfo", "MemTotal: 1 kB\n"),
     ]);
@@ -216,7 +218,7 @@ fn what_is_not_told_has_its_default() {
     assert_eq!(sets(old.cores().iter().map(|core| &core.cpus)), ["0", "2", "3"]);
     let caches: Vec<_> =
         old.caches().iter().map(|cache| (cache.level, cache.kind, cache.cpus.to_string())).collect();
-    assert_eq!(caches, [(2, CacheKind::Unified, "0,2-3".into())]);
+    assert_eq!(caches, [(2, CacheKind::Unified, "2-3".into())]);
     let node = &old.nodes()[0];
     assert_eq!(
         (old.nodes().len(), node.id, node.cpus.to_string(), node.memory),
@@ -226,6 +228,8 @@ fn what_is_not_told_has_its_default() {
     // Numbers that firmware repeats, and a node whose directory is not there.
     let odd = found(&[
         ("/sys/devices/system/cpu/online", "0-3"),
+        ("/sys/devices/system/cpu/cpu1/online", "1"),
+        ("/sys/devices/system/cpu/cpu3/online", "1"),
         ("/sys/devices/system/cpu/cpu0/topology/package_cpus", "3"),
         ("/sys/devices/system/cpu/cpu0/topology/physical_package_id", "7"),
         ("/sys/devices/system/cpu/cpu2/topology/package_cpus", "c"),
@@ -251,6 +255,7 @@ fn what_is_not_told_has_its_default() {
 
     // A core's number is unique in its die alone.
     let numbered = found(&[
+        ("/sys/devices/system/cpu/cpu3/online", "1"),
         ("/sys/devices/system/cpu/online", "0-3"),
         ("/sys/devices/system/cpu/cpu0/topology/core_id", "0"),
         ("/sys/devices/system/cpu/cpu0/topology/die_cpus", "3"),
@@ -260,6 +265,142 @@ fn what_is_not_told_has_its_default() {
     ]);
     assert_eq!(sets(numbered.cores().iter().map(|core| &core.cpus)), ["0-1", "2", "3"]);
     assert_eq!((numbered.dies().len(), numbered.packages().len()), (2, 1));
+}
+
+/// Files of `/sys/devices/system/cpu`.
+fn cpus_of(files: &[(&str, &str)]) -> Topology {
+    let files: Vec<_> =
+        files.iter().map(|(path, content)| (format!("{CPU}/{path}"), (*content).into())).collect();
+    Topology::discover(&tree(&files)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn a_list_holds_if_its_lowest_cpu_tells_it() {
+    // CPU 1 tells of CPUs that are spoken for, and CPU 3 of others, not of itself.
+    let machine = cpus_of(&[
+        ("online", "0-4"),
+        ("cpu0/topology/package_cpus", "05"),
+        ("cpu0/topology/physical_package_id", "0"),
+        ("cpu1/topology/package_cpus", "07"),
+        ("cpu1/topology/physical_package_id", "1"),
+        ("cpu2/topology/package_cpus", "05"),
+        ("cpu3/topology/package_cpus", "10"),
+        ("cpu3/topology/physical_package_id", "1"),
+        ("cpu4/topology/package_cpus", "10"),
+        ("cpu4/topology/physical_package_id", "4"),
+        ("cpu0/cache/index0/level", "2"),
+        ("cpu0/cache/index0/shared_cpu_map", "03"),
+        ("cpu2/cache/index0/level", "2"),
+        ("cpu2/cache/index0/shared_cpu_map", "06"),
+        ("cpu3/cache/index0/level", "2"),
+        ("cpu3/cache/index0/shared_cpu_map", "18"),
+    ]);
+    let packages: Vec<_> =
+        machine.packages().iter().map(|one| (one.id, one.cpus.to_string(), one.assumed)).collect();
+    let expected = [(0, "0,2", false), (1, "1,3", true), (4, "4", false)];
+    assert_eq!(packages, expected.map(|(id, cpus, assumed)| (id, cpus.to_owned(), assumed)));
+    assert_eq!(sets(machine.caches().iter().map(|cache| &cache.cpus)), ["0-1", "3-4"]);
+    assert!(machine.cores().iter().all(|core| core.assumed));
+    assert_eq!((machine.counts().packages, machine.counts().cores, machine.counts().cpus), (2, 0, 5));
+}
+
+#[test]
+fn a_cache_of_no_cpu_is_its_cores() {
+    let machine = cpus_of(&[
+        ("online", "0-2"),
+        ("cpu0/topology/core_cpus", "3"),
+        ("cpu1/topology/core_cpus", "3"),
+        ("cpu2/topology/core_cpus", "4"),
+        ("cpu0/cache/index3/level", "3"),
+        ("cpu0/cache/index3/shared_cpu_map", "00000000,00000000"),
+        ("cpu1/cache/index3/level", "3"),
+        ("cpu1/cache/index3/shared_cpu_map", "00000000,00000000"),
+        ("cpu2/cache/index3/level", "3"),
+        ("cpu2/cache/index3/shared_cpu_map", "00000000,00000000"),
+    ]);
+    assert_eq!(sets(machine.caches().iter().map(|cache| &cache.cpus)), ["0-1", "2"]);
+}
+
+#[test]
+fn dies_and_clusters_without_a_number_are_none() {
+    let lists = |number: &str| {
+        let mut files = vec![("online".to_owned(), "0-3".to_owned())];
+        for cpu in 0..4 {
+            let alone = CpuSet::from(cpu).mask(4).to_string();
+            for (name, content) in
+                [("die_id", number), ("cluster_id", number), ("die_cpus", &*alone), ("cluster_cpus", &*alone)]
+            {
+                files.push((format!("cpu{cpu}/topology/{name}"), content.to_owned()));
+            }
+        }
+        let files: Vec<_> = files.iter().map(|(path, content)| (&**path, &**content)).collect();
+        let machine = cpus_of(&files);
+        (machine.dies().len(), machine.clusters().len())
+    };
+    assert_eq!(lists("-1"), (1, 0));
+    for number in ["0", "", "die"] {
+        assert_eq!(lists(number), (4, 4), "{number:?}");
+    }
+}
+
+#[test]
+fn amds_modules_are_two_cores() {
+    let cores = |vendor: &str, family: u32, second: &str| {
+        let machine = found(&[
+            ("/sys/devices/system/cpu/online", "0-3"),
+            ("/sys/devices/system/cpu/cpu0/topology/thread_siblings", "3"),
+            ("/sys/devices/system/cpu/cpu0/topology/core_id", "0"),
+            ("/sys/devices/system/cpu/cpu1/topology/core_id", second),
+            ("/sys/devices/system/cpu/cpu2/topology/thread_siblings", "c"),
+            ("/sys/devices/system/cpu/cpu3/online", "1"),
+            ("/proc/cpuinfo", &format!("processor : 0\nvendor_id : {vendor}\ncpu family : {family}\n")),
+        ]);
+        assert!(machine.cores().iter().all(|core| !core.assumed));
+        machine.cores().len()
+    };
+    assert_eq!(cores("AuthenticAMD", 21, "1"), 4);
+    assert_eq!(cores("AuthenticAMD", 21, "0"), 2);
+    assert_eq!(cores("AuthenticAMD", 21, ""), 2);
+    assert_eq!(cores("AuthenticAMD", 23, "1"), 2);
+    assert_eq!(cores("GenuineIntel", 21, "1"), 2);
+}
+
+#[test]
+fn what_a_recording_left_out_is_not_there() {
+    let machine = cpus_of(&[
+        ("online", "0-7"),
+        ("cpu2/online", "1"),
+        ("cpu5/topology/core_id", "0"),
+        ("cpu9/online", "1"),
+    ]);
+    assert_eq!(machine.online().to_string(), "2,5");
+    assert_eq!(cpus_of(&[("online", "0-7")]).online().to_string(), "0-7");
+}
+
+#[test]
+fn the_memory_of_gpus_is_no_node() {
+    let machine = found(&[
+        ("/sys/devices/system/cpu/online", "0-1"),
+        ("/sys/devices/system/node/online", "0,8,254-255"),
+        ("/sys/devices/system/node/node0/cpumap", "1"),
+        ("/sys/devices/system/node/node8/cpumap", "2"),
+        ("/sys/devices/system/node/node254/cpumap", "0"),
+        ("/sys/devices/system/node/node255/cpumap", "0"),
+        ("/sys/devices/system/node/node0/distance", "10 20 30 40"),
+        ("/sys/devices/system/node/node8/distance", "20 10 50 60"),
+        ("/sys/devices/system/node/node254/distance", "80 80 10 80"),
+        (
+            "/proc/driver/nvidia/gpus/0004:04:00.0/numa_status",
+            "Node:      255\nStatus:    online\nSize: 3f0000000\n",
+        ),
+        // One whose memory is that of CPUs, one that was not asked to make a node, and one that says nothing.
+        ("/proc/driver/nvidia/gpus/0004:05:00.0/numa_status", "Node: 8\n"),
+        ("/proc/driver/nvidia/gpus/0004:06:00.0/numa_status", "Node: -1\nStatus: disabled\n"),
+        ("/proc/driver/nvidia/gpus/0004:07:00.0/information", "Model: Tesla\n"),
+    ]);
+    let nodes: Vec<_> = machine.nodes().iter().map(|node| (node.id, &*node.distances)).collect();
+    assert_eq!(nodes, [(0, &[10, 20, 30][..]), (8, &[20, 10, 50]), (254, &[80, 80, 10])]);
+    assert_eq!(machine.allowed_nodes().to_string(), "0,8,254");
 }
 
 #[test]
@@ -347,25 +488,33 @@ fn a_refusal_is_no_value_or_an_error() {
     );
 }
 
-/// What may befall a file.
+/// One of the ways, or any text, or any bytes.
 fn damage() -> impl Strategy<Value = Option<Vec<u8>>> {
-    let text = |text: &'static str| Just(Some(text.as_bytes().to_vec()));
     prop_oneof![
-        Just(None),
-        text(""),
-        text("(null)\n"),
-        text("0"),
-        text("-1"),
-        text("0-65535"),
-        text("65535"),
-        text("ffffffff,ffffffff,ffffffff"),
-        text("99999999999999999999"),
-        Just(Some(vec![b'f'; 1 << 16])),
-        Just(Some(b"1,".repeat(1 << 16))),
-        Just(Some(b"0::/..\n : \\ - cgroup2".repeat(1 << 10))),
+        prop::sample::select(damage::ways()),
         "[0-9a-fx, :/\\\\-]{0,40}".prop_map(|text| Some(text.into_bytes())),
         proptest::collection::vec(any::<u8>(), 0..64).prop_map(Some),
     ]
+}
+
+#[test]
+fn no_damage_to_one_file_panics() {
+    let files = recording();
+    let whole = tree(&files);
+    // One CPU stands for all.
+    let chosen = |path: &str| path.contains("cpu/cpu0/") || !path.contains("cpu/cpu");
+    for (path, _) in files.iter().filter(|(path, _)| chosen(path)) {
+        for way in damage::ways() {
+            let mut tree = whole.clone();
+            tree.remove(path);
+            if let Some(content) = &way {
+                tree.insert(path, content.clone());
+            }
+            let outcome = Topology::discover(&tree);
+            damage::check(&outcome)
+                .unwrap_or_else(|wrong| panic!("{path}: {}: {wrong}", damage::shown(way.as_deref())));
+        }
+    }
 }
 
 proptest! {
@@ -382,30 +531,6 @@ proptest! {
                 tree.insert(path, content);
             }
         }
-        match Topology::discover(&tree) {
-            Ok(topology) => {
-                prop_assert!(topology.allowed().is_subset(topology.online()));
-                prop_assert!(topology.online().is_subset(topology.possible()));
-                let cores = topology.cores().iter().map(|core| core.cpus.len()).sum::<usize>();
-                prop_assert_eq!(cores, topology.cpus().len(), "each CPU is in one core");
-                for cpu in topology.cpus() {
-                    prop_assert!(topology.cores()[cpu.core].cpus.contains(cpu.id));
-                    prop_assert!(topology.dies()[cpu.die].cpus.contains(cpu.id));
-                    prop_assert!(topology.packages()[cpu.package].cpus.contains(cpu.id));
-                    prop_assert!(topology.cores()[cpu.core].cpus.is_subset(&topology.packages()[cpu.package].cpus));
-                }
-                for (at, cache) in topology.caches().iter().enumerate() {
-                    for other in &topology.caches()[..at] {
-                        let same = (cache.level, cache.kind) == (other.level, other.kind);
-                        prop_assert!(!same || cache.cpus.is_disjoint(&other.cpus));
-                    }
-                }
-            }
-            Err(error) => {
-                let message = error.to_string();
-                prop_assert!(message.len() < 1000, "{}", message);
-                prop_assert!(message.contains("; "), "a cure: {}", message);
-            }
-        }
+        damage::check(&Topology::discover(&tree)).map_err(TestCaseError::fail)?;
     }
 }

@@ -1,13 +1,15 @@
 //! Recorded machines, read by this crate and by Debian's `lstopo` (package hwloc): both must find the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lb_affinity::fs::Rooted;
-use lb_affinity::topology::CacheKind;
+use lb_affinity::topology::{CacheKind, Counts, TopologyError};
 use lb_affinity::{CpuSet, NodeSet, Topology};
+
+mod recordings;
 
 /// CPUs, and how many bytes they share.
 type Sized = (String, Option<u64>);
@@ -36,9 +38,15 @@ impl Machine {
         };
         let mut machine = Self {
             cpus: topology.online().to_string(),
-            cores: sorted(&mut topology.cores().iter().map(|core| &core.cpus)),
+            cores: sorted(&mut topology.cores().iter().filter(|core| !core.assumed).map(|core| &core.cpus)),
             dies: sorted(&mut topology.dies().iter().map(|die| &die.cpus)),
-            packages: sorted(&mut topology.packages().iter().map(|package| &package.cpus)),
+            packages: sorted(
+                &mut topology
+                    .packages()
+                    .iter()
+                    .filter(|package| !package.assumed)
+                    .map(|package| &package.cpus),
+            ),
             allowed: topology.allowed().to_string(),
             allowed_nodes: topology.allowed_nodes().to_string(),
             ..Self::default()
@@ -126,16 +134,10 @@ impl Machine {
     }
 
     /// Says of this crate's machine what `lstopo` says where the two do so differently by intent.
-    fn in_lstopos_words(mut self, judge: &Self) -> Self {
-        // Where the kernel tells nothing of cores, lstopo has none, and we one for each CPU; and so with packages.
-        if judge.cores.is_empty() && self.cores.iter().all(|core| !core.contains(['-', ','])) {
-            self.cores.clear();
-        }
-        if judge.packages.is_empty() && self.packages == [self.cpus.clone()] {
-            self.packages.clear();
-        }
+    fn in_lstopos_words(mut self, topology: &Topology, judge: &Self) -> Self {
         // A die that is the whole package is none to lstopo.
-        if judge.dies.is_empty() && (self.packages.is_empty() || self.dies == self.packages) {
+        let whole = |cpus| topology.packages().iter().any(|package| &package.cpus == cpus);
+        if judge.dies.is_empty() && topology.dies().iter().all(|die| whole(&die.cpus)) {
             self.dies.clear();
         }
         for (id, (cpus, memory)) in &mut self.nodes {
@@ -151,6 +153,18 @@ impl Machine {
         }
         self
     }
+}
+
+/// The numbers of things in `lstopo --of xml`.
+fn counted(xml: &str) -> Counts {
+    let machine = Machine::judged(xml);
+    let mut counts = Counts::default();
+    counts.packages = machine.packages.len();
+    counts.cores = machine.cores.len();
+    counts.cpus = machine.cpus.parse::<CpuSet>().expect("it was printed as such").len();
+    counts.nodes = machine.nodes.len();
+    counts.caches = machine.caches.into_iter().map(|(slot, caches)| (slot, caches.len())).collect();
+    counts
 }
 
 /// The value of an XML attribute; those read here need no unescaping.
@@ -172,107 +186,90 @@ fn mask(text: &str) -> String {
     CpuSet::parse_mask(&groups(text)).unwrap_or_else(|error| panic!("{text}: {error}")).to_string()
 }
 
-/// A directory that goes with the value.
-struct Scratch(PathBuf);
+/// What lstopo says, as an error, of a recording whose kernel tells of its CPUs in `/proc/cpuinfo` alone: it read that up to 2.0.
+const NO_SYSFS: &str = "failed to find sysfs cpu topology directory";
 
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("lb-affinity-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the test can be made");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The directory in or below `directory` that stands for `/`.
-fn root(directory: &Path) -> Option<PathBuf> {
-    if directory.join("sys").is_dir() || directory.join("proc").is_dir() {
-        return Some(directory.to_owned());
-    }
-    let below = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path());
-    below.filter(|path| path.is_dir()).find_map(|path| root(&path))
-}
-
-fn lstopo(arguments: &[&str]) -> (String, Duration) {
+/// Its XML and how long it took, or what it complained of.
+fn lstopo(arguments: &[&str]) -> Result<(String, Duration), String> {
     let start = Instant::now();
     let output = Command::new("lstopo-no-graphics")
-        .args(["--of", "xml", "--no-io", "--disallowed"])
-        // The kernel makes nodes of these GPUs' memory; lstopo hides them unless told.
-        .env("HWLOC_KEEP_NVIDIA_GPU_NUMA_NODES", "1")
+        .args(["--of", "xml", "--no-io"])
+        // Knights Landing's memory can be a cache of other memory, which a program of hwloc's finds out and keeps in a file.
+        // Those are memory-side caches, as later machines have them, and no CPU's.
+        .env("HWLOC_KNL_MSCACHE_L3", "0")
         .args(arguments)
         .output()
         .expect("lstopo-no-graphics runs; install Debian's package hwloc");
     let time = start.elapsed();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "lstopo {arguments:?}: {errors}");
-    (String::from_utf8(output.stdout).expect("XML in UTF-8"), time)
+    if output.status.success() {
+        Ok((String::from_utf8(output.stdout).expect("XML in UTF-8"), time))
+    } else {
+        Err(format!("lstopo {arguments:?}: {errors}"))
+    }
 }
 
-/// The first run reads the files into the cache, for both.
-fn timed(root: &Path) -> (Topology, Duration) {
+fn timed(root: &Path) -> Result<(Topology, Duration), TopologyError> {
     let tree = Rooted::new(root);
     let start = Instant::now();
-    let topology = Topology::discover(&tree).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
-    (topology, start.elapsed())
+    let topology = Topology::discover(&tree)?;
+    Ok((topology, start.elapsed()))
 }
 
 #[test]
 #[ignore = "needs lstopo and recorded machines"]
 fn lstopo_finds_the_same() {
-    let folder = std::env::var_os("LB_TOPOLOGIES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies"), PathBuf::from);
-    let entries = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("{}: {error}; name the folder in LB_TOPOLOGIES", folder.display()));
-    let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    let scratch = Scratch::new("topologies");
     let (mut seen, mut wrong) = (0, Vec::new());
-    for entry in entries {
-        let name = entry.file_name().unwrap().to_string_lossy().into_owned();
-        let directory = if entry.is_dir() {
-            entry.clone()
-        } else if name.contains(".tar") {
-            let directory = scratch.0.join(&name);
-            std::fs::create_dir(&directory).unwrap();
-            let status =
-                Command::new("tar").arg("-xf").arg(&entry).arg("-C").arg(&directory).status().unwrap();
-            assert!(status.success(), "tar -xf {name}");
-            directory
-        } else {
-            continue;
+    for (name, root) in recordings::unpacked().roots() {
+        let recorded = ["--input", root.to_str().unwrap(), "--if", "fsroot"];
+        let whole = [&recorded[..], &["--disallowed"]].concat();
+        let found = match (lstopo(&whole), timed(root)) {
+            (Ok((xml, _)), Ok((topology, _))) => (xml, topology),
+            (Ok(_), Err(error)) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+            (Err(said), found) if said.contains(NO_SYSFS) => {
+                let found = found.map(|(topology, _)| topology.online().to_string());
+                println!("{name}: {found:?}; not seen by lstopo");
+                continue;
+            }
+            (Err(said), _) => panic!("{name}: {said}"),
         };
-        let root = root(&directory).unwrap_or_else(|| panic!("{name} has no /sys and no /proc"));
-        let (xml, _) = lstopo(&["--input", root.to_str().unwrap(), "--if", "fsroot"]);
-        let judge = Machine::judged(&xml);
-        timed(&root);
-        let (topology, ours) = timed(&root);
-        let (_, theirs) = lstopo(&["--input", root.to_str().unwrap(), "--if", "fsroot"]);
+        let (xml, topology) = found;
+        // Now neither waits for the disk.
+        let (_, ours) = timed(root).unwrap();
+        let (left, theirs) = lstopo(&recorded).unwrap();
         println!("{name}: {} CPUs, {ours:.1?}; lstopo {theirs:.1?}", topology.online().len());
-        let found = Machine::discovered(&topology).in_lstopos_words(&judge);
+        for (what, found, judged) in [
+            ("whole", topology.counts(), counted(&xml)),
+            ("allowed", topology.counts_allowed(), counted(&left)),
+        ] {
+            if found != judged {
+                wrong.push(format!("{name}: {what}\n   found {found:?}\n  lstopo {judged:?}"));
+            }
+        }
+        let judge = Machine::judged(&xml);
+        let found = Machine::discovered(&topology).in_lstopos_words(&topology, &judge);
         wrong.extend(found.differences(&judge).map(|difference| format!("{name}: {difference}")));
         seen += 1;
     }
-    assert!(seen > 0, "no recorded machine in {}", folder.display());
+    assert!(seen > 0, "lstopo saw none of the recorded machines");
     assert!(wrong.is_empty(), "{} differences in {seen} machines\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
 #[ignore = "needs lstopo"]
 fn lstopo_finds_the_same_in_this_machine() {
-    let (xml, _) = lstopo(&[]);
+    let (xml, _) = lstopo(&["--disallowed"]).unwrap();
     Topology::live().unwrap();
     let start = Instant::now();
     let topology = Topology::live().unwrap();
     let ours = start.elapsed();
-    let (_, theirs) = lstopo(&[]);
+    let (_, theirs) = lstopo(&["--disallowed"]).unwrap();
     println!("this machine: {} CPUs, {ours:.1?}; lstopo {theirs:.1?}", topology.online().len());
     let judge = Machine::judged(&xml);
-    let found = Machine::discovered(&topology).in_lstopos_words(&judge);
+    let found = Machine::discovered(&topology).in_lstopos_words(&topology, &judge);
     let wrong: Vec<_> = found.differences(&judge).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

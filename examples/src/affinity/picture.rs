@@ -1,5 +1,6 @@
 //! A machine as text.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -51,7 +52,20 @@ fn summary(text: &mut String, topology: &Topology) -> std::fmt::Result {
     }
     say("offline", &(topology.possible() - topology.online()))?;
     say("isolated", topology.isolated())?;
-    say("without a tick", topology.nohz_full())
+    say("without a tick", topology.nohz_full())?;
+    let mut kinds = BTreeMap::<Reverse<u32>, CpuSet>::new();
+    for cpu in topology.cpus() {
+        if let Some(capacity) = cpu.capacity {
+            kinds.entry(Reverse(capacity)).or_default().insert(cpu.id);
+        }
+    }
+    // Most machines that tell have but one.
+    if kinds.len() > 1 {
+        for (Reverse(capacity), cpus) in &kinds {
+            say(&format!("capacity {capacity}"), cpus)?;
+        }
+    }
+    Ok(())
 }
 
 /// ` · to 1: 16, to 2: 22`, where there is more than one node and not all are equally far.
@@ -143,6 +157,8 @@ fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lb_affinity::topology::{CpuPlace, Parts};
+
     use super::*;
 
     #[test]
@@ -158,6 +174,22 @@ mod tests {
         assert_eq!(lines[3], "    [0] [1] [2] [3]");
         assert_eq!(lines[6], "    [4 W2] [5] [6 I] [7 N]");
         assert_eq!(lines.len(), 13);
+    }
+
+    #[test]
+    fn kinds_of_cores_are_told() {
+        let place = |id: u32, capacity| CpuPlace {
+            id,
+            core: id.into(),
+            capacity: Some(capacity),
+            ..CpuPlace::default()
+        };
+        let picture = |slow| {
+            let cpus = vec![place(0, 1024), place(1, 1024), place(2, slow)];
+            draw(&Topology::assemble(Parts { cpus, ..Parts::default() }), &Marks::new())
+        };
+        assert!(picture(596).contains("\ncapacity 1024: 0-1\ncapacity 596: 2\n"), "{}", picture(596));
+        assert!(!picture(1024).contains("capacity"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use lb_affinity::Topology;
-use lb_affinity::topology::CacheKind;
+use lb_affinity::topology::{CacheKind, Counts};
 use serde_json::json;
 
 use crate::Fatal;
@@ -16,7 +16,7 @@ use crate::source::Source;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// Counts, and everything that is known, as JSON
+    /// Counts of what is allowed here and of the whole machine, and everything that is known, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -42,18 +42,24 @@ pub(crate) fn cache_name(level: u8, kind: CacheKind) -> String {
     format!("L{level}{kind}")
 }
 
+/// The counts of what of the machine is allowed, as `lstopo` counts; and of the whole machine, as `lstopo --disallowed` does. What the
+/// kernel lists nobody for, a core for each CPU for instance, does not count.
 fn as_json(topology: &Topology) -> serde_json::Value {
-    let mut caches = BTreeMap::new();
-    for cache in topology.caches() {
-        *caches.entry(cache_name(cache.level, cache.kind)).or_insert(0) += 1;
-    }
+    let mut all = counts(&topology.counts_allowed());
+    all["whole"] = counts(&topology.counts());
+    all["nr_cpu_ids"] = json!(topology.nr_cpu_ids());
+    all["topology"] = json!(topology);
+    all
+}
+
+fn counts(counts: &Counts) -> serde_json::Value {
+    let caches: BTreeMap<_, _> =
+        counts.caches.iter().map(|(&(level, kind), count)| (cache_name(level, kind), count)).collect();
     json!({
-        "packages": topology.packages().len(),
-        "cores": topology.cores().len(),
-        "pus": topology.cpus().len(),
-        "numa_nodes": topology.nodes().len(),
+        "packages": counts.packages,
+        "cores": counts.cores,
+        "pus": counts.cpus,
+        "numa_nodes": counts.nodes,
         "caches": caches,
-        "nr_cpu_ids": topology.nr_cpu_ids(),
-        "topology": topology,
     })
 }

@@ -112,7 +112,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// An archive's files, without the one directory that all of them may be in. `None` if there is no `/sys` nor `/proc`.
+/// An archive's files, without the directories that all of them may be in. `None` if there is no `/sys` nor `/proc`.
 fn unpack(mut file: File) -> io::Result<Option<Memory>> {
     let mut start = [0; 3];
     let length = file.read(&mut start)?;
@@ -157,7 +157,8 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
             |path: &Path| path.iter().nth(skip).is_some_and(|name| IN_A_ROOT.iter().any(|one| name == *one));
         entries.iter().any(|(path, _)| nth(path))
     };
-    let Some(skip) = [0, 1].into_iter().find(|&skip| is_root(skip)) else { return Ok(None) };
+    // Some archives hold more than one machine's files, such as what its CPUs say of themselves, and a directory for each.
+    let Some(skip) = (0..4).find(|&skip| is_root(skip)) else { return Ok(None) };
     let mut tree = Memory::new();
     for (path, content) in entries {
         let path: PathBuf = path.iter().skip(skip).collect();

@@ -11,7 +11,8 @@ use std::str::FromStr;
 #[non_exhaustive]
 pub enum Strategy {
     /// `balanced`: every NUMA node in use holds as many network CPUs as workers, on as few nodes as possible, and no worker is
-    /// on an interrupt's CPU.
+    /// on an interrupt's CPU. Where workers are more than three for each CPU that they leave to the network, all CPUs do its work,
+    /// and workers may be anywhere.
     #[default]
     Balanced,
     /// `same-node`: workers in the interrupt's node, whose CPU does all network work; on the nearest nodes when it is full.

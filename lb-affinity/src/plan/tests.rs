@@ -129,8 +129,11 @@ fn the_rule_holds_for_other_numbers_and_interrupts() {
         (5, 2, "4,6", "0080"),
         // Not CPUs enough for as many on both sides.
         (6, 12, "0-2,4-5,7-10,12-14", "8808"),
-        (6, 15, "0-5,7-15", "0000"),
-        (6, 40, "0-5,7-15", "0000"),
+        // One network CPU serves three workers; with fewer, all CPUs do both.
+        (6, 13, "0-5,7-13", "ffbf"),
+        (6, 15, "0-5,7-15", "ffbf"),
+        (6, 16, "0-15", "ffbf"),
+        (6, 40, "0-15", "ffbf"),
     ] {
         let plan = one_queue(&topology, irq, workers, Strategy::Balanced);
         let found = (workers_of(&plan).to_string(), plan.rps_mask(0).unwrap());
@@ -195,7 +198,10 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
         (1, 0, 1, "0", "0"),
         (1, 0, 3, "0", "0"),
         (2, 0, 1, "1", "0"),
-        (2, 1, 4, "0", "1"),
+        (2, 1, 4, "0-1", "0-1"),
+        (2, 0, 2, "0-1", "0-1"),
+        (4, 0, 3, "1-3", "0"),
+        (8, 2, 7, "0-1,3-7", "0-7"),
         (8, 2, 3, "0-1,3", "2,4-5"),
     ] {
         for strategy in [Strategy::Balanced, Strategy::NetworkOnOneNode] {

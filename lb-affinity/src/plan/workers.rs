@@ -5,6 +5,9 @@ use std::cmp::Reverse;
 use super::sites::{Site, Sites};
 use crate::CpuSet;
 
+/// The most workers that one network CPU serves.
+const MOST_WORKERS: usize = 3;
+
 /// A CPU that may be given work. Those that hold a fixed interrupt are none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
@@ -25,6 +28,8 @@ pub(super) struct Pool<'a> {
     usable: CpuSet,
     /// The CPUs of interrupts that stay where they are, each once.
     pub(super) fixed: Vec<u32>,
+    /// Those of them that workers may be on.
+    shared: Vec<u32>,
     /// How many interrupts can be moved.
     pub(super) movable: usize,
     /// Whether there is a network side at all.
@@ -50,7 +55,8 @@ impl<'a> Pool<'a> {
         }
         let interrupted = busy.clone();
         let taken: CpuSet = fixed.iter().copied().collect();
-        let free = workers - &taken;
+        let (free, shared) = (workers - &taken, fixed.iter().copied().filter(|&cpu| workers.contains(cpu)));
+        let shared = shared.collect();
         let candidates = sites.of(&free).map(|&site| {
             let rank = busy[site.core];
             busy[site.core] += 1;
@@ -58,7 +64,16 @@ impl<'a> Pool<'a> {
             Candidate { site, rank, beside_interrupt, worker_only: !network.contains(site.cpu) }
         });
         let candidates = candidates.collect();
-        Self { sites, candidates, usable: network.clone(), fixed, movable: 0, network: true, anchor: 0 }
+        Self {
+            sites,
+            candidates,
+            usable: network.clone(),
+            fixed,
+            shared,
+            movable: 0,
+            network: true,
+            anchor: 0,
+        }
     }
 
     /// As [`Strategy::Balanced`](super::Strategy::Balanced). Without a number of workers, as many as cores allow.
@@ -168,9 +183,17 @@ impl<'a> Pool<'a> {
         chosen
     }
 
-    /// Fewer CPUs than two for each worker: workers first, and each node keeps its share of what is left for the network.
+    /// Fewer CPUs than two for each worker: workers first, and each node keeps its share of what is left for the network; if that is
+    /// too little, it has all.
     fn crowded(&self, wanted: usize) -> Placement {
         let total = self.candidates.len();
+        // Three workers for a network CPU were measured to do well. With two workers on two CPUs, to keep one for the network took
+        // a fifth of the requests.
+        let seats = wanted.min(total);
+        let beside = self.fixed.len() + total - seats;
+        if wanted >= total + self.shared.len() || MOST_WORKERS * beside < seats {
+            return self.everywhere(wanted);
+        }
         let usable = self.candidates.iter().filter(|one| !one.worker_only).count();
         // Some CPU has to do network work; workers keep the last one.
         let least = usize::from(self.fixed.is_empty()).min(usable).min(total.saturating_sub(1));
@@ -204,16 +227,24 @@ impl<'a> Pool<'a> {
         self.or_shared(workers, network)
     }
 
+    /// So many workers that the network side would be too small: all CPUs do its work, those of the workers too.
+    fn everywhere(&self, wanted: usize) -> Placement {
+        let order = self.nearest_first();
+        let workers = order.iter().map(|one| one.site.cpu).chain(self.shared.iter().copied());
+        let usable = self.candidates.iter().filter(|one| !one.worker_only).map(|one| one.site.cpu);
+        finish(workers.take(wanted).collect(), self.fixed.iter().copied().chain(usable).collect())
+    }
+
     /// As [`Strategy::SameNode`](super::Strategy::SameNode), with `beside` CPUs for protocol work beside the interrupt's.
     pub(super) fn same_node(&self, workers: Option<usize>, beside: usize) -> Placement {
         let mut order = self.nearest_first();
+        let beside = if self.network { beside } else { 0 };
         let here = order.iter().filter(|one| one.site.node == self.anchor && !one.worker_only).count();
         let interrupts = if !self.network || self.movable == 0 {
             0
         } else {
-            here.saturating_sub(workers.unwrap_or(here)).clamp(1, self.movable)
+            here.saturating_sub(workers.unwrap_or(here)).saturating_sub(beside).clamp(1, self.movable)
         };
-        let beside = if self.network { beside } else { 0 };
         let mut network = self.fixed.clone();
         for _ in 0..(interrupts + beside).min(order.len().saturating_sub(1)) {
             // The last core of the nearest node that has one to give.

@@ -12,6 +12,7 @@ use crate::fs::{FileSystem, Real};
 
 mod allowed;
 mod caches;
+mod capacities;
 mod cpuinfo;
 mod files;
 mod nodes;
@@ -81,7 +82,8 @@ impl Topology {
     /// | who shares a core (`core_cpus`, `thread_siblings`) | CPUs with the same package and `core_id`; without it, each CPU is a core |
     /// | who shares a package (`package_cpus`, `core_siblings`) | CPUs with the same `physical_package_id`; without it, all are in one |
     /// | `die_cpus` | a die is a package |
-    /// | `cluster_cpus`, `cpu_capacity` | not known |
+    /// | `cluster_cpus` | not known |
+    /// | `cpu_capacity` | the kinds of Intel's cores (`/sys/devices/cpu_core/cpus`, `cpu_atom`, `cpu_lowpower`); without them, frequencies (`cpufreq`) that differ by more than a tenth; without them, all are alike |
     /// | a cache's `level` or `shared_cpu_map` | there is no such cache |
     /// | a cache's `type`, `Data` or `Instruction` | it holds both |
     /// | `node/online` | the `nodeN` directories; without any, node 0 has all CPUs and the memory of `/proc/meminfo` |
@@ -90,9 +92,23 @@ impl Topology {
     /// | `isolated`, `nohz_full` | no CPU |
     /// | cpuset and affinity | all may be used |
     ///
-    /// Sizes, memory, capacity and distances that are no numbers, and distances that are not as many as nodes are online, count as
-    /// not told. Of each set there is a list too (`core_cpus_list`, `cpulist`); it is read where there is no mask. `core_id` and `die_id` are not asked where the kernel lists the CPUs, because some firmware repeats numbers.
-    /// Where files contradict each other about who belongs together, what the lowest CPU's say holds.
+    /// Sizes, memory, capacity, frequencies and distances that are no numbers, and distances that are not as many as nodes are
+    /// online, count as not told. Of each set there is a list too (`core_cpus_list`, `cpulist`); it is read where there is no mask.
+    /// `core_id` and `die_id` are not asked where the kernel lists the CPUs, because some firmware repeats numbers. But where the
+    /// first CPU's `die_id` or `cluster_id` is below 0, its kernel knows of none and lists each CPU alone: that is not told.
+    ///
+    /// A list that firmware got wrong, and what the kernel tells otherwise than it is:
+    ///
+    /// | told | taken |
+    /// |---|---|
+    /// | a list without the lowest CPU's word, or with CPUs of another one | not told; a cache is none |
+    /// | a cache's list is of no CPU | it is its core's |
+    /// | siblings of AMD's family 21, with numbers of their own | its modules: each sibling is a core |
+    /// | `cpu/online` names CPUs without a directory, while others have one | they are not in the recording |
+    /// | a node without CPUs is an NVIDIA GPU's memory (`/proc/driver/nvidia/gpus/*/numa_status`) | there is no such node |
+    ///
+    /// In all this it agrees with hwloc's `lstopo`. That may also know of the memory-side cache of Knights Landing, from a file of its
+    /// own project; it is no CPU's.
     ///
     /// [`allowed`](Self::allowed) is what the cpuset (cgroup v1 or v2) and the affinity of the thread (`/proc/thread-self/status`)
     /// have in common.
@@ -109,9 +125,11 @@ impl Topology {
             None => files.list(&format!("{CPU}/present"))?.unwrap_or(listed),
         };
         let allowed = allowed::read(&files)?;
+        let mut cpus = places::read(&files, &online, &mut info)?;
+        capacities::read(&files, &mut cpus)?;
         Ok(Self::assemble(Parts {
-            cpus: places::read(&files, &online, &mut info)?,
-            caches: caches::read(&files, &online)?,
+            caches: caches::read(&files, &online, &cpus)?,
+            cpus,
             nodes: nodes::read(&files, &online)?,
             possible,
             allowed: allowed.cpus,
@@ -128,6 +146,8 @@ fn online<F: FileSystem>(
     info: &mut Option<CpuInfo>,
 ) -> Result<CpuSet, TopologyError> {
     let mut online = match files.list(&format!("{CPU}/online"))? {
+        // Some recordings leave out most of a large machine.
+        Some(online) if !online.is_disjoint(listed) => &online & listed,
         Some(online) => online,
         None => {
             let (mut online, mut placed) = (CpuSet::new(), CpuSet::new());

@@ -136,7 +136,7 @@ impl Topology {
 impl Table {
     /// Takes one line: a CPU.
     fn read(&mut self, columns: &[Cell<'_>], line: usize, text: &str) -> Result<(), LscpuError> {
-        let (mut cpu, mut core, mut package, mut node) = (None, None, 0, None);
+        let (mut cpu, mut core, mut package, mut node) = (None, None, None, None);
         let (mut caches, mut cluster, mut online) = (Vec::new(), None, true);
         let mut cells = text.split(',');
         let values = columns.iter().flat_map(|columns| {
@@ -159,7 +159,7 @@ impl Table {
                 Column::Cpu => cpu = Some(number),
                 Column::Core => core = Some(i64::from(number)),
                 Column::Cluster => cluster = Some(i64::from(number)),
-                Column::Socket => package = number.into(),
+                Column::Socket => package = Some(i64::from(number)),
                 Column::Node => node = Some(number),
                 Column::Cache(level, kind) => caches.push((level, kind, number)),
                 Column::Online | Column::Other => {}
@@ -170,8 +170,15 @@ impl Table {
             return Err(LscpuError::Twice { line, cpu: id });
         }
         if online {
-            let core = core.unwrap_or(-1 - i64::from(id));
-            self.cpus.push(CpuPlace { id, core, cluster, package, ..CpuPlace::default() });
+            self.cpus.push(CpuPlace {
+                id,
+                core: core.unwrap_or(-1 - i64::from(id)),
+                cluster,
+                package: package.unwrap_or(0),
+                core_assumed: core.is_none(),
+                package_assumed: package.is_none(),
+                ..CpuPlace::default()
+            });
             if let Some(node) = node {
                 self.nodes.entry(node).or_default().insert(id);
             }
@@ -223,6 +230,7 @@ mod tests {
         assert_eq!(shared.online().to_string(), "2-3");
         assert_eq!(shared.nr_cpu_ids(), 4, "the one that is offline counts");
         assert_eq!((shared.cores().len(), shared.nodes().len(), shared.caches().len()), (2, 0, 2));
+        assert!(shared.cores().iter().all(|core| core.assumed) && !shared.packages()[0].assumed);
         assert_eq!(shared.last_level_cache(2).map(|cache| cache.cpus.to_string()).as_deref(), Some("2-3"));
     }
 

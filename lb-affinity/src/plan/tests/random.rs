@@ -128,10 +128,12 @@ proptest! {
             return Ok(());
         }
 
-        // No worker is on an interrupt's CPU if there is another.
+        // No worker is on an interrupt's CPU if there is another, and the network side is not too small to be apart.
         prop_assert!(irqs.is_subset(&plan.network));
         let free = for_workers - &irqs;
-        if !free.is_empty() {
+        let in_pairs = matches!(case.strategy, Strategy::Balanced | Strategy::NetworkOnOneNode | Strategy::Rss);
+        let everywhere = in_pairs && 4 * plan.workers.len() > 3 * for_workers.len();
+        if !free.is_empty() && !everywhere {
             prop_assert!(workers.is_disjoint(&irqs), "{:?}", plan);
         }
         // Each worker has a CPU while there are enough beside the network's.

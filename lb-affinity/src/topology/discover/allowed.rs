@@ -69,7 +69,7 @@ enum Version {
     V2,
 }
 
-/// The effective cpuset. Where a group has no files of its own, its parent's hold.
+/// The cpuset. Where a group has no files of its own, its parent's hold.
 fn cpuset<F: FileSystem>(files: &Files<'_, F>) -> Result<Allowed, TopologyError> {
     let mut mounts = mounts(files)?;
     mounts.sort_by_key(|mount| mount.version == Version::V2);
@@ -84,10 +84,8 @@ fn cpuset<F: FileSystem>(files: &Files<'_, F>) -> Result<Allowed, TopologyError>
         let listed = groups.lines().find_map(|line| group(line, mount.version));
         let Some(group) = listed.or(own.as_deref()) else { continue };
         let (cpus, nodes) = match mount.version {
-            Version::V1 => (
-                ["cpuset.effective_cpus", "effective_cpus", "cpuset.cpus", "cpus"].as_slice(),
-                ["cpuset.effective_mems", "effective_mems", "cpuset.mems", "mems"].as_slice(),
-            ),
+            // What it was given, as lstopo reads it. What it really has may be less; a thread's affinity tells that too.
+            Version::V1 => (["cpuset.cpus", "cpus"].as_slice(), ["cpuset.mems", "mems"].as_slice()),
             Version::V2 => (["cpuset.cpus.effective"].as_slice(), ["cpuset.mems.effective"].as_slice()),
         };
         if allowed.cpus.is_none() {
@@ -121,9 +119,12 @@ fn nearest<F: FileSystem, K: Kind>(
     group: &str,
     names: &[&str],
 ) -> Result<Option<IdSet<K>>, TopologyError> {
+    /// The kernel's `PATH_MAX`: it has no longer names.
+    const LONGEST: usize = 4096;
     // In a container the mount shows its group at the top. A path that leads out of it (`/../a`) can't be followed.
     let inside = group.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or_default();
-    let inside = if inside.split('/').any(|name| name == "..") { "" } else { inside };
+    let leads_out = inside.split('/').any(|name| name == "..");
+    let inside = if leads_out || inside.len() > LONGEST { "" } else { inside };
     let mut directory = format!("{}/{}", mount.point.trim_end_matches('/'), inside.trim_matches('/'));
     let top = mount.point.trim_end_matches('/').len();
     loop {
@@ -213,6 +214,7 @@ mod tests {
     #[test]
     fn every_form_of_cpuset() {
         let v2 = ("/proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n");
+        let long = &*format!("0::{}\n", "/a".repeat(1 << 12));
         let v1 = ("/proc/mounts", "none /dev/my\\040set cgroup rw,cpuset,noprefix 0 0\n");
         for (what, files, cpus, nodes) in [
             ("nothing", vec![], None, None),
@@ -249,8 +251,8 @@ mod tests {
                         "1 2 0:3 /docker/c /cg rw master:1 - cgroup cgroup rw,cpuset\n1 2 0:3 / /tmp rw - tmpfs t rw\n",
                     ),
                     ("/proc/self/cgroup", "2:cpuset:/docker/c/in\n"),
-                    ("/cg/in/cpuset.effective_cpus", "2\n"),
-                    ("/cg/in/cpuset.cpus", "0-7\n"),
+                    ("/cg/in/cpuset.effective_cpus", "0\n"),
+                    ("/cg/in/cpuset.cpus", "2\n"),
                 ],
                 Some("2"),
                 None,
@@ -263,6 +265,12 @@ mod tests {
                     ("/sys/fs/cgroup/cpuset.cpus.effective", "1\n"),
                     ("/sys/fs/secret/cpuset.cpus.effective", "2\n"),
                 ],
+                Some("1"),
+                None,
+            ),
+            (
+                "a path longer than any",
+                vec![v2, ("/proc/self/cgroup", long), ("/sys/fs/cgroup/cpuset.cpus.effective", "1\n")],
                 Some("1"),
                 None,
             ),

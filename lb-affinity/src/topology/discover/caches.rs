@@ -6,7 +6,7 @@ use super::files::{Files, Names};
 use super::{CPU, TopologyError};
 use crate::CpuSet;
 use crate::fs::FileSystem;
-use crate::topology::{Cache, CacheKind};
+use crate::topology::{Cache, CacheKind, CpuPlace};
 
 /// What a CPU has one of at most.
 type Slot = (u8, CacheKind);
@@ -15,9 +15,12 @@ type Slot = (u8, CacheKind);
 ///
 /// These files are the many: a cache is described below each CPU that shares it. So it is read below the first of them, and a CPU
 /// whose caches are all known from others costs no more than a look at how many it has.
+///
+/// A cache is where its lowest CPU tells it to be, if none of its CPUs has such a cache already.
 pub(super) fn read<F: FileSystem>(
     files: &Files<'_, F>,
     online: &CpuSet,
+    places: &[CpuPlace],
 ) -> Result<Vec<Cache>, TopologyError> {
     let names = Names::new(&["shared_cpu_map", "shared_cpu_list"]);
     let mut caches = Vec::new();
@@ -38,21 +41,28 @@ pub(super) fn read<F: FileSystem>(
             }
             unknown -= 1;
             let Some(mut cpus) = files.set(&directory, &names)? else { continue };
-            cpus.insert(cpu);
+            if cpus.is_empty() {
+                cpus = core(places, cpu);
+            }
             cpus &= online;
-            for other in &cpus.clone() {
-                let slots = known.entry(other).or_default();
-                if slots.contains(&slot) {
-                    cpus.remove(other);
-                } else {
-                    slots.push(slot);
-                }
+            let taken = |other| known.get(&other).is_some_and(|slots| slots.contains(&slot));
+            if cpus.first() != Some(cpu) || cpus.iter().any(taken) {
+                continue;
+            }
+            for other in &cpus {
+                known.entry(other).or_default().push(slot);
             }
             let size = files.text(&format!("{directory}/size"))?.and_then(|text| bytes(&text));
             caches.push(Cache { level: slot.0, kind: slot.1, size, cpus });
         }
     }
     Ok(caches)
+}
+
+/// The CPUs of a CPU's core. Itanium's kernels listed none for the caches that all threads of a core share.
+fn core(places: &[CpuPlace], cpu: u32) -> CpuSet {
+    let core = places.iter().find(|place| place.id == cpu).map(|place| (place.package, place.core));
+    places.iter().filter(|place| Some((place.package, place.core)) == core).map(|place| place.id).collect()
 }
 
 fn slot<F: FileSystem>(files: &Files<'_, F>, directory: &str) -> Result<Option<Slot>, TopologyError> {

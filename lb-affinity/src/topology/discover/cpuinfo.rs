@@ -1,4 +1,4 @@
-//! `/proc/cpuinfo`, for kernels and recordings without `cpuN/topology`.
+//! `/proc/cpuinfo`, for kernels and recordings without `cpuN/topology`, and for what `/sys` does not tell.
 
 use super::TopologyError;
 use super::files::Files;
@@ -20,6 +20,9 @@ pub(super) struct Processor {
 pub(super) struct CpuInfo {
     /// By number.
     processors: Vec<Processor>,
+    /// `vendor_id` and `cpu family`, of the processor that comes first.
+    vendor: Option<String>,
+    family: Option<u32>,
 }
 
 impl CpuInfo {
@@ -37,9 +40,15 @@ impl CpuInfo {
     /// What is no `name : value` is passed over: the formats hold much else.
     fn parse(text: &str) -> Self {
         let mut processors: Vec<Processor> = Vec::new();
+        let (mut vendor, mut family) = (None, None);
         for line in text.lines() {
             let Some((name, value)) = line.split_once(':') else { continue };
             let (name, value) = (name.trim(), value.trim());
+            match name {
+                "vendor_id" if vendor.is_none() => vendor = Some(value.to_owned()),
+                "cpu family" if family.is_none() => family = value.parse().ok(),
+                _ => {}
+            }
             // s390: `processor 0: version = FF, …`.
             let id = if name == "processor" { Some(value) } else { name.strip_prefix("processor ") };
             if let Some(id) = id.and_then(|id| id.trim().parse().ok()).filter(|&id| id <= MAX_ID) {
@@ -54,7 +63,12 @@ impl CpuInfo {
         }
         processors.sort_by_key(|processor| processor.id);
         processors.dedup_by_key(|processor| processor.id);
-        Self { processors }
+        Self { processors, vendor, family }
+    }
+
+    /// Bulldozer and its three successors.
+    pub(super) fn is_amd_family_21(&self) -> bool {
+        self.vendor.as_deref() == Some("AuthenticAMD") && self.family == Some(21)
     }
 
     pub(super) fn cpus(&self) -> impl Iterator<Item = u32> {
@@ -84,5 +98,21 @@ mod tests {
         let arm = "Processor\t: ARMv7 rev 1\nprocessor\t: 0\nprocessor\t: 0\nprocessor : 70000\n";
         assert_eq!(told(arm), [(0, None, None)]);
         assert_eq!(told("core id : 1\n:\n\0"), []);
+    }
+
+    #[test]
+    fn the_family_of_the_first_counts() {
+        for (text, is_it) in [
+            (
+                "processor : 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 21\nprocessor : 1\ncpu family : 6\n",
+                true,
+            ),
+            ("vendor_id : AuthenticAMD\ncpu family : 23\n", false),
+            ("vendor_id : GenuineIntel\ncpu family : 21\n", false),
+            ("cpu family : 21\n", false),
+            ("", false),
+        ] {
+            assert_eq!(CpuInfo::parse(text).is_amd_family_21(), is_it, "{text:?}");
+        }
     }
 }

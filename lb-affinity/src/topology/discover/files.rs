@@ -99,13 +99,16 @@ impl<'a, F: FileSystem> Files<'a, F> {
 
 /// Whether the kernel, or the recording, just does not have the file, or has nothing to say in it.
 fn is_missing(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, Unsupported};
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, Unsupported};
     // A device that goes while it is asked.
     const ENXIO: i32 = 6;
     const ENODEV: i32 = 19;
     // EINVAL and EOPNOTSUPP are the answers of attributes that have no value: the type of an unknown cache.
-    matches!(error.kind(), NotFound | NotADirectory | IsADirectory | InvalidInput | Unsupported)
-        || matches!(error.raw_os_error(), Some(ENXIO | ENODEV))
+    // A name that is too long comes of a garbled file that names another one.
+    matches!(
+        error.kind(),
+        NotFound | NotADirectory | IsADirectory | InvalidInput | InvalidFilename | Unsupported
+    ) || matches!(error.raw_os_error(), Some(ENXIO | ENODEV))
 }
 
 pub(super) fn parse_list<K: Kind>(path: &str, text: &str) -> Result<IdSet<K>, TopologyError> {

@@ -18,31 +18,40 @@ pub(super) fn read<F: FileSystem>(
     info: &mut Option<CpuInfo>,
 ) -> Result<Vec<CpuPlace>, TopologyError> {
     let names = Names::new(&["core_cpus", "thread_siblings", "core_cpus_list", "thread_siblings_list"]);
-    let cores = groups(files, online, &names, Kernels::All)?;
-    let dies = groups(files, online, &Names::new(&["die_cpus", "die_cpus_list"]), Kernels::Some)?;
+    let mut cores = groups(files, online, &names, Kernels::All)?;
+    if has_modules(files, &cores, info)? {
+        cores = online.iter().map(|cpu| (cpu, cpu)).collect();
+    }
+    let names = Names::new(&["die_cpus", "die_cpus_list"]);
+    let dies = groups(files, online, &names, Kernels::Some { number: "die_id" })?;
     let names = Names::new(&["cluster_cpus", "cluster_cpus_list"]);
-    let clusters = groups(files, online, &names, Kernels::Some)?;
+    let clusters = groups(files, online, &names, Kernels::Some { number: "cluster_id" })?;
 
     let packages = packages(files, online, info)?;
-    let mut capacities = true;
     let mut numbered = HashMap::new();
     let mut places = Vec::with_capacity(online.len());
     for cpu in online {
-        let package = packages.get(&cpu).copied().unwrap_or(-1);
+        let package = packages.number.get(&cpu).copied().unwrap_or(-1);
         let die = dies.get(&cpu).map_or(0, |&first| i64::from(first));
-        let core = match cores.get(&cpu) {
-            Some(&core) => core,
+        let listed = cores.get(&cpu).copied();
+        let core = match listed {
+            Some(core) => core,
             // A core's number is unique in its die alone.
             None => match core_id(files, cpu, info)? {
                 Some(id) => *numbered.entry((package, die, id)).or_insert(cpu),
                 None => cpu,
             },
         };
-        let capacity = if capacities { capacity(files, cpu)? } else { None };
-        // All CPUs have the file, or none.
-        capacities = capacity.is_some();
-        let cluster = clusters.get(&cpu).map(|&first| first.into());
-        places.push(CpuPlace { id: cpu, core: core.into(), cluster, die, package, capacity });
+        places.push(CpuPlace {
+            id: cpu,
+            core: core.into(),
+            cluster: clusters.get(&cpu).map(|&first| first.into()),
+            die,
+            package,
+            capacity: None,
+            core_assumed: listed.is_none(),
+            package_assumed: !packages.listed.contains_key(&cpu),
+        });
     }
     Ok(places)
 }
@@ -52,11 +61,13 @@ pub(super) fn read<F: FileSystem>(
 enum Kernels {
     /// So that one CPU without it says nothing of the others.
     All,
-    /// So that the first CPU without it speaks for all.
-    Some,
+    /// So that the first CPU without it speaks for all, or one whose `number` is below 0: the kernel lists each CPU alone then,
+    /// because the firmware told it of no such groups.
+    Some { number: &'static str },
 }
 
-/// Groups CPUs by a file of `cpuN/topology` that lists a CPU's group. It is read once a group. CPUs that no file names are missing.
+/// Groups CPUs by a file of `cpuN/topology` that lists a CPU's group. It is read once a group, below its lowest CPU. A list
+/// without that CPU, or with one that is in another group already, is none: firmware errs. CPUs that are in no list are missing.
 fn groups<F: FileSystem>(
     files: &Files<'_, F>,
     online: &CpuSet,
@@ -64,36 +75,66 @@ fn groups<F: FileSystem>(
     kernels: Kernels,
 ) -> Result<Groups, TopologyError> {
     let mut groups = Groups::with_capacity(online.len());
-    for cpu in online {
+    for (at, cpu) in online.iter().enumerate() {
         if groups.contains_key(&cpu) {
             continue;
         }
-        let Some(cpus) = files.set(&format!("{CPU}/cpu{cpu}/topology"), names)? else {
-            if groups.is_empty() && kernels == Kernels::Some {
+        let directory = format!("{CPU}/cpu{cpu}/topology");
+        let cpus = files.set(&directory, names)?;
+        if let (0, Kernels::Some { number }) = (at, kernels) {
+            let number =
+                files.text(&format!("{directory}/{number}"))?.and_then(|text| text.parse::<i64>().ok());
+            if cpus.is_none() || number.is_some_and(|number| number < 0) {
                 break;
             }
-            continue;
-        };
-        groups.insert(cpu, cpu);
-        for other in &(&cpus & online) {
-            groups.entry(other).or_insert(cpu);
+        }
+        let Some(cpus) = cpus else { continue };
+        let cpus = &cpus & online;
+        if cpus.first() == Some(cpu) && !cpus.iter().any(|other| groups.contains_key(&other)) {
+            groups.extend(cpus.iter().map(|other| (other, cpu)));
         }
     }
     Ok(groups)
 }
 
-/// The number of each CPU's package: the firmware's, or one below 0 where it gives none, or gives the same to two.
+/// Whether what the kernel calls siblings are AMD's modules of the years 2011 to 2016 (family 21): pairs of cores with one L2 and one
+/// floating-point unit. Such siblings have core numbers of their own. The first with several CPUs speaks for all.
+fn has_modules<F: FileSystem>(
+    files: &Files<'_, F>,
+    cores: &Groups,
+    info: &mut Option<CpuInfo>,
+) -> Result<bool, TopologyError> {
+    let Some(first) = cores.iter().filter(|(cpu, first)| cpu != first).map(|(_, &first)| first).min() else {
+        return Ok(false);
+    };
+    let mut numbers = HashSet::new();
+    for (&cpu, _) in cores.iter().filter(|&(_, &core)| core == first) {
+        let number = files.text(&format!("{CPU}/cpu{cpu}/topology/core_id"))?;
+        if !number.is_some_and(|number| numbers.insert(number)) {
+            return Ok(false);
+        }
+    }
+    Ok(CpuInfo::get(info, files)?.is_amd_family_21())
+}
+
+struct Packages {
+    /// The number of each CPU's package: the firmware's, or one below 0 where it gives none, or gives the same to two.
+    number: HashMap<u32, i64>,
+    /// Those that a list puts there.
+    listed: Groups,
+}
+
 fn packages<F: FileSystem>(
     files: &Files<'_, F>,
     online: &CpuSet,
     info: &mut Option<CpuInfo>,
-) -> Result<HashMap<u32, i64>, TopologyError> {
+) -> Result<Packages, TopologyError> {
     let names = Names::new(&["package_cpus", "core_siblings", "package_cpus_list", "core_siblings_list"]);
-    let groups = groups(files, online, &names, Kernels::All)?;
+    let listed = groups(files, online, &names, Kernels::All)?;
     let mut packages = HashMap::with_capacity(online.len());
     let mut used = HashSet::new();
     for cpu in online {
-        let first = groups.get(&cpu).copied();
+        let first = listed.get(&cpu).copied();
         let known = first.and_then(|first| packages.get(&first).copied());
         let package = if let Some(known) = known {
             known
@@ -113,7 +154,7 @@ fn packages<F: FileSystem>(
         };
         packages.insert(cpu, package);
     }
-    Ok(packages)
+    Ok(Packages { number: packages, listed })
 }
 
 fn core_id<F: FileSystem>(
@@ -126,9 +167,4 @@ fn core_id<F: FileSystem>(
         return Ok(Some(told).filter(|&id| id >= 0));
     }
     Ok(CpuInfo::get(info, files)?.processor(cpu).and_then(|processor| processor.core))
-}
-
-fn capacity<F: FileSystem>(files: &Files<'_, F>, cpu: u32) -> Result<Option<u32>, TopologyError> {
-    let text = files.text(&format!("{CPU}/cpu{cpu}/cpu_capacity"))?;
-    Ok(text.and_then(|text| text.parse().ok()))
 }
