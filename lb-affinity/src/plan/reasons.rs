@@ -30,6 +30,10 @@ pub(super) fn explain(plan: &mut Plan, pool: &Pool<'_>, wanted: Option<usize>) {
     let sites = pool.sites;
     let interrupts: CpuSet = plan.queues.iter().filter_map(|queue| queue.cpu).collect();
     let workers = cpus_of(&plan.workers);
+    // Where the network side would be too small, all CPUs do its work.
+    let shared = &workers & &plan.network;
+    let in_pairs = matches!(plan.strategy, Strategy::Balanced | Strategy::NetworkOnOneNode | Strategy::Rss);
+    let everywhere = in_pairs && shared.len() > 1;
 
     let mut nodes: BTreeMap<usize, (CpuSet, CpuSet)> = BTreeMap::new();
     for site in sites.of(&workers) {
@@ -48,7 +52,11 @@ pub(super) fn explain(plan: &mut Plan, pool: &Pool<'_>, wanted: Option<usize>) {
             (false, true) => format!("{name}: workers on {workers}"),
             _ => format!("{name}: network on {network}"),
         };
-        let why = why_here(plan.strategy, &workers, &network, &interrupts);
+        let why = if everywhere {
+            "so many workers would leave too few CPUs for the network alone, so all do its work.".to_owned()
+        } else {
+            why_here(plan.strategy, &workers, &network, &interrupts)
+        };
         plan.because(choice, why);
     }
     if plan.workers.len() > workers.len() {
@@ -69,13 +77,13 @@ pub(super) fn explain(plan: &mut Plan, pool: &Pool<'_>, wanted: Option<usize>) {
         let choice = count(plan.workers.len(), "worker");
         plan.because(choice, "no number was given; so many fit without a sibling of a busy core.");
     }
-    if !(&workers & &interrupts).is_empty() {
+    if !everywhere && !(&workers & &interrupts).is_empty() {
         plan.because(
             format!("workers share CPU {} with the interrupt", &workers & &interrupts),
             "there is no other CPU for them.",
         );
     }
-    explain_queues(plan, &interrupts);
+    explain_queues(plan, &interrupts, everywhere);
 }
 
 fn why_here(strategy: Strategy, workers: &CpuSet, network: &CpuSet, interrupts: &CpuSet) -> String {
@@ -117,7 +125,7 @@ fn why_here(strategy: Strategy, workers: &CpuSet, network: &CpuSet, interrupts: 
     }
 }
 
-fn explain_queues(plan: &mut Plan, interrupts: &CpuSet) {
+fn explain_queues(plan: &mut Plan, interrupts: &CpuSet, everywhere: bool) {
     // Queues that are served alike share a sentence.
     let moved = plan.queues.iter().filter(|queue| queue.irq.is_some()).count();
     if moved > 0 {
@@ -125,7 +133,11 @@ fn explain_queues(plan: &mut Plan, interrupts: &CpuSet) {
             plan.queues.iter().filter(|queue| queue.irq.is_some()).filter_map(|q| q.cpu).collect();
         plan.because(
             format!("{} on {cpus}", count(moved, "interrupt")),
-            "they take the network CPUs in turn, so that no worker is interrupted.",
+            if everywhere {
+                "they take the network CPUs in turn."
+            } else {
+                "they take the network CPUs in turn, so that no worker is interrupted."
+            },
         );
     }
     let mut masks: HashMap<CpuSet, usize> = HashMap::new();

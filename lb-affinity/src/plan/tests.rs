@@ -211,6 +211,12 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
             assert!(plan.workers.iter().all(|worker| worker.memory.is_none()));
         }
     }
+    let everywhere = one_queue(&bare(2), 0, 2, Strategy::Balanced);
+    assert_eq!(
+        everywhere.reasons[0].to_string(),
+        "the machine: workers on 0-1, network on 0-1: so many workers would leave too few CPUs for the network alone, so all do \
+         its work."
+    );
     let shared = one_queue(&bare(1), 0, 1, Strategy::Balanced);
     let reasons: Vec<String> = shared.reasons.iter().map(ToString::to_string).collect();
     assert!(reasons.iter().any(|reason| reason.contains("share CPU 0 with the interrupt")), "{reasons:?}");
