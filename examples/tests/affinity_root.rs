@@ -98,18 +98,18 @@ fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
 fn a_plan_is_written_as_it_was_shown_and_taken_back() {
     in_namespace("program", |directory| {
         let before = state();
-        let plan = planned("plan --nic a0 --workers 2");
-        let shown = Command::new(AFFINITY).args(["plan", "--nic", "a0", "--workers", "2"]).output().unwrap();
+        let plan = planned("plan --nic a0 --workers 1");
+        let shown = Command::new(AFFINITY).args(["plan", "--nic", "a0", "--workers", "1"]).output().unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();
         for (path, value) in &plan {
             assert!(shown.contains(&format!("  {} ← {value}", path.display())), "{path:?}: {shown}");
         }
-        let dry = done("apply --nic a0 --workers 2 --dry-run", directory);
+        let dry = done("apply --nic a0 --workers 1 --dry-run", directory);
         assert!(dry.contains("a0 rx-0 rps_cpus: none → "), "{dry}");
         assert_eq!(state(), before);
         assert!(!directory.exists(), "a dry run keeps nothing");
 
-        let applied = done("apply --nic a0 --workers 2", directory);
+        let applied = done("apply --nic a0 --workers 1", directory);
         assert!(
             applied.contains("a0 rx-0 rps_cpus = ") && applied.contains(": applied (was none)\n"),
             "{applied}"
@@ -120,11 +120,11 @@ fn a_plan_is_written_as_it_was_shown_and_taken_back() {
         for (path, value) in &plan {
             assert_eq!(&state()[path], value, "{}", path.display());
         }
-        let dry = done("apply --nic a0 --workers 2 --dry-run", directory);
+        let dry = done("apply --nic a0 --workers 1 --dry-run", directory);
         assert_eq!(dry, "nothing to change\n");
 
         // Once more: it is in force, and the originals stay the originals; so they do under another plan.
-        let again = done("apply --nic a0 --workers 2", directory);
+        let again = done("apply --nic a0 --workers 1", directory);
         assert_eq!(again.matches(": unchanged\n").count(), plan.len(), "{again}");
         done("apply --nic a0 --workers 1 --strategy one-cpu", directory);
         let restored = done("restore", directory);

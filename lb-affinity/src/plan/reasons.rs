@@ -154,6 +154,9 @@ fn explain_queues(plan: &mut Plan, interrupts: &CpuSet, everywhere: bool) {
         if cpus.is_empty() {
             let why = match plan.strategy {
                 Strategy::SameNode => "the interrupt's CPU does the protocol work itself.",
+                _ if everywhere && interrupts.is_empty() => {
+                    "no interrupt is known, so packets come by the CPU of who sends them, and stay there."
+                }
                 _ => {
                     "each network CPU has an interrupt of its own, so handing packets on would only add work."
                 }

@@ -217,6 +217,15 @@ fn a_machine_without_nodes_or_with_one_cpu_has_a_plan() {
         "the machine: workers on 0-1, network on 0-1: so many workers would leave too few CPUs for the network alone, so all do \
          its work."
     );
+    // Without an interrupt nobody knows where packets come in: each CPU keeps its own.
+    let veth = Receive { queues: vec![Queue::default(); 2], transmit_queues: 2, ..Receive::default() };
+    let plan = Planner::new(&bare(2)).receive(veth).workers(2).plan().unwrap();
+    assert!(plan.queues.iter().all(|queue| queue.rps == Some(CpuSet::new())));
+    assert!(
+        plan.reasons.iter().any(|reason| reason.why.starts_with("no interrupt is known")),
+        "{:?}",
+        plan.reasons
+    );
     let shared = one_queue(&bare(1), 0, 1, Strategy::Balanced);
     let reasons: Vec<String> = shared.reasons.iter().map(ToString::to_string).collect();
     assert!(reasons.iter().any(|reason| reason.contains("share CPU 0 with the interrupt")), "{reasons:?}");

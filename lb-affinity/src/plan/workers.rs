@@ -47,6 +47,13 @@ pub(super) struct Placement {
     pub(super) network: Vec<u32>,
 }
 
+impl Placement {
+    /// Whether all CPUs do network work, those of workers too: not just one, for want of another.
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.workers.iter().filter(|worker| self.network.contains(worker)).count() > 1
+    }
+}
+
 impl<'a> Pool<'a> {
     pub(super) fn new(sites: &'a Sites<'a>, workers: &CpuSet, network: &CpuSet, fixed: Vec<u32>) -> Self {
         let mut busy = vec![0; sites.topology.cores().len()];
