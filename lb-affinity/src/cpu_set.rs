@@ -238,13 +238,16 @@ impl<K: Kind> IdSet<K> {
     /// Word by word.
     #[inline]
     fn combine(&self, other: &Self, operation: impl Fn(u64, u64) -> u64) -> Self {
-        let words = match (&self.words, &other.words) {
-            (Words::Inline(one), Words::Inline(other)) => {
-                Words::Inline(std::array::from_fn(|at| operation(one[at], other[at])))
+        let mut result = Self::new();
+        match (&self.words, &other.words, &mut result.words) {
+            // Into its place: to move an array costs more than to make it.
+            (Words::Inline(one), Words::Inline(other), Words::Inline(words)) => {
+                let both = one.iter().zip(other);
+                words.iter_mut().zip(both).for_each(|(word, (one, other))| *word = operation(*one, *other));
             }
-            (one, other) => combine_long(one.get(), other.get(), operation),
-        };
-        Self { words, kind: PhantomData }
+            (one, other, words) => *words = combine_long(one.get(), other.get(), operation),
+        }
+        result
     }
 
     #[inline]
