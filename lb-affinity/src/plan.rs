@@ -431,7 +431,7 @@ impl<'a> Planner<'a> {
             }
             _ => vec![CpuSet::new(); queues.len()],
         };
-        if placed.is_everywhere() {
+        if placed.everywhere {
             // Where no interrupt is known (veth), packets come by the CPU of who sends them: to hand them on took a tenth of the
             // requests.
             let unknown = rps.iter_mut().zip(&interrupts).filter(|(_, interrupt)| interrupt.is_none());
@@ -457,7 +457,7 @@ impl<'a> Planner<'a> {
             &interrupts,
             self.topology.allowed(),
         );
-        reasons::explain(&mut plan, &pool, wanted);
+        reasons::explain(&mut plan, &pool, wanted, placed.everywhere);
         plan
     }
 

@@ -36,7 +36,7 @@ use crate::hypervisor::{
     Statistics, Summary,
 };
 use crate::state::{Operation, State};
-use machine::Machine;
+use machine::{Machine, resize};
 
 /// Events that are kept for who asks later; the oldest go first.
 const EVENTS: usize = 65_536;
@@ -150,14 +150,29 @@ impl Sim {
     /// # Errors
     /// [`VirtError::State`] if it does not run.
     pub fn crash(&mut self, name: &str) -> Result<(), VirtError> {
+        let action = self.must_run(name)?.live().on_crash;
+        self.follow(name, action, State::Crashed);
+        Ok(())
+    }
+
+    /// Lets a machine's guest suspend it to memory; [`wake`](Hypervisor::wake) ends that.
+    ///
+    /// # Errors
+    /// [`VirtError::State`] if it does not run.
+    pub fn suspend(&mut self, name: &str) -> Result<(), VirtError> {
+        self.must_run(name)?;
+        self.enter(name, State::Suspended);
+        Ok(())
+    }
+
+    /// What a guest does by itself it can do where it could be paused.
+    fn must_run(&mut self, name: &str) -> Result<&mut Machine, VirtError> {
         let machine = self.machine(name)?;
         machine
             .state
             .after(Operation::Pause)
             .map_err(|source| VirtError::State { name: name.into(), source })?;
-        let action = machine.live().on_crash;
-        self.follow(name, action, State::Crashed);
-        Ok(())
+        Ok(machine)
     }
 
     /// What follows when a guest ends.
@@ -574,23 +589,5 @@ impl Hypervisor for Sim {
             self.advance(next.min(end) - self.now);
         }
         Ok(self.events.pop_front())
-    }
-}
-
-/// As large as is asked for; a machine that is shut off may grow beyond what it could have, when it runs.
-fn resize(spec: &mut DomainSpec, vcpus: Option<u32>, memory: Option<Memory>) {
-    if let Some(vcpus) = vcpus {
-        let most = spec.most_vcpus().max(vcpus);
-        spec.max_vcpus = (spec.max_vcpus.is_some() || vcpus < most).then_some(most);
-        spec.vcpus = vcpus;
-        if most != spec.cpu_topology.map_or(most, |shape| shape.sockets * shape.cores * shape.threads) {
-            spec.cpu_topology = None;
-        }
-        spec.pins.vcpus.retain(|&vcpu, _| vcpu < most);
-    }
-    if let Some(memory) = memory {
-        let most = spec.most_memory().max(memory);
-        spec.max_memory = (spec.max_memory.is_some() || memory < most).then_some(most);
-        spec.memory = memory;
     }
 }

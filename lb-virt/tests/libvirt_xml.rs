@@ -19,6 +19,13 @@ proptest! {
         prop_assert_eq!(from_xml(&xml).unwrap(), spec, "{}", xml);
     }
 
+    /// Beside XML, as every configuration type: by serde.
+    #[test]
+    fn what_is_stored_comes_back(spec in support::specs()) {
+        let text = serde_json::to_string(&spec).unwrap();
+        prop_assert_eq!(serde_json::from_str::<DomainSpec>(&text).unwrap(), spec, "{}", text);
+    }
+
     #[test]
     fn no_text_panics(text in any::<String>(), spec in support::specs(), cut in any::<prop::sample::Index>()) {
         let _ = from_xml(&text);

@@ -139,6 +139,14 @@ fn time_is_turned_by_hand() {
         "a paused machine does nothing"
     );
 
+    host.resume("a").unwrap();
+    host.suspend("a").unwrap();
+    assert!(matches!(host.resume("a"), Err(VirtError::State { .. })), "its guest sleeps");
+    host.advance(Duration::from_secs(8));
+    host.wake("a").unwrap();
+    assert_eq!(host.statistics("a").unwrap().cpu_time, Duration::from_secs(4), "nor does one that sleeps");
+    host.set_load("a", 0.0).unwrap();
+
     host.set_obedient("b", false).unwrap();
     host.shut_down("b").unwrap();
     assert_eq!(host.state("b").unwrap(), State::Running, "it does not listen");
@@ -146,9 +154,9 @@ fn time_is_turned_by_hand() {
     while host.next_event(Duration::ZERO).unwrap().is_some() {}
     let event = host.next_event(Duration::from_secs(60)).unwrap().unwrap();
     assert_eq!((event.machine.as_str(), event.kind), ("c", EventKind::State { state: State::ShutOff }));
-    assert_eq!(host.now(), Duration::from_secs(36), "waiting turns the clock as far as it must");
+    assert_eq!(host.now(), Duration::from_secs(44), "waiting turns the clock as far as it must");
     assert_eq!(host.next_event(Duration::from_secs(4)).unwrap(), None);
-    assert_eq!(host.now(), Duration::from_secs(40));
+    assert_eq!(host.now(), Duration::from_secs(48));
 }
 
 #[test]

@@ -25,15 +25,11 @@ fn cpus_of(workers: &[Worker]) -> CpuSet {
     all
 }
 
-/// Workers and network CPUs, queues, flow tables and transmit queues.
-pub(super) fn explain(plan: &mut Plan, pool: &Pool<'_>, wanted: Option<usize>) {
+/// Workers and network CPUs, queues, flow tables and transmit queues. `everywhere`: all CPUs do network work.
+pub(super) fn explain(plan: &mut Plan, pool: &Pool<'_>, wanted: Option<usize>, everywhere: bool) {
     let sites = pool.sites;
     let interrupts: CpuSet = plan.queues.iter().filter_map(|queue| queue.cpu).collect();
     let workers = cpus_of(&plan.workers);
-    // Where the network side would be too small, all CPUs do its work.
-    let shared = &workers & &plan.network;
-    let in_pairs = matches!(plan.strategy, Strategy::Balanced | Strategy::NetworkOnOneNode | Strategy::Rss);
-    let everywhere = in_pairs && shared.len() > 1;
 
     let mut nodes: BTreeMap<usize, (CpuSet, CpuSet)> = BTreeMap::new();
     for site in sites.of(&workers) {

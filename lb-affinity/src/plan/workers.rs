@@ -45,13 +45,8 @@ pub(super) struct Placement {
     pub(super) workers: Vec<u32>,
     /// The CPUs with network work: those of fixed interrupts first, then the nearest to them.
     pub(super) network: Vec<u32>,
-}
-
-impl Placement {
-    /// Whether all CPUs do network work, those of workers too: not just one, for want of another.
-    pub(super) fn is_everywhere(&self) -> bool {
-        self.workers.iter().filter(|worker| self.network.contains(worker)).count() > 1
-    }
+    /// The network side would be too small by itself: all CPUs do its work, those of workers too.
+    pub(super) everywhere: bool,
 }
 
 impl<'a> Pool<'a> {
@@ -145,7 +140,7 @@ impl<'a> Pool<'a> {
         let fixed = self.fixed_by(|site| site.node, nodes.len());
         let caches = self.sites.topology.caches().len() + nodes.len();
         let fixed_caches = self.fixed_by(|site| site.cache, caches);
-        let mut placement = Placement { workers: Vec::new(), network: self.fixed.clone() };
+        let mut placement = Placement { network: self.fixed.clone(), ..Placement::default() };
         let mut left = wanted;
         for node in self.fewest_nodes(pairs, &fixed, wanted) {
             let count = pairs[node].min(left);
@@ -198,7 +193,8 @@ impl<'a> Pool<'a> {
         // a fifth of the requests.
         let seats = wanted.min(total);
         let beside = self.fixed.len() + total - seats;
-        if wanted >= total + self.shared.len() || MOST_WORKERS * beside < seats {
+        let all = total + self.shared.len();
+        if all > 1 && (wanted >= all || MOST_WORKERS * beside < seats) {
             return self.everywhere(wanted);
         }
         let usable = self.candidates.iter().filter(|one| !one.worker_only).count();
@@ -239,7 +235,8 @@ impl<'a> Pool<'a> {
         let order = self.nearest_first();
         let workers = order.iter().map(|one| one.site.cpu).chain(self.shared.iter().copied());
         let usable = self.candidates.iter().filter(|one| !one.worker_only).map(|one| one.site.cpu);
-        finish(workers.take(wanted).collect(), self.fixed.iter().copied().chain(usable).collect())
+        let network = self.fixed.iter().copied().chain(usable).collect();
+        Placement { everywhere: true, ..finish(workers.take(wanted).collect(), network) }
     }
 
     /// As [`Strategy::SameNode`](super::Strategy::SameNode), with `beside` CPUs for protocol work beside the interrupt's.
@@ -333,7 +330,7 @@ impl Candidate {
 
 fn finish(mut workers: Vec<u32>, network: Vec<u32>) -> Placement {
     workers.sort_unstable();
-    Placement { workers, network }
+    Placement { workers, network, everywhere: false }
 }
 
 /// Puts `count` workers and as many network CPUs into a node, each worker in the cache of its network CPU where that goes.
@@ -345,7 +342,7 @@ fn fill_node(
     fixed_caches: &[usize],
     placement: &mut Placement,
 ) {
-    let Placement { workers, network } = placement;
+    let Placement { workers, network, .. } = placement;
     let (mut workers_left, mut network_left) = (count, count.saturating_sub(fixed));
     candidates.sort_by_key(|one| (one.site.cache, one.site.cpu));
     let mut caches: Vec<Vec<Candidate>> = candidates

@@ -46,7 +46,7 @@ pub enum SpecError {
         vcpus: u32,
     },
     /// Too little memory, or more than can be counted.
-    #[error("{memory} of memory: give it 1 MiB to 64 TiB, in whole MiB where QEMU or Xen are to run it")]
+    #[error("{memory} of memory: give it 1 MiB to 64 TiB")]
     Memory {
         /// How much.
         memory: Memory,
@@ -68,12 +68,14 @@ pub enum SpecError {
         path: String,
     },
     /// A text that a hypervisor could take for something else.
-    #[error("{what} {text:?}: write 1 to 255 characters, none of them a control character{}", .also)]
+    #[error("{what} {text:?}: write 1 to {most} bytes without control characters{}", .also)]
     Text {
         /// What it is.
         what: &'static str,
         /// The text.
         text: String,
+        /// How long it may be.
+        most: usize,
         /// What else it must not have.
         also: &'static str,
     },
@@ -167,6 +169,8 @@ pub enum SpecError {
 
 /// KVM's limit on large machines.
 const MOST_VCPUS: u32 = 4096;
+/// The longest command line that x86 kernels read (`COMMAND_LINE_SIZE`, with its end).
+const MOST_COMMAND_LINE: usize = 2047;
 const LEAST_MEMORY: Memory = Memory::from_mib(1);
 const MOST_MEMORY: Memory = Memory::from_mib(64 << 20);
 
@@ -189,7 +193,7 @@ impl DomainSpec {
                 check_path("the kernel", &kernel.image)?;
                 kernel.initrd.iter().try_for_each(|initrd| check_path("the initrd", initrd))?;
                 if !kernel.command_line.is_empty() {
-                    check_text("the kernel's command line", &kernel.command_line, 2047)?;
+                    check_text("the kernel's command line", &kernel.command_line, MOST_COMMAND_LINE)?;
                 }
             }
             None if self.kind != Kind::Hvm => return Err(SpecError::NoKernel { kind: self.kind }),
@@ -335,21 +339,22 @@ fn check_path(what: &str, path: &Path) -> Result<(), SpecError> {
     Err(SpecError::Path { what: what.into(), path: path.display().to_string() })
 }
 
-fn check_text(what: &'static str, text: &str, longest: usize) -> Result<(), SpecError> {
-    if (1..=longest).contains(&text.len()) && !text.chars().any(char::is_control) {
+fn check_text(what: &'static str, text: &str, most: usize) -> Result<(), SpecError> {
+    if (1..=most).contains(&text.len()) && !text.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(SpecError::Text { what, text: text.chars().take(255).collect(), also: "" })
+    Err(SpecError::Text { what, text: text.chars().take(255).collect(), most, also: "" })
 }
 
 /// A name that a hypervisor gives a thing of its own.
 fn check_word(what: &'static str, text: &str) -> Result<(), SpecError> {
+    const MOST: usize = 64;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    if (1..=64).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(plain) {
+    if (1..=MOST).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(plain) {
         return Ok(());
     }
     let also = ", only letters, digits and `_.-`";
-    Err(SpecError::Text { what, text: text.chars().take(255).collect(), also })
+    Err(SpecError::Text { what, text: text.chars().take(255).collect(), most: MOST, also })
 }
 
 #[cfg(test)]

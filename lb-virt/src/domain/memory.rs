@@ -103,21 +103,7 @@ impl FromStr for Memory {
     }
 }
 
-#[cfg(feature = "serde")]
-impl serde::Serialize for Memory {
-    /// As text, with its unit.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-#[cfg(feature = "serde")]
-impl<'de> serde::Deserialize<'de> for Memory {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+text_by_serde!(Memory);
 
 #[cfg(test)]
 mod tests {

@@ -211,8 +211,7 @@ fn devices_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
     empty(xml, "memballoon", &[("model", balloon)])
 }
 
-/// Also by itself, to attach it.
-pub(crate) fn disk_of(xml: &mut Xml, disk: &Disk) -> io::Result<()> {
+fn disk_of(xml: &mut Xml, disk: &Disk) -> io::Result<()> {
     let (kind, attribute) = match &disk.source {
         Some(Source::Block(_)) => ("block", "dev"),
         Some(Source::File(_)) | None => ("file", "file"),
@@ -229,8 +228,7 @@ pub(crate) fn disk_of(xml: &mut Xml, disk: &Disk) -> io::Result<()> {
     })
 }
 
-/// Also by itself, to attach it.
-pub(crate) fn nic_of(xml: &mut Xml, nic: &Nic) -> io::Result<()> {
+fn nic_of(xml: &mut Xml, nic: &Nic) -> io::Result<()> {
     let (kind, source) = match &nic.network {
         Network::Bridge(name) => ("bridge", Some(("bridge", name.as_str()))),
         Network::Named(name) => ("network", Some(("network", name.as_str()))),
