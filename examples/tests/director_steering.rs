@@ -3,85 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers panic as its tests do")]
 
 mod director;
+#[path = "../../lb-affinity/tests/namespace/mod.rs"]
+mod namespace;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::net::SocketAddr;
 
-use director::{Director, LIMIT, Origin, client, eventually, simple};
-use lb_affinity::{CpuSet, Topology, thread};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use director::{Director, Origin, client, eventually, simple};
+use lb_affinity::thread;
+use namespace::wire::{on_a_wire, set_rps};
 
 const EACH: usize = 200;
 const PORTS: [u16; 2] = [8080, 8081];
 
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The thread at the other end: it connects [`EACH`] times when it is told to.
-struct Client {
-    asked: Sender<SocketAddr>,
-    connected: Receiver<Vec<TcpStream>>,
-}
-
-impl Client {
-    fn connect(&self, port: u16) -> Vec<TcpStream> {
-        self.asked.send(SocketAddr::from(([10, 9, 0, 1], port))).unwrap();
-        self.connected.recv_timeout(LIMIT).expect("the client has connected")
-    }
-}
-
-/// Runs a test in a thread whose namespace has the interface `a0` with the address 10.9.0.1, and a client at the other end. All of
-/// it goes with the threads and the programs that they started.
-fn on_a_wire(test: impl FnOnce(&Client) + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        // The thread has its own root and working directory then, as a mount namespace of its own requires.
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        let nothing = None::<&str>;
-        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing).unwrap();
-        ip("link set lo up");
-        ip("link add a0 type veth peer name a1");
-        ip("address add 10.9.0.1/24 dev a0");
-
-        let (asked, asks) = channel::<SocketAddr>();
-        let (answer, connected) = channel();
-        let (entered, has_entered) = channel();
-        let (moved, has_moved) = channel::<()>();
-        let client = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            entered.send(nix::unistd::gettid()).unwrap();
-            has_moved.recv().unwrap();
-            ip("address add 10.9.0.2/24 dev a1");
-            ip("link set a1 up");
-            answer.send(Vec::new()).unwrap();
-            for address in asks {
-                let connect = |_| TcpStream::connect_timeout(&address, LIMIT).unwrap();
-                answer.send((0..EACH).map(connect).collect()).unwrap();
-            }
-        });
-        let inside = has_entered.recv_timeout(LIMIT).expect("the client has a namespace");
-        ip(&format!("link set a1 netns {inside}"));
-        ip("link set a0 up");
-        moved.send(()).unwrap();
-        connected.recv_timeout(LIMIT).expect("the client has an address");
-        test(&Client { asked, connected });
-        client.join().unwrap();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Hands the interface's packets to these CPUs.
-fn set_rps(cpus: &[u32]) {
-    let cpus: CpuSet = cpus.iter().copied().collect();
-    let mask = cpus.mask(Topology::live().unwrap().nr_cpu_ids()).to_string();
-    std::fs::write("/sys/class/net/a0/queues/rx-0/rps_cpus", mask).unwrap();
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 9, 0, 1], port))
 }
 
 /// How many connections to the port each worker has accepted: a worker is the listener of its number, and waits for its sockets
@@ -151,7 +87,7 @@ fn each_worker_gets_the_connections_of_its_cpus() {
                 set_rps(&[cpu]);
                 // Those of the last round are closed.
                 eventually("no connection", || (by_worker(&director, port) == [0, 0]).then_some(()));
-                let clients = client.connect(port);
+                let clients = client.connect(address(port), EACH);
                 let counts = eventually("all connections", || {
                     Some(by_worker(&director, port)).filter(|counts| counts.iter().sum::<usize>() == EACH)
                 });
@@ -175,7 +111,7 @@ fn where_one_cpu_receives_all_the_kernel_spreads() {
         let director = Director::start(&format!("{affinity}{config}"));
         let said = director.stderr();
         assert!(said.contains("; the kernel spreads connections"), "{said}");
-        let _clients = client.connect(8080);
+        let _clients = client.connect(address(8080), EACH);
         let counts = eventually("all connections", || {
             Some(by_worker(&director, 8080)).filter(|counts| counts.iter().sum::<usize>() == EACH)
         });

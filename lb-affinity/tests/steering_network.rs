@@ -2,97 +2,28 @@
 //! between them a pair of virtual interfaces of four queues each.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod namespace;
+
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use lb_affinity::fs::Real;
 use lb_affinity::plan::{Planner, Receive, Strategy};
 use lb_affinity::socket::{Steering, incoming_cpu};
-use lb_affinity::{CpuSet, Interrupts, Nic, Topology, thread};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use lb_affinity::{Interrupts, Nic, Topology, thread};
+use namespace::wire::{Client, on_a_wire, set_rps};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const BATCHES: usize = 20;
 const BATCH: usize = 150;
 const ALL: usize = BATCHES * BATCH;
 
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The thread at the other end: it connects as often as it is told to.
-struct Client {
-    asked: Sender<(SocketAddr, usize)>,
-    connected: Receiver<Vec<TcpStream>>,
-}
-
-impl Client {
-    fn connect(&self, to: SocketAddr, count: usize) -> Vec<TcpStream> {
-        self.asked.send((to, count)).unwrap();
-        self.connected.recv_timeout(Duration::from_secs(30)).expect("the client has connected")
-    }
-}
-
-/// Runs a test in a thread whose namespace has the interface `a0` with the address 10.9.0.1, and a client at the other end. All of
-/// it goes with the threads.
-fn on_a_wire(test: impl FnOnce(&Client) + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        // The thread has its own root and working directory then, as a mount namespace of its own requires.
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        let nothing = None::<&str>;
-        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing).unwrap();
-        ip("link add a0 numrxqueues 4 numtxqueues 4 type veth peer name a1 numrxqueues 4 numtxqueues 4");
-        ip("address add 10.9.0.1/24 dev a0");
-
-        let (asked, asks) = channel::<(SocketAddr, usize)>();
-        let (answer, connected) = channel();
-        let (entered, has_entered) = channel();
-        let (moved, has_moved) = channel::<()>();
-        let client = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            entered.send(nix::unistd::gettid()).unwrap();
-            has_moved.recv().unwrap();
-            ip("address add 10.9.0.2/24 dev a1");
-            ip("link set a1 up");
-            answer.send(Vec::new()).unwrap();
-            for (address, count) in asks {
-                let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-                answer.send((0..count).map(connect).collect()).unwrap();
-            }
-        });
-        let inside = has_entered.recv_timeout(Duration::from_secs(10)).expect("the client has a namespace");
-        ip(&format!("link set a1 netns {inside}"));
-        ip("link set a0 up");
-        moved.send(()).unwrap();
-        connected.recv_timeout(Duration::from_secs(10)).expect("the client has an address");
-        test(&Client { asked, connected });
-        client.join().unwrap();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
 /// The first two CPUs that this thread may use: with fewer, nothing is told apart.
 fn two_cpus() -> [u32; 2] {
     let allowed: Vec<u32> = thread::affinity().unwrap().iter().collect();
     assert!(allowed.len() >= 2, "this test needs two CPUs, and may use {allowed:?}");
     [allowed[0], allowed[1]]
-}
-
-/// Hands the packets of all queues to these CPUs.
-fn set_rps(cpus: &[u32]) {
-    let cpus: CpuSet = cpus.iter().copied().collect();
-    let mask = cpus.mask(Topology::live().unwrap().nr_cpu_ids()).to_string();
-    for queue in 0..4 {
-        std::fs::write(format!("/sys/class/net/a0/queues/rx-{queue}/rps_cpus"), &mask).unwrap();
-    }
 }
 
 fn listeners(count: usize) -> Vec<TcpListener> {

@@ -17,6 +17,8 @@ use lb_affinity::nic::{ChannelCounts, Channels};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+pub(crate) mod wire;
+
 /// Runs a test in a thread with namespaces of its own, in which `a0` and `a1` are connected and `/sys` shows them. All of it goes
 /// with the thread; so does the directory that the test is given, which it may make.
 pub(crate) fn in_namespace(name: &str, test: impl FnOnce(&Path) + Send + 'static) {
