@@ -160,7 +160,9 @@ impl<K: Kind> IdSet<K> {
     /// How many ids it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.words.get().iter().map(|word| word.count_ones() as usize).sum()
+        let words = self.words.get();
+        // With the processor's own instruction: half the time of what every processor of the target has.
+        fearless_simd::dispatch!(fearless_simd::Level::new(), _simd => count(words))
     }
 
     /// Whether it has none.
@@ -388,6 +390,12 @@ impl<K: Kind> SubAssign<&Self> for IdSet<K> {
     fn sub_assign(&mut self, other: &Self) {
         self.combine_assign(other, |one, other| one & !other);
     }
+}
+
+// Inlined wherever it is called, so that it has the caller's instruction set.
+#[inline(always)]
+fn count(words: &[u64]) -> usize {
+    words.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 #[cfg(test)]
