@@ -56,6 +56,20 @@ pub enum VirtError {
         /// Both states.
         source: WrongState,
     },
+    /// The machine is being moved to another host, or from one.
+    #[error("machine {name} can't be changed ({operation}) while it is being moved: wait, or cancel that")]
+    Moving {
+        /// The machine.
+        name: String,
+        /// What it was asked.
+        operation: String,
+    },
+    /// The machine is not being moved.
+    #[error("machine {name} is not being moved")]
+    NotMoving {
+        /// The machine.
+        name: String,
+    },
     /// The definition is wrong.
     #[error("machine {name}: {source}")]
     Spec {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::domain::{Disk, DomainSpec, Mac, Memory, Nic, Pins};
 use crate::error::VirtError;
+use crate::migration::{Conclusion, Control, Destination, Sample, Settings, Via};
 use crate::state::State;
 
 pub use statistics::{BlockStatistics, NetStatistics, Statistics};
@@ -41,6 +42,12 @@ bitflags::bitflags! {
         const CONSOLE = 1 << 9;
         /// Tells what happens to machines.
         const EVENTS = 1 << 10;
+        /// Moves a machine to another host while it runs.
+        const LIVE_MIGRATION = 1 << 11;
+        /// Throttles a guest that writes faster than its memory goes over.
+        const AUTO_CONVERGE = 1 << 12;
+        /// Lets a machine run on the target before all of its memory has gone over.
+        const POST_COPY = 1 << 13;
     }
 }
 
@@ -383,6 +390,58 @@ pub trait Hypervisor: fmt::Debug + Send {
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
         let _ = timeout;
         Err(self.unsupported("tell events"))
+    }
+
+    /// Makes ready to receive a machine that runs elsewhere: a copy that waits, listed as [`State::Paused`], to which nothing can be
+    /// done but [`conclude`](Self::conclude) and [`power_off`](Self::power_off), which ends it as [`Conclusion::GiveUp`] does; all
+    /// else is [`VirtError::Moving`]. It goes, with its definition, if the sender goes away.
+    ///
+    /// # Errors
+    /// [`VirtError::MachineExists`], [`VirtError::Spec`], [`VirtError::File`]; nothing is left behind.
+    fn receive(&mut self, spec: &DomainSpec, via: &Via) -> Result<Destination, VirtError> {
+        let _ = (spec, via);
+        Err(self.unsupported("move machines while they run"))
+    }
+
+    /// Begins to send a machine, and returns. It runs on; it can be paused, resumed and powered off, but neither changed nor
+    /// started anew until that ends: [`VirtError::Moving`]. The definition that the target was given must be this machine's.
+    ///
+    /// # Errors
+    /// [`VirtError::State`], [`VirtError::Moving`] if it is being moved already; [`VirtError::Said`] if the target can't be reached,
+    /// if that is known at once.
+    fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
+        let _ = (name, to, settings);
+        Err(self.unsupported("move machines while they run"))
+    }
+
+    /// How far a machine's migration is, from either side, after waiting at most `wait` for its phase to change; `None` if it is not
+    /// being moved. On the target it is [`Phase::Completed`](crate::migration::Phase::Completed) when the copy is whole and can run.
+    /// What has ended is told until it is concluded, or sent anew.
+    ///
+    /// # Errors
+    /// [`VirtError::NoMachine`], if it is gone: its process was killed, or its host.
+    fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
+        let _ = (name, wait);
+        Err(self.unsupported("move machines while they run"))
+    }
+
+    /// Changes a migration that is on its way, on the source. What came too late is not an error: the next sample shows it.
+    ///
+    /// # Errors
+    /// [`VirtError::NotMoving`]; [`VirtError::Said`] if it was not made ready for that.
+    fn control_migration(&mut self, name: &str, control: Control) -> Result<(), VirtError> {
+        let _ = (name, control);
+        Err(self.unsupported("move machines while they run"))
+    }
+
+    /// Ends a migration on this side. That holds: a copy that was given up is not run again, not even after the host's end. Give up
+    /// one side before the other runs. What is told twice is done once.
+    ///
+    /// # Errors
+    /// [`VirtError::NotMoving`]; [`VirtError::Said`] for a copy that is not whole and can't run.
+    fn conclude(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
+        let _ = (name, conclusion);
+        Err(self.unsupported("move machines while they run"))
     }
 
     /// For backends: the error of what it can't do, in words that follow `does not`.

@@ -24,6 +24,7 @@
 //! | [`domain`] | [`DomainSpec`]: what a machine is, for every hypervisor |
 //! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
 //! | [`libvirt`] | libvirt's domain XML, written and read |
+//! | [`migration`] | moving a machine to another host |
 //! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
 //! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -34,6 +35,7 @@ pub mod domain;
 mod error;
 pub mod hypervisor;
 pub mod libvirt;
+pub mod migration;
 pub mod sim;
 pub mod state;
 

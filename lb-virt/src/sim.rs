@@ -306,6 +306,9 @@ impl Hypervisor for Sim {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::all()
+            - Capabilities::LIVE_MIGRATION
+            - Capabilities::AUTO_CONVERGE
+            - Capabilities::POST_COPY
     }
 
     fn host(&mut self) -> Result<Host, VirtError> {
