@@ -118,6 +118,14 @@ pub enum VirtError {
         /// Why it can't be used.
         source: io::Error,
     },
+    /// A program that the hypervisor is driven by is not installed.
+    #[error("{program} is not there: install the package {package}")]
+    NoProgram {
+        /// The program.
+        program: PathBuf,
+        /// What it comes with, on Debian.
+        package: &'static str,
+    },
     /// The hypervisor said no, in its own words.
     #[error("{hypervisor} could not {operation}: {words}")]
     Said {

@@ -21,6 +21,7 @@
 //! | module | what is inside |
 //! |---|---|
 //! | [`checks`] | what speaks against starting a machine on a host, or moving it there |
+//! | [`command`] | runs the programs of hypervisors that are driven by programs |
 //! | [`domain`] | [`DomainSpec`]: what a machine is, for every hypervisor |
 //! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
 //! | [`libvirt`] | libvirt's domain XML, written and read |
@@ -31,6 +32,8 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
+#[cfg(any(feature = "qemu", feature = "virtualbox", feature = "xen"))]
+pub mod command;
 pub mod domain;
 mod error;
 pub mod hypervisor;
