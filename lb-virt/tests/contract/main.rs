@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 
+#[path = "../support/guest.rs"]
+mod guest;
+#[path = "../support/lab.rs"]
+mod lab;
 mod suite;
 
 use lb_virt::{DomainSpec, Memory, Sim};
@@ -11,9 +15,25 @@ use suite::Fixture;
 fn sim() -> Fixture {
     Fixture {
         host: Box::new(Sim::new("node1", 8, Memory::from_mib(8192))),
-        spec: |name| DomainSpec::new(name, 2, Memory::from_mib(256)),
+        spec: Box::new(|name| DomainSpec::new(name, 2, Memory::from_mib(256))),
         disk: "/srv/images/more.qcow2".into(),
         directory: "/srv/images".into(),
+        keeper: Box::new(()),
+    }
+}
+
+/// Real QEMUs, which translate.
+fn qemu() -> Fixture {
+    let lab = lab::Lab::new();
+    let (host, images) = (lab.host("node1"), lab.images());
+    let disk = images.join("more.qcow2");
+    guest::image(&disk);
+    Fixture {
+        host: Box::new(host),
+        disk,
+        directory: images.clone(),
+        spec: Box::new(move |name| lab::spec(&images, name)),
+        keeper: Box::new(lab),
     }
 }
 
@@ -51,3 +71,7 @@ macro_rules! contract {
 }
 
 contract!(sim);
+contract!(
+    #[ignore = "needs QEMU"]
+    qemu
+);

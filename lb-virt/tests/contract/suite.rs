@@ -1,5 +1,6 @@
 //! The promises of [`Hypervisor`], for any backend.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,14 @@ use lb_virt::{DomainSpec, Hypervisor, Memory, Operation, State, VirtError};
 pub struct Fixture {
     pub host: Box<dyn Hypervisor>,
     /// A machine that the backend can run: 2 virtual CPUs, 256 MiB, a serial console.
-    pub spec: fn(&str) -> DomainSpec,
+    pub spec: Box<dyn Fn(&str) -> DomainSpec>,
     /// An image that is not in use.
     pub disk: PathBuf,
     /// Where clones' images may go.
     pub directory: PathBuf,
+    /// What has to live as long, and ends what it has started when it is dropped.
+    #[allow(dead_code, reason = "it is kept")]
+    pub keeper: Box<dyn Any>,
 }
 
 /// How long a guest may take to do what it is asked.
@@ -338,7 +342,7 @@ pub fn clones_are_machines_of_their_own(fixture: &mut Fixture) {
     let spec = (fixture.spec)("template").nic(Nic::nat().mac(Mac([0x52, 0x54, 0, 1, 1, 1])));
     fixture.host.define(&spec).unwrap();
     let request =
-        |name: &str| CloneRequest { name: name.into(), directory: fixture.directory.clone(), linked: true };
+        |name: &str| CloneRequest { name: name.into(), directory: fixture.directory.clone(), linked: false };
     let (first, again) = (request("web1"), request("web1"));
     let host = &mut fixture.host;
     host.clone_machine("template", &first).unwrap();
