@@ -651,14 +651,13 @@ impl Hypervisor for Qemu {
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
         let end = Instant::now() + timeout;
         loop {
-            let stirred = self.events.take();
+            self.events.take();
             let mut all_heard = true;
             for name in self.events.known() {
                 if let Some(event) = self.events.pop() {
                     return Ok(Some(event));
                 }
-                let heard = self.events.hears(&name);
-                if heard && !stirred.contains(&name) {
+                if !self.events.should_look(&name) {
                     continue;
                 }
                 let mut machine = match self.hold(&name, "look at") {

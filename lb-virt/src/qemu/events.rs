@@ -3,7 +3,7 @@
 //! QEMU's events say when to look; what a machine is doing is then asked. A monitor serves one client, so of several programs on one
 //! directory one hears QEMU, and the others look four times a second.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(super) struct Events {
     /// What was last told of each machine.
     told: BTreeMap<String, State>,
     heard: BTreeMap<String, Heard>,
+    /// Those of which QEMU has said something since they were looked at.
+    stirred: BTreeSet<String>,
 }
 
 /// A machine that is listened to.
@@ -105,9 +107,9 @@ impl Events {
         let _ = poll(&mut sockets, timeout);
     }
 
-    /// Takes what QEMUs have said, and tells of guests that have started anew. The machines that should be looked at.
-    pub(super) fn take(&mut self) -> Vec<String> {
-        let (mut stirred, mut gone, mut rebooted) = (Vec::new(), Vec::new(), Vec::new());
+    /// Takes what QEMUs have said, and tells of guests that have started anew.
+    pub(super) fn take(&mut self) {
+        let (mut gone, mut rebooted) = (Vec::new(), Vec::new());
         for (name, heard) in &mut self.heard {
             loop {
                 match heard.qmp.next_event(Duration::ZERO) {
@@ -117,13 +119,13 @@ impl Events {
                         {
                             rebooted.push(name.clone());
                         }
-                        stirred.push(name.clone());
+                        self.stirred.insert(name.clone());
                     }
                     Ok(None) => break,
                     // What is no event is none.
                     Err(QmpError::Garbage { .. }) => {}
                     Err(_) => {
-                        stirred.push(name.clone());
+                        self.stirred.insert(name.clone());
                         gone.push(name.clone());
                         break;
                     }
@@ -136,11 +138,14 @@ impl Events {
         for name in gone {
             self.heard.remove(&name);
         }
-        stirred.dedup();
-        stirred
     }
 
-    /// Whether all machines whose process these are are listened to here.
+    /// Whether a machine should be looked at: something was said of it, or nobody says anything here.
+    pub(super) fn should_look(&mut self, name: &str) -> bool {
+        self.stirred.remove(name) || !self.hears(name)
+    }
+
+    /// Whether a machine's QEMU is listened to here.
     pub(super) fn hears(&self, name: &str) -> bool {
         self.heard.contains_key(name)
     }

@@ -167,13 +167,18 @@ impl Machine {
 pub(super) fn complaint(spec: &DomainSpec, words: String, operation: &str) -> VirtError {
     let disks = spec.disks.iter().filter_map(|disk| disk.source.as_ref()).map(|source| source.path());
     let kernel = spec.kernel.iter().flat_map(|kernel| [Some(&kernel.image), kernel.initrd.as_ref()]);
-    let named = |path: &&PathBuf| {
+    let files: Vec<&PathBuf> = disks.chain(kernel.flatten()).collect();
+    let named = |path: &&&PathBuf| {
         // As it is, or as JSON writes it.
         let path = path.to_string_lossy();
         words.contains(&*path) || words.contains(json!(path).to_string().trim_matches('"'))
     };
-    // The longest: one path may begin like another.
-    let path = disks.chain(kernel.flatten()).filter(named).max_by_key(|path| path.as_os_str().len());
+    let path = match files[..] {
+        // It does not always name what it was given.
+        [path] => Some(path),
+        // The longest: one path may begin like another.
+        _ => files.iter().filter(named).max_by_key(|path| path.as_os_str().len()).copied(),
+    };
     let kind = [
         ("Failed to get \"", io::ErrorKind::ResourceBusy),
         ("No space left", io::ErrorKind::StorageFull),

@@ -126,13 +126,13 @@ impl Machine {
         let operation = |name: &str| format!("detach {id} from {name}");
         match self.ask("device_del", json!({"id": id})) {
             Ok(_) => {}
-            // It is being asked already, or was never one that can go.
+            // It is being asked already.
+            Err(QmpError::Refused { words, .. }) if words.contains("in the process of unplug") => {}
+            // It was never one that can go, or this guest has not said that it could let it go.
             Err(QmpError::Refused { words, .. })
-                if words.contains("in the process of unplug") || words.contains("does not support hot") =>
+                if words.contains("not supported") || words.contains("does not support hot") =>
             {
-                if !words.contains("in the process") {
-                    return Ok(false);
-                }
+                return Ok(false);
             }
             Err(error) => return Err(error.while_it(operation(self.name()))),
         }
