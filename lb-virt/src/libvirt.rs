@@ -16,13 +16,16 @@
 //! [`DomainSpec::io_heavy`](crate::DomainSpec::io_heavy)) stands in its `metadata`, in the namespace `urn:lb-virt`. What a
 //! definition of another program's has beyond a `DomainSpec` (controllers, addresses, …) is passed over in reading.
 
+mod amend;
 mod read;
 mod write;
 
+pub use amend::amend;
 pub use read::{ReadError, from_xml};
 pub use write::to_xml;
 
 use crate::domain::named;
+use write::Xml;
 
 /// The namespace of what only this crate knows.
 const NAMESPACE: &str = "urn:lb-virt";
