@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::domain::{Disk, DomainSpec, Mac, Memory, Nic, Pins};
 use crate::error::VirtError;
-use crate::migration::{Conclusion, Control, Destination, Sample, Settings, Via};
+use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
 use crate::state::State;
 
 pub use statistics::{BlockStatistics, NetStatistics, Statistics};
@@ -48,6 +48,8 @@ bitflags::bitflags! {
         const AUTO_CONVERGE = 1 << 12;
         /// Lets a machine run on the target before all of its memory has gone over.
         const POST_COPY = 1 << 13;
+        /// Measures how fast a guest writes to its memory.
+        const DIRTY_RATE = 1 << 14;
     }
 }
 
@@ -392,9 +394,18 @@ pub trait Hypervisor: fmt::Debug + Send {
         Err(self.unsupported("tell events"))
     }
 
+    /// What a machine would have to send, were it moved; measured while it runs, for so long.
+    ///
+    /// # Errors
+    /// [`VirtError::State`] if it does not run.
+    fn demand(&mut self, name: &str, over: Duration) -> Result<Demand, VirtError> {
+        let _ = (name, over);
+        Err(self.unsupported("measure how fast guests write"))
+    }
+
     /// Makes ready to receive a machine that runs elsewhere: a copy that waits, listed as [`State::Paused`], to which nothing can be
     /// done but [`conclude`](Self::conclude) and [`power_off`](Self::power_off), which ends it as [`Conclusion::GiveUp`] does; all
-    /// else is [`VirtError::Moving`]. It goes, with its definition, if the sender goes away.
+    /// else is [`VirtError::Moving`]. It goes, with its definition, if the sender goes away before it is whole.
     ///
     /// # Errors
     /// [`VirtError::MachineExists`], [`VirtError::Spec`], [`VirtError::File`]; nothing is left behind.

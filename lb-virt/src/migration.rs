@@ -13,10 +13,16 @@
 //! Between the end of the transfer and [`conclude`](crate::Hypervisor::conclude) both copies stand still, and each can go on. So
 //! whatever fails, and whenever, one and only one runs afterwards: the one that is not given up.
 
+mod estimate;
+mod monitor;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use estimate::{Demand, Estimate, Link};
+pub use monitor::{Monitor, Policy, PolicyError, Progress, Reason, Resort};
 
 /// How far a migration is.
 #[derive(Clone, Debug, PartialEq, Eq)]

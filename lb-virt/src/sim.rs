@@ -36,10 +36,13 @@ use crate::hypervisor::{
     Statistics, Summary,
 };
 use crate::state::{Operation, State};
-use machine::{Machine, resize};
+use machine::Machine;
 
 /// Events that are kept for who asks later; the oldest go first.
 const EVENTS: usize = 65_536;
+
+/// QEMU's own block of addresses.
+const VENDOR: [u8; 3] = [0x52, 0x54, 0];
 
 /// A host that is only thought of. See the [module](self).
 #[derive(Debug)]
@@ -268,32 +271,6 @@ impl Sim {
         Ok(effect)
     }
 
-    fn random_mac(&mut self) -> Mac {
-        // QEMU's own block of addresses.
-        let mut mac = [0x52, 0x54, 0, 0, 0, 0];
-        self.random.fill(&mut mac[3..]);
-        Mac(mac)
-    }
-
-    /// Gives a definition what a hypervisor chooses.
-    fn complete(&mut self, spec: &DomainSpec) -> DomainSpec {
-        let mut spec = spec.clone().with_targets();
-        let mut bytes = [0; 16];
-        if spec.uuid.is_none() {
-            self.random.fill(&mut bytes);
-            spec.uuid = Some(uuid::Builder::from_random_bytes(bytes).into_uuid());
-        }
-        for at in 0..spec.nics.len() {
-            while spec.nics[at].mac.is_none() {
-                let mac = self.random_mac();
-                if spec.nics.iter().all(|nic| nic.mac != Some(mac)) {
-                    spec.nics[at].mac = Some(mac);
-                }
-            }
-        }
-        spec
-    }
-
     fn uuid_taken(&self, uuid: Option<Uuid>) -> bool {
         uuid.is_some() && self.machines.values().any(|machine| machine.spec.uuid == uuid)
     }
@@ -328,7 +305,7 @@ impl Hypervisor for Sim {
     }
 
     fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError> {
-        let spec = self.complete(spec);
+        let spec = spec.completed(VENDOR, &mut self.random);
         let name = spec.name.clone();
         spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
         let host = self.host.name.clone();
@@ -430,7 +407,7 @@ impl Hypervisor for Sim {
             let wanted = format!("{vcpus} virtual CPUs");
             return Err(VirtError::Resize { name: name.into(), wanted, limit });
         }
-        self.change(name, "resize", true, |spec| resize(spec, Some(vcpus), None))
+        self.change(name, "resize", true, |spec| spec.resize(Some(vcpus), None))
     }
 
     fn set_memory(&mut self, name: &str, memory: Memory) -> Result<Effect, VirtError> {
@@ -451,7 +428,7 @@ impl Hypervisor for Sim {
                 return Err(VirtError::Resize { name: name.into(), wanted: memory.to_string(), limit });
             }
         }
-        let effect = self.change(name, "resize", true, |spec| resize(spec, None, Some(memory)))?;
+        let effect = self.change(name, "resize", true, |spec| spec.resize(None, Some(memory)))?;
         let holds = self.machine(name)?.memory();
         self.host.free_memory = Some(Memory::from_kib((free.kib() + held.kib()).saturating_sub(holds.kib())));
         Ok(effect)
@@ -492,7 +469,10 @@ impl Hypervisor for Sim {
                 part: mac.to_string(),
             });
         }
-        let nic = Nic { mac: Some(nic.mac.unwrap_or_else(|| self.random_mac())), ..nic.clone() };
+        let nic = Nic {
+            mac: Some(nic.mac.unwrap_or_else(|| Mac::random(VENDOR, &mut self.random))),
+            ..nic.clone()
+        };
         self.change(name, "attach a network interface to", true, |spec| spec.nics.push(nic.clone()))
     }
 
