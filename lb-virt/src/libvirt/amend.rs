@@ -82,6 +82,16 @@ impl Edits {
         self.0.push((end..end, more));
     }
 
+    /// Writes a child of `domain`'s anew; one that was not there comes before `os`, which every definition has. The schema wants the
+    /// name and the identity beside each other, and does not care for the order of the rest.
+    fn set(&mut self, domain: Node<'_, '_>, name: &str, written: String) {
+        match (child(domain, name), child(domain, "os")) {
+            (Some(old), _) => self.replace(old, written),
+            (None, Some(os)) => self.0.push((os.range().start..os.range().start, written)),
+            (None, None) => {}
+        }
+    }
+
     /// Adds what `write` writes at the end of a child of `domain`'s, which is made if it is not there.
     fn append(
         &mut self,
@@ -91,7 +101,7 @@ impl Edits {
     ) -> io::Result<()> {
         match child(domain, name) {
             Some(parent) => {
-                let last = parent.children().last();
+                let last = parent.children().next_back();
                 match last {
                     Some(last) => self.after(last, piece(write)?),
                     // Without content it may be written as one tag. What it says itself goes in again.
@@ -102,10 +112,7 @@ impl Edits {
                     }
                 }
             }
-            None => {
-                let anchor = child(domain, "name").unwrap_or(domain);
-                self.after(anchor, piece(|xml| within(xml, name, &[], write))?);
-            }
+            None => self.set(domain, name, piece(|xml| within(xml, name, &[], write))?),
         }
         Ok(())
     }
@@ -120,19 +127,13 @@ impl Edits {
             }
         }
         if (before.memory, before.most_memory()) != (spec.memory, spec.most_memory()) {
-            ["memory", "currentMemory"]
-                .into_iter()
-                .filter_map(|old| child(domain, old))
-                .for_each(|old| self.remove(old));
-            self.after(name, piece(|xml| memory_of(xml, spec))?);
+            child(domain, "currentMemory").into_iter().for_each(|old| self.remove(old));
+            self.set(domain, "memory", piece(|xml| memory_of(xml, spec))?);
         }
         if (before.vcpus, before.most_vcpus()) != (spec.vcpus, spec.most_vcpus()) {
             // `vcpus` says of each whether it is there: of others than there are now.
-            ["vcpu", "vcpus"]
-                .into_iter()
-                .filter_map(|old| child(domain, old))
-                .for_each(|old| self.remove(old));
-            self.after(name, piece(|xml| vcpus_of(xml, spec))?);
+            child(domain, "vcpus").into_iter().for_each(|old| self.remove(old));
+            self.set(domain, "vcpu", piece(|xml| vcpus_of(xml, spec))?);
         }
         self.of_own(domain, before, spec)?;
         self.of_pins(domain, before, spec)?;
