@@ -103,8 +103,15 @@ impl Daemon {
         }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
+    /// Sends libvirtd a signal: to it alone, not to its machines.
+    pub fn signal(&self, signal: &str) {
+        let children = |pid: &str| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let shell = children(&self.process.as_ref().unwrap().id().to_string());
+        let is_it =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() == "libvirtd";
+        let all = children(shell.trim());
+        let pid = all.split_whitespace().find(is_it).expect("libvirtd runs");
+        assert!(Command::new("kill").args(["-s", signal, pid]).status().unwrap().success());
     }
 
     pub fn uri(&self) -> String {

@@ -14,6 +14,7 @@ use crate::domain::{Disk, DomainSpec, Format, Source, check_name};
 use crate::error::VirtError;
 use crate::hypervisor::CloneRequest;
 use crate::libvirt::amend;
+use crate::libvirt::read::{child, parse};
 use crate::libvirt::write::{piece, text, unwritable, within};
 use crate::state::{Operation, WrongState};
 
@@ -33,12 +34,12 @@ impl Libvirt {
         if self.connection.find(&spec.name)?.is_some() {
             return Err(self.connection.machine_exists(&spec.name));
         }
-        let mut made = Vec::new();
-        let result = copy_all(&self.connection, &defined.spec, &spec, request, &mut made)
+        let mut copies = Copies::default();
+        let result = copies
+            .make(&self.connection, &defined.spec, &spec, request)
             .and_then(|()| self.define_new(&spec, &xml));
         if result.is_err() {
-            // Nothing half done; what can't be removed is named by the error of the next try.
-            made.iter().for_each(|volume: &StorageVol| drop(volume.delete(0)));
+            copies.remove();
         }
         result
     }
@@ -46,9 +47,9 @@ impl Libvirt {
 
 /// Without the file of the firmware's variables, of which each machine needs its own: libvirt makes one.
 fn without_variables(xml: &str) -> String {
-    let Ok(document) = crate::libvirt::read::parse(xml) else { return xml.into() };
-    let os = crate::libvirt::read::child(document.root_element(), "os");
-    match os.and_then(|os| crate::libvirt::read::child(os, "nvram")) {
+    let Ok(document) = parse(xml) else { return xml.into() };
+    let os = child(document.root_element(), "os");
+    match os.and_then(|os| child(os, "nvram")) {
         Some(variables) => {
             let place = variables.range();
             format!("{}{}", &xml[..place.start], &xml[place.end..])
@@ -57,44 +58,62 @@ fn without_variables(xml: &str) -> String {
     }
 }
 
-/// Copies the images of all disks that are written.
-fn copy_all(
-    connection: &Connection,
-    template: &DomainSpec,
-    spec: &DomainSpec,
-    request: &CloneRequest,
-    made: &mut Vec<StorageVol>,
-) -> Result<(), VirtError> {
-    let pairs = template.disks.iter().zip(&spec.disks).filter(|(from, to)| from.source != to.source);
-    for (from, to) in pairs {
-        let (Some(Source::File(image) | Source::Block(image)), Some(target)) = (&from.source, &to.source)
-        else {
-            continue;
-        };
-        let failed = |error: Error| failed(connection, spec, image, target.path(), &error);
-        let pool = Pool::at(connection, &request.directory, &request.name).map_err(failed)?;
-        // Volumes of one pool are copied while none of another is locked.
-        let source_pool = match StorageVol::lookup_by_path(connection.get(), &image.to_string_lossy()) {
-            Ok(_) => None,
-            Err(_) => {
-                let directory = image.parent().unwrap_or(Path::new("/"));
-                Some(Pool::at(connection, directory, &format!("{}-template", request.name)).map_err(failed)?)
-            }
-        };
-        let volume =
-            StorageVol::lookup_by_path(connection.get(), &image.to_string_lossy()).map_err(failed)?;
-        let capacity = volume.get_info().map_err(failed)?.capacity;
-        let backing = request.linked.then_some(from);
-        let xml = described(target.path(), to.format, capacity, backing)
-            .map_err(|error| unwritable(spec, &error))?;
-        let copied = match request.linked {
-            true => StorageVol::create_xml(&pool.pool, &xml, 0),
-            false => StorageVol::create_xml_from(&pool.pool, &xml, &volume, 0),
-        };
-        made.push(copied.map_err(failed)?);
-        drop(source_pool);
+/// The images of a clone.
+#[derive(Default)]
+struct Copies {
+    /// Where they are: known to libvirt for as long as they may have to be removed.
+    pool: Option<Pool>,
+    made: Vec<StorageVol>,
+}
+
+impl Copies {
+    /// Copies the images of all disks that are written.
+    fn make(
+        &mut self,
+        connection: &Connection,
+        template: &DomainSpec,
+        spec: &DomainSpec,
+        request: &CloneRequest,
+    ) -> Result<(), VirtError> {
+        let pairs = template.disks.iter().zip(&spec.disks).filter(|(from, to)| from.source != to.source);
+        for (from, to) in pairs {
+            let (Some(Source::File(image) | Source::Block(image)), Some(target)) = (&from.source, &to.source)
+            else {
+                continue;
+            };
+            let failed = |error: Error| failed(connection, spec, image, target.path(), &error);
+            let pool = match &mut self.pool {
+                Some(pool) => pool,
+                none => none.insert(Pool::at(connection, &request.directory, &request.name).map_err(failed)?),
+            };
+            let find = || StorageVol::lookup_by_path(connection.get(), &image.to_string_lossy());
+            let beside = match find() {
+                Ok(_) => None,
+                Err(_) => {
+                    let directory = image.parent().unwrap_or(Path::new("/"));
+                    let name = format!("{}-template", request.name);
+                    Some(Pool::at(connection, directory, &name).map_err(failed)?)
+                }
+            };
+            let volume = find().map_err(failed)?;
+            let capacity = volume.get_info().map_err(failed)?.capacity;
+            let backing = request.linked.then_some(from);
+            let xml = described(target.path(), to.format, capacity, backing)
+                .map_err(|error| unwritable(spec, &error))?;
+            let copied = match request.linked {
+                true => StorageVol::create_xml(&pool.pool, &xml, 0),
+                false => StorageVol::create_xml_from(&pool.pool, &xml, &volume, 0),
+            };
+            self.made.push(copied.map_err(failed)?);
+            drop(beside);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Nothing half done; what can't be removed is named by the error of the next try.
+    fn remove(&self) {
+        self.made.iter().for_each(|volume| drop(volume.delete(0)));
+    }
 }
 
 /// A volume's XML: <https://libvirt.org/formatstorage.html>.
@@ -133,6 +152,8 @@ fn failed(
     let (path, kind) = match error.code() {
         ErrorNumber::NoStorageVolume => (image, io::ErrorKind::NotFound),
         ErrorNumber::StorageVolExist => (target, io::ErrorKind::AlreadyExists),
+        // Of a volume that is there before it is made, it has no code.
+        _ if words.contains("already in use") => (target, io::ErrorKind::AlreadyExists),
         _ if words.contains("No space left") => (target, io::ErrorKind::StorageFull),
         _ => return connection.said(format!("copy {} for {}", image.display(), spec.name), error),
     };
