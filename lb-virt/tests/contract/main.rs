@@ -7,6 +7,9 @@
 mod guest;
 #[path = "../support/lab.rs"]
 mod lab;
+#[cfg(feature = "libvirt")]
+#[path = "../libvirtd/mod.rs"]
+mod libvirtd;
 mod suite;
 
 use lb_virt::{DomainSpec, Memory, Sim};
@@ -34,6 +37,45 @@ fn qemu() -> Fixture {
         directory: images.clone(),
         spec: Box::new(move |name| lab::spec(&images, name)),
         keeper: Box::new(lab),
+    }
+}
+
+/// libvirt's make-believe: a host of each test's own, for all who open `test:///default` in one process share one.
+#[cfg(feature = "libvirt")]
+fn libvirt_test() -> Fixture {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Node(std::path::PathBuf);
+    impl Drop for Node {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let node = Node(std::env::temp_dir().join(format!("lb-virt-node-{}-{number}.xml", std::process::id())));
+    std::fs::write(&node.0, "<node><cpu><active>8</active></cpu><memory>8388608</memory></node>").unwrap();
+    Fixture {
+        host: Box::new(lb_virt::libvirt::Libvirt::open(&format!("test://{}", node.0.display())).unwrap()),
+        spec: Box::new(|name| DomainSpec::new(name, 2, Memory::from_mib(256))),
+        disk: "/srv/images/more.qcow2".into(),
+        directory: "/srv/images".into(),
+        keeper: Box::new(node),
+    }
+}
+
+/// QEMU, translating, behind a libvirtd of each test's own.
+#[cfg(feature = "libvirt")]
+fn libvirt_qemu() -> Fixture {
+    let mut daemon = libvirtd::Daemon::start();
+    let images = daemon.images();
+    Fixture {
+        host: Box::new(daemon.open()),
+        disk: libvirtd::image(&images.join("more.qcow2")).into(),
+        directory: images.clone(),
+        spec: Box::new(move |name| libvirtd::spec(&images, name)),
+        keeper: Box::new(daemon),
     }
 }
 
@@ -75,3 +117,18 @@ contract!(
     #[ignore = "needs QEMU"]
     qemu
 );
+#[cfg(feature = "libvirt")]
+contract!(libvirt_test);
+#[cfg(feature = "libvirt")]
+contract!(
+    #[ignore = "needs root, libvirt-daemon and QEMU"]
+    libvirt_qemu
+);
+
+/// What was not built is not passed over in silence.
+#[cfg(not(feature = "libvirt"))]
+#[test]
+#[ignore = "needs libvirt"]
+fn libvirt() {
+    panic!("libvirt is not tried without the feature: use `--features libvirt` (it needs libvirt-dev)");
+}
