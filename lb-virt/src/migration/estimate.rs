@@ -120,8 +120,10 @@ impl Estimate {
                 // first one zeros come last, as a rule, and are gone at once.
                 let left = if rounds == 1 && zeros > enough {
                     0.0
-                } else {
+                } else if written < most_dirty {
                     (enough - written) / (1.0 - lambda).max(0.01)
+                } else {
+                    enough - written
                 };
                 let left = left.clamp(0.0, volume);
                 seconds += (volume - left) / bandwidth;
