@@ -205,7 +205,7 @@ impl Sim {
         Ok(())
     }
 
-    /// Lets a machine's guest suspend it to memory; [`wake`](Hypervisor::wake) ends that.
+    /// Lets a machine's guest suspend it to memory; [`wake`](crate::Hypervisor::wake) ends that.
     ///
     /// # Errors
     /// [`VirtError::State`] if it does not run.

@@ -317,7 +317,7 @@ impl Hypervisor for Sim {
         self.measure(name, over)
     }
 
-    /// Whatever `via` says: machines go over the [`Network`] that both hosts are on.
+    /// Whatever `via` says: machines go over the [`Network`](super::Network) that both hosts are on.
     fn receive(
         &mut self,
         running: &DomainSpec,
