@@ -10,8 +10,10 @@ mod lab;
 #[cfg(feature = "libvirt")]
 #[path = "../libvirtd/mod.rs"]
 mod libvirtd;
+mod moving;
 mod suite;
 
+use lb_virt::domain::Disk;
 use lb_virt::{DomainSpec, Memory, Sim};
 use suite::Fixture;
 
@@ -79,6 +81,20 @@ fn libvirt_qemu() -> Fixture {
     }
 }
 
+/// Two simulated hosts on one network.
+fn sims() -> moving::Pair {
+    let network = lb_virt::sim::Network::new();
+    let host = |name| Box::new(Sim::new(name, 8, Memory::from_mib(8192)).on(&network));
+    moving::Pair {
+        here: host("node1"),
+        there: host("node2"),
+        spec: Box::new(|name| {
+            DomainSpec::new(name, 2, Memory::from_mib(256)).disk(Disk::file("/srv/images/a.qcow2").shared())
+        }),
+        keeper: Box::new(()),
+    }
+}
+
 /// One test for each promise, with the attributes that a backend needs.
 macro_rules! contract {
     ($(#[$meta:meta])* $backend:ident) => {
@@ -100,14 +116,29 @@ macro_rules! contract {
             }
         }
     };
-    (@each $backend:ident $attributes:tt $($promise:ident)*) => {
-        $(contract! { @one $backend $attributes $promise })*
+    // The promises of what moves machines, between two hosts.
+    (moving $(#[$meta:meta])* $backend:ident) => {
+        mod $backend {
+            contract! { @moving $backend [$(#[$meta])*]
+                a_machine_moves_there_and_back
+                a_paused_machine_stays_so
+                what_is_on_its_way_is_not_changed
+                its_end_on_either_side_is_noticed
+                a_policy_is_followed
+            }
+        }
     };
-    (@one $backend:ident [$($attribute:tt)*] $promise:ident) => {
+    (@each $backend:ident $attributes:tt $($promise:ident)*) => {
+        $(contract! { @one suite $backend $attributes $promise })*
+    };
+    (@moving $backend:ident $attributes:tt $($promise:ident)*) => {
+        $(contract! { @one moving $backend $attributes $promise })*
+    };
+    (@one $suite:ident $backend:ident [$($attribute:tt)*] $promise:ident) => {
         #[test]
         $($attribute)*
         fn $promise() {
-            super::suite::$promise(&mut super::$backend());
+            super::$suite::$promise(&mut super::$backend());
         }
     };
 }
@@ -117,6 +148,7 @@ contract!(
     #[ignore = "needs QEMU"]
     qemu
 );
+contract!(moving sims);
 #[cfg(feature = "libvirt")]
 contract!(libvirt_test);
 #[cfg(feature = "libvirt")]
