@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 
+#[path = "../support/guest.rs"]
+mod guest;
+#[path = "../support/lab.rs"]
+mod lab;
 #[cfg(feature = "libvirt")]
 #[path = "../libvirtd/mod.rs"]
 mod libvirtd;
@@ -20,6 +24,21 @@ fn sim() -> Fixture {
         disk: "/srv/images/more.qcow2".into(),
         directory: "/srv/images".into(),
         keeper: Box::new(()),
+    }
+}
+
+/// Real QEMUs, which translate.
+fn qemu() -> Fixture {
+    let lab = lab::Lab::new();
+    let (host, images) = (lab.host("node1"), lab.images());
+    let disk = images.join("more.qcow2");
+    guest::image(&disk);
+    Fixture {
+        host: Box::new(host),
+        disk,
+        directory: images.clone(),
+        spec: Box::new(move |name| lab::spec(&images, name)),
+        keeper: Box::new(lab),
     }
 }
 
@@ -126,6 +145,10 @@ macro_rules! contract {
 
 contract!(sim);
 contract!(moving sims);
+contract!(
+    #[ignore = "needs QEMU"]
+    qemu
+);
 #[cfg(feature = "libvirt")]
 contract!(libvirt_test);
 #[cfg(feature = "libvirt")]
