@@ -144,11 +144,11 @@ macro_rules! contract {
 }
 
 contract!(sim);
+contract!(moving sims);
 contract!(
     #[ignore = "needs QEMU"]
     qemu
 );
-contract!(moving sims);
 #[cfg(feature = "libvirt")]
 contract!(libvirt_test);
 #[cfg(feature = "libvirt")]
