@@ -212,7 +212,16 @@ pub(super) fn disk_words(spec: &DomainSpec, disk: &Disk) -> Result<Vec<String>, 
         Some(Source::Block(_)) => words.push("backendtype=phy".into()),
         None => return Ok(words),
     }
-    words.extend(disk.source.iter().map(|source| format!("target={}", source.path().to_string_lossy())));
+    let path = disk.source.iter().map(|source| source.path().to_string_lossy()).collect::<String>();
+    if path.ends_with(',') {
+        // xl takes the last comma for the end of the word.
+        return Err(inexpressible(
+            spec,
+            format!("disk at {path}"),
+            "choose a path that does not end in a comma",
+        ));
+    }
+    words.push(format!("target={path}"));
     Ok(words)
 }
 

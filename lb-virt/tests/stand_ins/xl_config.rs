@@ -121,7 +121,7 @@ pub fn disk(words: &[&str], _: u64) -> Result<Value, String> {
     for mut rest in words.iter().copied() {
         while !rest.is_empty() {
             if let Some(target) = rest.strip_prefix("target=") {
-                put(&mut disk, "pdev_path", Some(target));
+                put(&mut disk, "pdev_path", Some(target.strip_suffix(',').unwrap_or(target)));
                 break;
             }
             let (word, left) = rest.split_once(',').unwrap_or((rest, ""));
