@@ -403,14 +403,27 @@ pub trait Hypervisor: fmt::Debug + Send {
         Err(self.unsupported("measure how fast guests write"))
     }
 
-    /// Makes ready to receive a machine that runs elsewhere: a copy that waits, listed as [`State::Paused`], to which nothing can be
+    /// A machine's definition as it runs: without what takes effect at the next boot. At rest it is [`spec`](Self::spec).
+    ///
+    /// # Errors
+    /// As there.
+    fn running_spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
+        self.spec(name)
+    }
+
+    /// Makes ready to receive a machine that runs elsewhere as `running` says, and has `defined` for its definition: a copy that waits, listed as [`State::Paused`], to which nothing can be
     /// done but [`conclude`](Self::conclude) and [`power_off`](Self::power_off), which ends it as [`Conclusion::GiveUp`] does; all
     /// else is [`VirtError::Moving`]. It goes, with its definition, if the sender goes away before it is whole.
     ///
     /// # Errors
     /// [`VirtError::MachineExists`], [`VirtError::Spec`], [`VirtError::File`]; nothing is left behind.
-    fn receive(&mut self, spec: &DomainSpec, via: &Via) -> Result<Destination, VirtError> {
-        let _ = (spec, via);
+    fn receive(
+        &mut self,
+        running: &DomainSpec,
+        defined: &DomainSpec,
+        via: &Via,
+    ) -> Result<Destination, VirtError> {
+        let _ = (running, defined, via);
         Err(self.unsupported("move machines while they run"))
     }
 
@@ -446,10 +459,10 @@ pub trait Hypervisor: fmt::Debug + Send {
     }
 
     /// Ends a migration on this side. That holds: a copy that was given up is not run again, not even after the host's end. Give up
-    /// one side before the other runs. What is told twice is done once.
+    /// one side before the other runs.
     ///
     /// # Errors
-    /// [`VirtError::NotMoving`]; [`VirtError::Said`] for a copy that is not whole and can't run.
+    /// [`VirtError::NotMoving`], also when it is told twice; [`VirtError::Said`] for a copy that is not whole and can't run.
     fn conclude(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
         let _ = (name, conclusion);
         Err(self.unsupported("move machines while they run"))

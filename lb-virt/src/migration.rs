@@ -13,7 +13,9 @@
 //! Between the end of the transfer and [`conclude`](crate::Hypervisor::conclude) both copies stand still, and each can go on. So
 //! whatever fails, and whenever, one and only one runs afterwards: the one that is not given up.
 
+mod course;
 mod estimate;
+mod migrate;
 mod monitor;
 
 use std::fmt;
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use estimate::{Demand, Estimate, Link};
+pub use migrate::{IfLost, Migration, MigrationError, Report, Side, Whereabouts, Why};
 pub use monitor::{Monitor, Policy, PolicyError, Progress, Reason, Resort};
 
 /// How far a migration is.
@@ -102,6 +105,8 @@ pub struct Sample {
     pub expected_downtime: Option<Duration>,
     /// How long it stood still, once it has.
     pub downtime: Option<Duration>,
+    /// Whether it began to run on the target before all had gone over: the source's copy is old then, and never goes on.
+    pub post_copied: bool,
 }
 
 impl Sample {
@@ -120,6 +125,7 @@ impl Sample {
             throttle: 0,
             expected_downtime: None,
             downtime: None,
+            post_copied: false,
         }
     }
 }
@@ -190,6 +196,7 @@ impl Default for Settings {
 
 /// What can be asked of a migration on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Control {
     /// It stays where it is.

@@ -20,7 +20,10 @@
 //! # Ok::<(), lb_virt::VirtError>(())
 //! ```
 
+mod fault;
 mod machine;
+mod moving;
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,8 +38,12 @@ use crate::hypervisor::{
     Capabilities, CloneRequest, ConsoleAddress, Effect, Event, EventKind, Host, Hypervisor, Snapshot,
     Statistics, Summary,
 };
+use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
 use crate::state::{Operation, State};
 use machine::Machine;
+
+pub use fault::Fault;
+pub use network::Network;
 
 /// Events that are kept for who asks later; the oldest go first.
 const EVENTS: usize = 65_536;
@@ -58,8 +65,13 @@ pub struct Sim {
     random: Rng,
     /// How many of a million operations fail.
     faults: u32,
-    /// The words of faults that are to come, by operation.
-    planned: VecDeque<String>,
+    /// Faults that are to come, each after so many operations more.
+    planned: VecDeque<(u32, Fault)>,
+    /// Whether it answers.
+    reachable: bool,
+    network: Network,
+    /// How many machines come or go.
+    moving: usize,
 }
 
 impl Sim {
@@ -79,7 +91,17 @@ impl Sim {
             random: Rng::with_seed(0),
             faults: 0,
             planned: VecDeque::new(),
+            reachable: true,
+            network: Network::new(),
+            moving: 0,
         }
+    }
+
+    /// On a network: its machines can be moved to the other hosts of it.
+    #[must_use]
+    pub fn on(mut self, network: &Network) -> Self {
+        self.network = network.clone();
+        self
     }
 
     /// Chooses identities and faults by another seed.
@@ -89,23 +111,11 @@ impl Sim {
         self
     }
 
-    /// Lets a share of all operations that change something fail, from 0 to 1.
-    #[must_use]
-    pub fn faults(mut self, share: f64) -> Self {
-        self.faults = (share.clamp(0.0, 1.0) * 1e6) as u32;
-        self
-    }
-
     /// How long a guest takes to shut down. Default: 3 s.
     #[must_use]
     pub const fn shutdown_time(mut self, time: Duration) -> Self {
         self.shutdown = time;
         self
-    }
-
-    /// Lets the next operation that changes something fail, with these words.
-    pub fn fail_next(&mut self, words: &str) {
-        self.planned.push_back(words.into());
     }
 
     /// The time since the host was made.
@@ -127,6 +137,46 @@ impl Sim {
             }
         }
         self.now = end;
+        if self.moving > 0 {
+            for moving in self.machines.values().filter_map(|machine| machine.moving.as_ref()) {
+                if moving.outgoing {
+                    self.network.advance(&moving.uri, time);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Sets how fast a machine's guest writes to memory while it runs, in bytes a second, and to how much of it; `None`: to all.
+    ///
+    /// # Errors
+    /// [`VirtError::NoMachine`].
+    pub fn set_dirty_rate(
+        &mut self,
+        name: &str,
+        rate: u64,
+        working_set: Option<Memory>,
+    ) -> Result<(), VirtError> {
+        let machine = self.machine(name)?;
+        (machine.dirty_rate, machine.working_set) = (rate, working_set.map(Memory::bytes));
+        Ok(())
+    }
+
+    /// Ends a machine as the host would that kills its process; [`DomainSpec::on_crash`] has no say.
+    ///
+    /// # Errors
+    /// [`VirtError::State`] if it is shut off.
+    pub fn kill(&mut self, name: &str) -> Result<(), VirtError> {
+        let state = self.machine(name)?.state;
+        state.after(Operation::PowerOff).map_err(|source| VirtError::State { name: name.into(), source })?;
+        let received = self.machine(name)?.moving.as_ref().is_some_and(|moving| !moving.outgoing);
+        self.leave(name);
+        if received {
+            self.remove(name)
+        } else {
+            self.enter(name, State::Crashed)
+        }
+        Ok(())
     }
 
     /// Sets what share of its virtual CPUs a machine uses while it runs, 0 to 1.
@@ -191,6 +241,8 @@ impl Sim {
     }
 
     fn machine(&mut self, name: &str) -> Result<&mut Machine, VirtError> {
+        self.answers(name)?;
+        self.settle();
         let host = &self.host.name;
         let missing = || VirtError::NoMachine { name: name.into(), host: host.clone() };
         self.machines.get_mut(name).ok_or_else(missing)
@@ -219,16 +271,31 @@ impl Sim {
         self.events.push_back(Event { machine: machine.into(), kind });
     }
 
-    /// Fails if it is this operation's lot.
-    fn luck(&mut self, operation: &str, name: &str) -> Result<(), VirtError> {
-        let words = match self.planned.pop_front() {
-            Some(words) => words,
-            None if self.faults > 0 && self.random.u32(0..1_000_000) < self.faults => {
-                "the fault that its seed has for it".into()
-            }
-            None => return Ok(()),
-        };
-        Err(VirtError::Said { hypervisor: "sim", operation: format!("{operation} {name}"), words })
+    /// Refuses a name or an identity that is taken.
+    fn must_be_free(&self, name: &str, uuid: Option<Uuid>) -> Result<(), VirtError> {
+        self.answers(name)?;
+        if self.machines.contains_key(name) || self.uuid_taken(uuid) {
+            return Err(VirtError::MachineExists { name: name.into(), host: self.host.name.clone() });
+        }
+        Ok(())
+    }
+
+    /// Refuses what there is no memory for.
+    fn must_fit(&self, name: &str, needed: Memory) -> Result<(), VirtError> {
+        let free = self.host.free_memory.unwrap_or_default();
+        if free >= needed {
+            return Ok(());
+        }
+        let words = format!("cannot allocate {needed}: {free} are free");
+        Err(VirtError::Said { hypervisor: "sim", operation: format!("start {name}"), words })
+    }
+
+    /// Refuses to change what is being moved.
+    fn must_stay(&mut self, name: &str, operation: &str) -> Result<(), VirtError> {
+        if self.machine(name)?.moving.is_some() {
+            return Err(VirtError::Moving { name: name.into(), operation: operation.into() });
+        }
+        Ok(())
     }
 
     /// Whether a machine's state lets an operation be done, and then whether it fails.
@@ -236,6 +303,11 @@ impl Sim {
         let before = self.machine(name)?.state;
         let after =
             before.after(operation).map_err(|source| VirtError::State { name: name.into(), source })?;
+        if self.moving > 0
+            && !self.machines.get(name).is_none_or(|machine| self.may_while_moving(machine, operation))
+        {
+            return Err(VirtError::Moving { name: name.into(), operation: operation.to_string() });
+        }
         // Only what is not so usual is said in words.
         if self.faults > 0 || !self.planned.is_empty() {
             self.luck(&operation.to_string(), name)?;
@@ -252,6 +324,7 @@ impl Sim {
         at_once: bool,
         change: impl Fn(&mut DomainSpec),
     ) -> Result<Effect, VirtError> {
+        self.must_stay(name, what)?;
         let machine = self.machine(name)?;
         let (mut spec, mut running) = (machine.spec.clone(), machine.running.clone());
         change(Arc::make_mut(&mut spec));
@@ -283,16 +356,16 @@ impl Hypervisor for Sim {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::all()
-            - Capabilities::LIVE_MIGRATION
-            - Capabilities::AUTO_CONVERGE
-            - Capabilities::POST_COPY
     }
 
     fn host(&mut self) -> Result<Host, VirtError> {
+        self.answers("itself")?;
         Ok(self.host.clone())
     }
 
     fn list(&mut self) -> Result<Vec<Summary>, VirtError> {
+        self.answers("its machines")?;
+        self.settle();
         Ok(self.machines.values().map(Machine::summary).collect())
     }
 
@@ -308,10 +381,7 @@ impl Hypervisor for Sim {
         let spec = spec.completed(VENDOR, &mut self.random);
         let name = spec.name.clone();
         spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
-        let host = self.host.name.clone();
-        if self.machines.contains_key(&name) || self.uuid_taken(spec.uuid) {
-            return Err(VirtError::MachineExists { name, host });
-        }
+        self.must_be_free(&name, spec.uuid)?;
         for action in [spec.on_poweroff, spec.on_reboot, spec.on_crash] {
             if action == Action::RenameRestart {
                 let cure = "use restart or preserve";
@@ -339,16 +409,7 @@ impl Hypervisor for Sim {
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
         let state = self.may(name, Operation::Start)?;
         let needed = self.machine(name)?.spec.memory;
-        if self.host.free_memory.is_some_and(|free| free < needed) {
-            return Err(VirtError::Said {
-                hypervisor: "sim",
-                operation: format!("start {name}"),
-                words: format!(
-                    "cannot allocate {needed}: {} are free",
-                    self.host.free_memory.unwrap_or_default()
-                ),
-            });
-        }
+        self.must_fit(name, needed)?;
         self.enter(name, state);
         Ok(())
     }
@@ -368,19 +429,27 @@ impl Hypervisor for Sim {
 
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
         let state = self.may(name, Operation::PowerOff)?;
-        self.enter(name, state);
+        let received = self.machine(name)?.moving.as_ref().is_some_and(|moving| !moving.outgoing);
+        self.leave(name);
+        if received {
+            self.remove(name)
+        } else {
+            self.enter(name, state)
+        }
         Ok(())
     }
 
     fn pause(&mut self, name: &str) -> Result<(), VirtError> {
         let state = self.may(name, Operation::Pause)?;
         self.enter(name, state);
+        self.runs_while_moving(name, false);
         Ok(())
     }
 
     fn resume(&mut self, name: &str) -> Result<(), VirtError> {
         let state = self.may(name, Operation::Resume)?;
         self.enter(name, state);
+        self.runs_while_moving(name, true);
         Ok(())
     }
 
@@ -492,6 +561,7 @@ impl Hypervisor for Sim {
         if self.machine(name)?.find_snapshot(snapshot).is_some() {
             return Err(VirtError::PartExists { name: name.into(), what: "snapshot", part: snapshot.into() });
         }
+        self.must_stay(name, "take a snapshot")?;
         self.luck("take a snapshot of", name)?;
         let now = self.now;
         self.machine(name)?.take_snapshot(snapshot, now);
@@ -516,6 +586,7 @@ impl Hypervisor for Sim {
                 words: format!("cannot allocate {needed}: {free} are free"),
             });
         }
+        self.must_stay(name, "restore a snapshot")?;
         self.luck("restore a snapshot of", name)?;
         self.enter(name, State::ShutOff);
         self.machine(name)?.spec = kept.spec;
@@ -572,5 +643,40 @@ impl Hypervisor for Sim {
             self.advance(next.min(end) - self.now);
         }
         Ok(self.events.pop_front())
+    }
+
+    fn running_spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
+        Ok(self.machine(name)?.live().clone())
+    }
+
+    fn demand(&mut self, name: &str, over: Duration) -> Result<Demand, VirtError> {
+        self.measure(name, over)
+    }
+
+    /// Whatever `via` says: machines go over the [`Network`] that both hosts are on.
+    fn receive(
+        &mut self,
+        running: &DomainSpec,
+        defined: &DomainSpec,
+        _via: &Via,
+    ) -> Result<Destination, VirtError> {
+        self.receive_machine(running, defined)
+    }
+
+    fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
+        self.send_machine(name, to, settings)
+    }
+
+    /// Waiting turns the clock.
+    fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
+        self.migration_of(name, wait)
+    }
+
+    fn control_migration(&mut self, name: &str, control: Control) -> Result<(), VirtError> {
+        self.control(name, control)
+    }
+
+    fn conclude(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
+        self.conclude_migration(name, conclusion)
     }
 }

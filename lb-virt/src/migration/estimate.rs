@@ -85,12 +85,12 @@ impl Estimate {
     /// };
     /// let estimate = Estimate::new(&machine, &gigabit, Duration::from_millis(300));
     /// assert!(estimate.converges);
-    /// assert_eq!(estimate.duration.as_secs(), 14); // 8.6 s · 1 / (1 − 0.4)
+    /// assert_eq!(estimate.duration.as_secs(), 14); // 8.6 s / (1 − 0.4)
     ///
     /// let busy = Demand { dirty_rate: 200_000_000, ..machine };
     /// let estimate = Estimate::new(&busy, &gigabit, Duration::from_millis(300));
     /// assert!(!estimate.converges);
-    /// assert_eq!(estimate.throttle, 38);
+    /// assert_eq!(estimate.throttle, 44);
     /// ```
     #[must_use]
     pub fn new(demand: &Demand, link: &Link, downtime: Duration) -> Self {

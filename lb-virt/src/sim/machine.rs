@@ -18,11 +18,26 @@ pub(super) struct Machine {
     pub(super) ends: Option<Duration>,
     pub(super) obedient: bool,
     pub(super) snapshots: Vec<Kept>,
+    pub(super) moving: Option<Moving>,
+    /// How fast its guest writes while it runs, in bytes a second.
+    pub(super) dirty_rate: u64,
+    /// What it writes to again and again, in bytes; `None`: all.
+    pub(super) working_set: Option<u64>,
     /// The share of its virtual CPUs that it uses while it runs.
     load: f64,
     cpu_time: Duration,
     /// Until when `cpu_time` counts.
     accounted: Duration,
+}
+
+/// Where a machine goes to, or comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Moving {
+    pub(super) uri: String,
+    /// Whether it goes.
+    pub(super) outgoing: bool,
+    /// Whether it ran when it was sent.
+    pub(super) ran: bool,
 }
 
 /// A snapshot and what was kept.
@@ -42,6 +57,9 @@ impl Machine {
             ends: None,
             obedient: true,
             snapshots: Vec::new(),
+            moving: None,
+            dirty_rate: 0,
+            working_set: None,
             load: 0.0,
             cpu_time: Duration::ZERO,
             accounted: Duration::ZERO,

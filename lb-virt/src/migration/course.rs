@@ -1,0 +1,376 @@
+//! The course of one migration: what is done next, whatever happened, so that one copy runs in the end and only one.
+//!
+//! The rules that make it so:
+//!
+//! 1. A target's copy runs only when it is told to, and is told only after the source's was given up for good.
+//! 2. A source's copy goes on only after the target's was given up, or can't be whole, or was never told to run.
+//! 3. Who does not answer is not dead. Nothing is decided then, and both copies stand still or go on as before.
+
+use std::time::{Duration, Instant};
+
+use super::migrate::{IfLost, Migration, MigrationError, Report, Side, Whereabouts, Why, refused};
+use super::monitor::{Monitor, Progress, Reason};
+use super::{Conclusion, Control, Phase, Sample};
+use crate::domain::DomainSpec;
+use crate::error::VirtError;
+use crate::hypervisor::Hypervisor;
+use crate::state::State;
+
+/// A migration on its way.
+pub(super) struct Course<'a> {
+    pub(super) migration: &'a Migration,
+    pub(super) source: &'a mut dyn Hypervisor,
+    pub(super) target: &'a mut dyn Hypervisor,
+    pub(super) monitor: Monitor,
+    /// The machine, should it have to be defined anew.
+    pub(super) spec: DomainSpec,
+    /// What the copy that is kept does then.
+    pub(super) conclusion: Conclusion,
+    pub(super) steered: Vec<(Duration, Control, Reason)>,
+    /// Whether the target's copy has begun to run, or was asked to: the source's is old then.
+    pub(super) post_copied: bool,
+    pub(super) begun: Instant,
+}
+
+/// What the target has.
+enum Copy {
+    /// All of it; it stands still.
+    Whole,
+    /// All of it, and it was told to run before.
+    Runs,
+    /// Less than all of it, or nothing: it was never told to run.
+    Broken(String),
+    /// It does not answer.
+    Silent(VirtError),
+}
+
+/// What the source has.
+enum Origin {
+    /// A machine that is active.
+    Active,
+    /// One that has ended, or none.
+    Ended(State),
+    /// It does not answer.
+    Silent,
+}
+
+const fn is_gone(error: &VirtError) -> bool {
+    matches!(error, VirtError::NoMachine { .. })
+}
+
+impl Course<'_> {
+    /// Lets the target wait, and the source send.
+    pub(super) fn begin(&mut self, running: &DomainSpec) -> Result<(), MigrationError> {
+        let (name, via) = (&self.migration.name, &self.migration.via);
+        let to = match self.target.receive(running, &self.spec, via) {
+            Ok(to) => to,
+            // That one is not of this migration.
+            Err(error @ VirtError::MachineExists { .. }) => {
+                return Err(self.migration.stays(refused(Side::Target, error)));
+            }
+            Err(error) => return Err(self.back(refused(Side::Target, error))),
+        };
+        let settings = &self.migration.policy.settings;
+        self.source.send(name, &to, settings).map_err(|error| self.back(refused(Side::Source, error)))
+    }
+
+    /// Watches and steers to the end.
+    pub(super) fn follow(
+        mut self,
+        mut watch: impl FnMut(&Progress) -> Option<Control>,
+    ) -> Result<Report, MigrationError> {
+        // Looks at what should have changed by now and has not.
+        let (mut silent, mut cancelling, mut stalled) = (0, None, 0);
+        loop {
+            let sample = match self.source.migration(&self.migration.name, self.migration.every) {
+                Ok(Some(sample)) => sample,
+                Ok(None) => return self.without_source(Why::NotMoving),
+                Err(error) if is_gone(&error) || silent >= self.migration.looks() => {
+                    return self.without_source(refused(Side::Source, error));
+                }
+                Err(_) => {
+                    silent += 1;
+                    std::thread::sleep(self.migration.every);
+                    continue;
+                }
+            };
+            silent = 0;
+            self.post_copied |= sample.post_copied;
+            let steered = self.monitor.observe(&sample);
+            let asked = watch(&self.monitor.progress(&sample)).map(|control| (control, Reason::Asked));
+            if asked.is_some_and(|(control, _)| control == Control::Cancel) {
+                cancelling.get_or_insert((0, Reason::Asked));
+            }
+            if let Some((control, reason)) = asked.or(steered) {
+                let done = self.steer(sample.elapsed, control, reason);
+                if control == Control::Cancel || !done {
+                    cancelling.get_or_insert((0, reason));
+                }
+            }
+            match sample.phase {
+                Phase::Completed => return self.complete(sample),
+                Phase::Failed(words) => return self.return_to_source(Why::Failed(words)),
+                Phase::Cancelled => {
+                    let reason = cancelling.map_or(Reason::Asked, |(_, reason)| reason);
+                    return self.return_to_source(Why::Cancelled(reason));
+                }
+                Phase::Stalled => {
+                    stalled += 1;
+                    if stalled > self.migration.looks() {
+                        return Err(self.migration.fails(Why::Stalled, Whereabouts::On(Side::Target)));
+                    }
+                }
+                _ => {}
+            }
+            if let Some((looks, reason)) = &mut cancelling {
+                *looks += 1;
+                if *looks > self.migration.looks() {
+                    let why = Why::Cancelled(*reason);
+                    return self.return_to_source(why);
+                }
+            }
+        }
+    }
+
+    /// Steers, and notes it; whether that was done. What must end the migration and can't be done is made good by cancelling it.
+    fn steer(&mut self, when: Duration, control: Control, reason: Reason) -> bool {
+        self.monitor.was_asked(control);
+        self.post_copied |= control == Control::PostCopy;
+        match self.source.control_migration(&self.migration.name, control) {
+            Ok(()) => self.steered.push((when, control, reason)),
+            // It has ended meanwhile: the next sample shows it.
+            Err(VirtError::NotMoving { .. }) => {}
+            // The machine may stand still no longer than before: that is as good as it gets.
+            Err(_) if matches!(control, Control::Downtime(_) | Control::Bandwidth(_)) => {}
+            Err(_) => {
+                let _ = self.source.control_migration(&self.migration.name, Control::Cancel);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The source has sent all: it is given up, and the target runs.
+    fn complete(mut self, sample: Sample) -> Result<Report, MigrationError> {
+        let name = &self.migration.name;
+        let words = match self.copy() {
+            Copy::Runs => return self.already_runs(Some(sample)),
+            Copy::Whole => match self.source.conclude(name, Conclusion::GiveUp) {
+                Ok(()) => return self.run_target(Some(sample)),
+                Err(error) if is_gone(&error) => return self.run_target(Some(sample)),
+                // It may be given up, or not: ask, and decide nothing if there is no answer.
+                Err(error) => match self.origin() {
+                    Origin::Ended(_) => return self.run_target(Some(sample)),
+                    Origin::Active => refused(Side::Source, error),
+                    Origin::Silent => {
+                        let why = refused(Side::Source, error);
+                        return Err(self.migration.fails(why, Whereabouts::Unknown));
+                    }
+                },
+            },
+            Copy::Broken(words) => Why::Failed(words),
+            Copy::Silent(error) => refused(Side::Target, error),
+        };
+        Err(self.back(words))
+    }
+
+    /// The source's copy is given up, or gone, and the target's is whole.
+    fn run_target(mut self, sample: Option<Sample>) -> Result<Report, MigrationError> {
+        let name = self.migration.name.clone();
+        for _ in 0..=self.migration.looks() {
+            let error = match self.target.conclude(&name, self.conclusion) {
+                Ok(()) => return Ok(self.report(sample)),
+                Err(error) => error,
+            };
+            match self.target.migration(&name, Duration::ZERO) {
+                // Told before, or told now and the answer was lost.
+                Ok(None) => match self.target.state(&name) {
+                    Ok(state) if state.is_active() => return Ok(self.report(sample)),
+                    Ok(_) => return Err(self.lost(refused(Side::Target, error))),
+                    Err(error) if is_gone(&error) => return Err(self.lost(refused(Side::Target, error))),
+                    Err(_) => {}
+                },
+                Err(error) if is_gone(&error) => return Err(self.lost(refused(Side::Target, error))),
+                _ => {}
+            }
+            std::thread::sleep(self.migration.every);
+        }
+        let why =
+            Why::Failed("the target's copy is whole, the source's is given up, and it was not run".into());
+        Err(self.migration.fails(why, Whereabouts::Unknown))
+    }
+
+    /// The source does not know of a migration: the machine goes on there, or has ended there.
+    fn without_source(mut self, why: Why) -> Result<Report, MigrationError> {
+        let ended = match self.origin() {
+            Origin::Active => return self.return_to_source(why),
+            Origin::Silent => return Err(self.migration.fails(why, Whereabouts::Unknown)),
+            Origin::Ended(state) => state,
+        };
+        match self.copy() {
+            Copy::Runs => self.already_runs(None),
+            Copy::Whole => {
+                self.forget_source();
+                self.run_target(None)
+            }
+            // It may have been told to run before.
+            Copy::Silent(error) => {
+                Err(self.migration.fails(refused(Side::Target, error), Whereabouts::Unknown))
+            }
+            Copy::Broken(_) => {
+                // Its copy is not whole, and was never told to run.
+                let _ = self.target.conclude(&self.migration.name, Conclusion::GiveUp);
+                let why = Why::Ended(ended);
+                // A guest that has shut down meanwhile is not lost.
+                if ended == State::ShutOff {
+                    return Err(self.migration.fails(why, Whereabouts::Nowhere));
+                }
+                Err(self.lost(why))
+            }
+        }
+    }
+
+    /// The target's copy was told to run before.
+    fn already_runs(mut self, sample: Option<Sample>) -> Result<Report, MigrationError> {
+        self.forget_source();
+        Ok(self.report(sample))
+    }
+
+    /// What is left on the source must not start again there.
+    fn forget_source(&mut self) {
+        let name = &self.migration.name;
+        if let Err(VirtError::NotMoving { .. }) = self.source.conclude(name, Conclusion::GiveUp) {
+            let _ = self.source.delete(name);
+        }
+    }
+
+    fn return_to_source(mut self, why: Why) -> Result<Report, MigrationError> {
+        Err(self.back(why))
+    }
+
+    /// The machine stays where it was: the target's copy is given up, and the source's goes on.
+    fn back(&mut self, why: Why) -> MigrationError {
+        let name = &self.migration.name;
+        if let Err(whereabouts) = self.cancel() {
+            return self.migration.fails(why, whereabouts);
+        }
+        // A copy that waits where nobody answers was never told to run.
+        let _ = self.target.conclude(name, Conclusion::GiveUp);
+        match self.source.conclude(name, self.conclusion) {
+            Ok(()) | Err(VirtError::NotMoving { .. }) => {}
+            Err(error) if is_gone(&error) => return self.lost(why),
+            Err(_) => {}
+        }
+        match self.origin() {
+            Origin::Active if self.stands() => self.migration.fails(why, Whereabouts::Unknown),
+            Origin::Active => self.migration.stays(why),
+            Origin::Ended(State::ShutOff) => self.migration.fails(why, Whereabouts::Nowhere),
+            Origin::Ended(_) => self.lost(why),
+            Origin::Silent => self.migration.fails(why, Whereabouts::Unknown),
+        }
+    }
+
+    /// Ends the transfer if it is under way; if there is no way back, says where the machine is.
+    fn cancel(&mut self) -> Result<(), Whereabouts> {
+        let name = &self.migration.name;
+        let (mut asked, mut known) = (false, false);
+        for look in 0..=self.migration.looks() {
+            let wait = if look == 0 { Duration::ZERO } else { self.migration.every };
+            let sample = match self.source.migration(name, wait) {
+                Ok(Some(sample)) => sample,
+                Ok(None) => return Ok(()),
+                Err(error) if is_gone(&error) => return Ok(()),
+                Err(_) => continue,
+            };
+            known = true;
+            match sample.phase {
+                _ if sample.post_copied => return Err(Whereabouts::On(Side::Target)),
+                phase if phase.has_ended() => return Ok(()),
+                _ if asked => {}
+                _ => asked = self.source.control_migration(name, Control::Cancel).is_ok(),
+            }
+        }
+        // Without its target it will fail, unless it has begun to run there.
+        if asked || known && !self.post_copied { Ok(()) } else { Err(Whereabouts::Unknown) }
+    }
+
+    /// Whether a copy that should go on stands still.
+    fn stands(&mut self) -> bool {
+        self.conclusion == Conclusion::Run
+            && self.source.state(&self.migration.name).is_ok_and(|state| state == State::Paused)
+    }
+
+    /// The copy that ran is no more.
+    fn lost(&mut self, why: Why) -> MigrationError {
+        let whereabouts = match self.migration.if_lost {
+            IfLost::LeaveOff => Whereabouts::Nowhere,
+            IfLost::RestartOnSource => restart(self.source, Side::Source, &self.spec),
+            IfLost::RestartOnTarget => match self.source.delete(&self.migration.name) {
+                Ok(()) => restart(self.target, Side::Target, &self.spec),
+                Err(error) if is_gone(&error) => restart(self.target, Side::Target, &self.spec),
+                Err(_) => Whereabouts::Nowhere,
+            },
+        };
+        self.migration.fails(why, whereabouts)
+    }
+
+    /// What the target has; waits for it to say so.
+    fn copy(&mut self) -> Copy {
+        let name = &self.migration.name;
+        let mut looks = self.migration.looks();
+        loop {
+            let error = match self.target.migration(name, self.migration.every) {
+                Ok(Some(Sample { phase: Phase::Completed, .. })) => return Copy::Whole,
+                Ok(Some(Sample { phase: Phase::Failed(words), .. })) => return Copy::Broken(words),
+                Ok(Some(Sample { phase: Phase::Cancelled, .. })) => return Copy::Broken("cancelled".into()),
+                Ok(Some(_)) => None,
+                Ok(None) => match self.target.state(name) {
+                    Ok(state) if state.is_active() => return Copy::Runs,
+                    Ok(state) => return Copy::Broken(format!("the copy on the target is {state}")),
+                    Err(error) if is_gone(&error) => return Copy::Broken(error.to_string()),
+                    Err(error) => Some(error),
+                },
+                Err(error) if is_gone(&error) => return Copy::Broken(error.to_string()),
+                Err(error) => Some(error),
+            };
+            if looks == 0 {
+                let incomplete = || Copy::Broken("the target's copy is not whole".into());
+                return error.map_or_else(incomplete, Copy::Silent);
+            }
+            if error.is_some() {
+                std::thread::sleep(self.migration.every);
+            }
+            looks -= 1;
+        }
+    }
+
+    /// What the source has.
+    fn origin(&mut self) -> Origin {
+        match self.source.state(&self.migration.name) {
+            Ok(state) if state.is_active() => Origin::Active,
+            Ok(state) => Origin::Ended(state),
+            Err(error) if is_gone(&error) => Origin::Ended(State::NoState),
+            Err(_) => Origin::Silent,
+        }
+    }
+
+    fn report(&mut self, sample: Option<Sample>) -> Report {
+        Report { sample, took: self.begun.elapsed(), steered: std::mem::take(&mut self.steered) }
+    }
+}
+
+/// Boots a machine anew.
+fn restart(host: &mut dyn Hypervisor, side: Side, spec: &DomainSpec) -> Whereabouts {
+    let started = match host.define(spec) {
+        Ok(()) | Err(VirtError::MachineExists { .. }) => host.start(&spec.name),
+        Err(error) => Err(error),
+    };
+    match (started, host.state(&spec.name)) {
+        (Ok(()), _) => Whereabouts::RestartedOn(side),
+        // Its own crash action has done so.
+        (Err(VirtError::State { .. }), Ok(state)) if state.is_active() => Whereabouts::RestartedOn(side),
+        (Err(_), Ok(state)) if !state.is_active() => Whereabouts::Nowhere,
+        (Err(_), Err(error)) if is_gone(&error) => Whereabouts::Nowhere,
+        _ => Whereabouts::Unknown,
+    }
+}

@@ -1,0 +1,356 @@
+//! Moves one machine, from the first look to the one copy that runs in the end.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::course::Course;
+use super::monitor::{Monitor, Policy, PolicyError, Progress, Reason};
+use super::{Conclusion, Control, Sample, Via};
+use crate::checks::{self, Concern};
+use crate::error::VirtError;
+use crate::hypervisor::{Capabilities, Hypervisor};
+use crate::state::{Operation, State};
+
+/// One of the two hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum Side {
+    /// Where the machine comes from.
+    Source,
+    /// Where it goes to.
+    Target,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// Where the machine is after a migration that did not go as it was meant to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum Whereabouts {
+    /// There, and only there, doing what it did before.
+    On(Side),
+    /// There, booted anew: the copy that ran was lost.
+    RestartedOn(Side),
+    /// It runs nowhere: it was shut off meanwhile, or was lost and not to be restarted.
+    Nowhere,
+    /// Not known: a host does not answer. At most one copy runs; [`Migration::resume`] finds out and ends it, as soon as both answer.
+    Unknown,
+}
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On(side) => write!(f, "it is on the {side}"),
+            Self::RestartedOn(side) => write!(f, "it was lost, and booted anew on the {side}"),
+            Self::Nowhere => f.write_str("it runs nowhere"),
+            Self::Unknown => {
+                f.write_str("where it runs is not known: resume the migration when both hosts answer")
+            }
+        }
+    }
+}
+
+/// What is done with a machine whose only copy was lost: the source died while its memory was going over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum IfLost {
+    /// It is booted where it was.
+    #[default]
+    RestartOnSource,
+    /// It is booted where it was to go.
+    RestartOnTarget,
+    /// Nothing.
+    LeaveOff,
+}
+
+/// Why a machine was not moved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Why {
+    /// It must not be.
+    #[error("{}", listed(.0))]
+    Concerns(Vec<Concern>),
+    /// The policy can't be followed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A hypervisor did not do what it had to.
+    #[error("the {side}: {source}")]
+    Hypervisor {
+        /// Which one's.
+        side: Side,
+        /// What it said.
+        source: VirtError,
+    },
+    /// The hypervisor gave up, in its own words.
+    #[error("{0}")]
+    Failed(String),
+    /// It was cancelled.
+    #[error("it was cancelled: {0}")]
+    Cancelled(Reason),
+    /// The machine itself ended on its way.
+    #[error("the machine is {0} on the source")]
+    Ended(State),
+    /// Its post-copy has lost the connection. It stands still on the target, and what it lacks is on the source.
+    #[error("the connection is lost, and part of its memory is still on the source")]
+    Stalled,
+    /// No migration of it is under way.
+    #[error("it is not being moved")]
+    NotMoving,
+}
+
+fn listed(concerns: &[Concern]) -> String {
+    concerns.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A machine was not moved, or not in one piece.
+#[derive(Debug, thiserror::Error)]
+#[error("machine {name} was not moved: {why} ({whereabouts})")]
+pub struct MigrationError {
+    /// The machine.
+    pub name: String,
+    /// Where it is now.
+    pub whereabouts: Whereabouts,
+    /// Why.
+    #[source]
+    pub why: Box<Why>,
+}
+
+/// A machine was moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+pub struct Report {
+    /// What the hypervisor said at its end; of a machine at rest, nothing.
+    pub sample: Option<Sample>,
+    /// How long it took in all: from the first look to the copy that runs.
+    pub took: Duration,
+    /// How it was steered: when, with what, and why.
+    pub steered: Vec<(Duration, Control, Reason)>,
+}
+
+/// Moves a machine to another host.
+///
+/// One that runs is moved while it runs; one that is shut off is defined there and deleted here. Its disks must be reached from both.
+///
+/// ```
+/// use lb_virt::domain::Disk;
+/// use lb_virt::migration::Migration;
+/// use lb_virt::sim::Network;
+/// use lb_virt::{DomainSpec, Hypervisor, Memory, Sim, State};
+///
+/// let network = Network::new();
+/// let mut here = Sim::new("node1", 8, Memory::from_mib(16_384)).on(&network);
+/// let mut there = Sim::new("node2", 8, Memory::from_mib(16_384)).on(&network);
+/// here.define(&DomainSpec::new("web1", 2, Memory::from_mib(2048)).disk(Disk::file("/srv/web1.qcow2").shared()))?;
+/// here.start("web1")?;
+///
+/// let report = Migration::of("web1").run(&mut here, &mut there, |progress| {
+///     println!("{:3.0} %", 100.0 * progress.done);
+///     None // or a control: cancel, …
+/// })?;
+/// assert_eq!(there.state("web1")?, State::Running);
+/// assert!(here.list()?.is_empty());
+/// assert!(report.sample.is_some_and(|sample| sample.downtime.is_some()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Migration {
+    pub(super) name: String,
+    pub(super) policy: Policy,
+    pub(super) via: Via,
+    pub(super) if_lost: IfLost,
+    pub(super) every: Duration,
+    patience: Duration,
+    despite: bool,
+}
+
+impl Migration {
+    /// Of this machine, with every default.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            policy: Policy::default(),
+            via: Via::Own,
+            if_lost: IfLost::default(),
+            every: Duration::from_millis(100),
+            patience: Duration::from_secs(10),
+            despite: false,
+        }
+    }
+
+    /// Steered so.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Over this. Default: as the hypervisor does by itself.
+    #[must_use]
+    pub fn via(mut self, via: Via) -> Self {
+        self.via = via;
+        self
+    }
+
+    /// What is done if its only copy is lost. Default: it is booted where it was.
+    #[must_use]
+    pub const fn if_lost(mut self, if_lost: IfLost) -> Self {
+        self.if_lost = if_lost;
+        self
+    }
+
+    /// How often it is looked at. Default: 100 ms; a change of its phase is seen at once.
+    #[must_use]
+    pub const fn every(mut self, interval: Duration) -> Self {
+        self.every = interval;
+        self
+    }
+
+    /// How long a host is waited for that has still to say how it ended. Default: 10 s.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Whatever [`checks::before_live_migration`] has against it.
+    #[must_use]
+    pub const fn despite_concerns(mut self) -> Self {
+        self.despite = true;
+        self
+    }
+
+    /// Moves it. `watch` sees every sample, and may steer.
+    ///
+    /// # Errors
+    /// If it was not moved; the error says where it is.
+    pub fn run(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        watch: impl FnMut(&Progress) -> Option<Control>,
+    ) -> Result<Report, MigrationError> {
+        let begun = Instant::now();
+        let monitor = Monitor::new(self.policy.clone()).map_err(|error| self.stays(error.into()))?;
+        let state = source.state(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        if state == State::ShutOff {
+            return self.run_cold(source, target, begun);
+        }
+        let wrong = |source| refused(Side::Source, VirtError::State { name: self.name.clone(), source });
+        state.after(Operation::MigrateLive).map_err(|error| self.stays(wrong(error)))?;
+        for (side, host) in [(Side::Source, &*source), (Side::Target, &*target)] {
+            if !host.capabilities().contains(Capabilities::LIVE_MIGRATION) {
+                let error = host.unsupported("move machines while they run");
+                return Err(self.stays(refused(side, error)));
+            }
+        }
+        let running =
+            source.running_spec(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        let defined = source.spec(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        let concerns = checks::before_live_migration(&running);
+        if !self.despite && !concerns.is_empty() {
+            return Err(self.stays(Why::Concerns(concerns)));
+        }
+
+        let mut course = Course {
+            migration: self,
+            source,
+            target,
+            monitor,
+            spec: defined,
+            conclusion: if state == State::Paused { Conclusion::Pause } else { Conclusion::Run },
+            steered: Vec::new(),
+            post_copied: false,
+            begun,
+        };
+        course.begin(&running)?;
+        course.follow(watch)
+    }
+
+    /// Goes on with a migration whose monitor was lost: finds out how far it is, and ends it. A machine that was paused before runs
+    /// afterwards.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Why::NotMoving`] if there is none, with the machine where it is.
+    pub fn resume(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        watch: impl FnMut(&Progress) -> Option<Control>,
+    ) -> Result<Report, MigrationError> {
+        let monitor = Monitor::new(self.policy.clone())
+            .map_err(|error| self.fails(error.into(), Whereabouts::Unknown))?;
+        let spec = match source.spec(&self.name) {
+            Err(VirtError::NoMachine { .. }) => target.spec(&self.name),
+            other => other,
+        };
+        let spec = spec.map_err(|error| self.fails(refused(Side::Source, error), Whereabouts::Unknown))?;
+        let course = Course {
+            migration: self,
+            source,
+            target,
+            monitor,
+            spec,
+            conclusion: Conclusion::Run,
+            steered: Vec::new(),
+            post_copied: false,
+            begun: Instant::now(),
+        };
+        course.follow(watch)
+    }
+
+    /// Moves a machine that is shut off: its definition.
+    fn run_cold(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        begun: Instant,
+    ) -> Result<Report, MigrationError> {
+        let spec = source.spec(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        let own: Vec<Concern> = checks::before_live_migration(&spec)
+            .into_iter()
+            .filter(|concern| matches!(concern, Concern::NotShared { .. }))
+            .collect();
+        if !self.despite && !own.is_empty() {
+            return Err(self.stays(Why::Concerns(own)));
+        }
+        target.define(&spec).map_err(|error| self.stays(refused(Side::Target, error)))?;
+        let Err(error) = source.delete(&self.name) else {
+            return Ok(Report { sample: None, took: begun.elapsed(), steered: Vec::new() });
+        };
+        // It must not be defined twice. Whether it still is here decides where.
+        let whereabouts = match source.state(&self.name) {
+            Err(VirtError::NoMachine { .. }) => {
+                return Ok(Report { sample: None, took: begun.elapsed(), steered: Vec::new() });
+            }
+            Ok(_) if target.delete(&self.name).is_ok() => Whereabouts::On(Side::Source),
+            _ => Whereabouts::Unknown,
+        };
+        Err(self.fails(refused(Side::Source, error), whereabouts))
+    }
+
+    pub(super) fn stays(&self, why: Why) -> MigrationError {
+        self.fails(why, Whereabouts::On(Side::Source))
+    }
+
+    /// For how many looks a host is waited for.
+    pub(super) fn looks(&self) -> u32 {
+        let every = self.every.as_micros().max(1);
+        u32::try_from(self.patience.as_micros() / every).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn fails(&self, why: Why, whereabouts: Whereabouts) -> MigrationError {
+        MigrationError { name: self.name.clone(), whereabouts, why: Box::new(why) }
+    }
+}
+
+pub(super) fn refused(side: Side, source: VirtError) -> Why {
+    Why::Hypervisor { side, source }
+}
