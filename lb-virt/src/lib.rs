@@ -24,7 +24,7 @@
 //! | [`command`] | runs the programs of hypervisors that are driven by programs |
 //! | [`domain`] | [`DomainSpec`]: what a machine is, for every hypervisor |
 //! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
-//! | [`libvirt`] | libvirt's domain XML, written and read |
+//! | [`libvirt`] | libvirt's domain XML, written, read and amended; with the feature `libvirt`, the hypervisors that it reaches |
 //! | [`migration`] | moving a machine to another host |
 //! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
 //! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |

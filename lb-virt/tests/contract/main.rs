@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 
+#[cfg(feature = "libvirt")]
+#[path = "../libvirtd/mod.rs"]
+mod libvirtd;
 #[path = "../stand_ins/mod.rs"]
 mod stand_ins;
 mod suite;
@@ -18,9 +21,49 @@ use suite::Fixture;
 fn sim() -> Fixture {
     Fixture {
         host: Box::new(Sim::new("node1", 8, Memory::from_mib(8192))),
-        spec: |name| DomainSpec::new(name, 2, Memory::from_mib(256)),
+        spec: Box::new(|name| DomainSpec::new(name, 2, Memory::from_mib(256))),
         disk: "/srv/images/more.qcow2".into(),
         directory: "/srv/images".into(),
+        keeper: Box::new(()),
+    }
+}
+
+/// libvirt's make-believe: a host of each test's own, for all who open `test:///default` in one process share one.
+#[cfg(feature = "libvirt")]
+fn libvirt_test() -> Fixture {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Node(std::path::PathBuf);
+    impl Drop for Node {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let node = Node(std::env::temp_dir().join(format!("lb-virt-node-{}-{number}.xml", std::process::id())));
+    std::fs::write(&node.0, "<node><cpu><active>8</active></cpu><memory>8388608</memory></node>").unwrap();
+    Fixture {
+        host: Box::new(lb_virt::libvirt::Libvirt::open(&format!("test://{}", node.0.display())).unwrap()),
+        spec: Box::new(|name| DomainSpec::new(name, 2, Memory::from_mib(256))),
+        disk: "/srv/images/more.qcow2".into(),
+        directory: "/srv/images".into(),
+        keeper: Box::new(node),
+    }
+}
+
+/// QEMU, translating, behind a libvirtd of each test's own.
+#[cfg(feature = "libvirt")]
+fn libvirt_qemu() -> Fixture {
+    let mut daemon = libvirtd::Daemon::start();
+    let images = daemon.images();
+    Fixture {
+        host: Box::new(daemon.open()),
+        disk: libvirtd::image(&images.join("more.qcow2")).into(),
+        directory: images.clone(),
+        spec: Box::new(move |name| libvirtd::spec(&images, name)),
+        keeper: Box::new(daemon),
     }
 }
 
@@ -49,13 +92,14 @@ fn xen() -> Fixture {
     let xl = stand_ins::install(&directory, "xl", "stand_ins_answer");
     Fixture {
         host: Box::new(Xen::new(directory.join("machines")).program(xl)),
-        spec: |name| {
+        spec: Box::new(|name| {
             DomainSpec::new(name, 2, Memory::from_mib(256))
                 .disk(Disk::block("/dev/null").on(Bus::Xen))
                 .nic(Nic::bridge("virbr1").model(NicModel::Netfront))
-        },
+        }),
         disk: directory.join("more.img"),
         directory,
+        keeper: Box::new(()),
     }
 }
 
@@ -94,3 +138,18 @@ macro_rules! contract {
 
 contract!(sim);
 contract!(xen);
+#[cfg(feature = "libvirt")]
+contract!(libvirt_test);
+#[cfg(feature = "libvirt")]
+contract!(
+    #[ignore = "needs root, libvirt-daemon and QEMU"]
+    libvirt_qemu
+);
+
+/// What was not built is not passed over in silence.
+#[cfg(not(feature = "libvirt"))]
+#[test]
+#[ignore = "needs libvirt"]
+fn libvirt() {
+    panic!("libvirt is not tried without the feature: use `--features libvirt` (it needs libvirt-dev)");
+}
