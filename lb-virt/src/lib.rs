@@ -29,6 +29,7 @@
 //! | [`qemu`] | [`Qemu`]: machines that QEMU runs on this host, without anything in between |
 //! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
 //! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |
+//! | [`xen`] | [`Xen`](xen::Xen): a host with Xen, by its program `xl`; its configurations, written and read |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
@@ -44,6 +45,8 @@ pub mod migration;
 pub mod qemu;
 pub mod sim;
 pub mod state;
+#[cfg(feature = "xen")]
+pub mod xen;
 
 pub use domain::{DomainSpec, Memory};
 pub use error::VirtError;

@@ -11,9 +11,15 @@ mod lab;
 #[path = "../libvirtd/mod.rs"]
 mod libvirtd;
 mod moving;
+#[path = "../stand_ins/mod.rs"]
+mod stand_ins;
 mod suite;
 
-use lb_virt::domain::Disk;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lb_virt::domain::{Bus, Disk, Nic, NicModel};
+use lb_virt::xen::Xen;
 use lb_virt::{DomainSpec, Memory, Sim};
 use suite::Fixture;
 
@@ -95,6 +101,42 @@ fn sims() -> moving::Pair {
     }
 }
 
+/// The program of these tests is also the stand-ins that the backends run.
+#[test]
+fn stand_ins_answer() {
+    stand_ins::serve();
+    let nowhere = Path::new("/nowhere");
+    assert_eq!(stand_ins::xl::answer(nowhere, &["explode"]).code, 1);
+}
+
+/// A directory of one test's own, with an image in it.
+fn directory(backend: &str) -> PathBuf {
+    let test = std::thread::current().name().unwrap_or_default().replace("::", "-");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{backend}-{test}"));
+    if directory.exists() {
+        fs::remove_dir_all(&directory).unwrap();
+    }
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("more.img"), "").unwrap();
+    directory
+}
+
+fn xen() -> Fixture {
+    let directory = directory("xen");
+    let xl = stand_ins::install(&directory, "xl", "stand_ins_answer");
+    Fixture {
+        host: Box::new(Xen::new(directory.join("machines")).program(xl)),
+        spec: Box::new(|name| {
+            DomainSpec::new(name, 2, Memory::from_mib(256))
+                .disk(Disk::block("/dev/null").on(Bus::Xen))
+                .nic(Nic::bridge("virbr1").model(NicModel::Netfront))
+        }),
+        disk: directory.join("more.img"),
+        directory,
+        keeper: Box::new(()),
+    }
+}
+
 /// One test for each promise, with the attributes that a backend needs.
 macro_rules! contract {
     ($(#[$meta:meta])* $backend:ident) => {
@@ -149,6 +191,7 @@ contract!(
     #[ignore = "needs QEMU"]
     qemu
 );
+contract!(xen);
 #[cfg(feature = "libvirt")]
 contract!(libvirt_test);
 #[cfg(feature = "libvirt")]
