@@ -36,6 +36,7 @@ mod attach;
 mod events;
 mod launch;
 mod machine;
+mod moving;
 mod probe;
 mod process;
 pub mod qmp;
@@ -43,6 +44,7 @@ mod resize;
 mod snapshot;
 mod statistics;
 mod store;
+mod transfer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,11 +61,12 @@ use crate::hypervisor::{
     Capabilities, CloneRequest, ConsoleAddress, Effect, Event, EventKind, Host, Hypervisor, Snapshot,
     Statistics, Summary,
 };
+use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
 use crate::state::{Operation, State, WrongState};
 use arguments::{Board, QEMU, hot_pluggable, program};
 use events::Events;
 use launch::Start;
-use machine::Machine;
+use machine::{Machine, Run};
 use store::Store;
 
 /// How often machines are looked at that another program listens to.
@@ -96,8 +99,10 @@ impl Qemu {
         for name in host.store.names()? {
             // What happens from now on is told. One that another program removes just now is none.
             if let Ok(mut machine) = host.hold(&name, "look at") {
-                let state = machine.observe()?;
-                host.events.is(&name, state, true);
+                match host.look(&mut machine) {
+                    Ok(_) | Err(VirtError::NoMachine { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(host)
@@ -144,11 +149,27 @@ impl Qemu {
         Machine::open(place, lock)?.ok_or_else(|| self.missing(name))
     }
 
-    /// What a machine that is held is doing; changes are told.
+    /// What a machine that is held is doing; changes are told. A copy that waits for what is sent goes with its process.
     fn look(&mut self, machine: &mut Machine) -> Result<State, VirtError> {
+        let waits = machine.waits();
         let state = machine.observe()?;
+        if waits && machine.run.is_none() {
+            let _lock = self.store.lock()?;
+            self.store.remove(&machine.place)?;
+            self.events.forget(machine.name());
+            self.events.tell(machine.name(), EventKind::Deleted);
+            return Err(self.missing(machine.name()));
+        }
         self.note(machine, state);
         Ok(state)
+    }
+
+    /// Holds a machine to change it.
+    fn hold_to(&mut self, name: &str, operation: &str) -> Result<Machine, VirtError> {
+        let mut machine = self.hold(name, operation)?;
+        self.look(&mut machine)?;
+        machine.must_stay(operation)?;
+        Ok(machine)
     }
 
     /// Tells what a machine is doing.
@@ -167,6 +188,7 @@ impl Qemu {
         let state = self.look(&mut machine)?;
         let after =
             state.after(operation).map_err(|source| VirtError::State { name: name.into(), source })?;
+        machine.must_be_free_for(operation)?;
         Ok((machine, after))
     }
 
@@ -223,15 +245,15 @@ impl Qemu {
         Ok(false)
     }
 
-    /// Writes a definition down that is complete, and holds the machine.
-    fn make(&mut self, spec: &DomainSpec) -> Result<(), VirtError> {
+    /// Writes a definition down that is complete.
+    fn make(&mut self, spec: &DomainSpec, run: Option<&Run>) -> Result<(), VirtError> {
         launch::check(spec)?;
         let _lock = self.store.lock()?;
         if self.store.find(&spec.name).is_some() || self.uuid_taken(spec.uuid)? {
             let host = self.store.root.display().to_string();
             return Err(VirtError::MachineExists { name: spec.name.clone(), host });
         }
-        self.store.make(spec)
+        self.store.make(spec, run)
     }
 
     /// Removes a machine that does not run.
@@ -260,6 +282,10 @@ impl Hypervisor for Qemu {
             | Capabilities::CLONE
             | Capabilities::CONSOLE
             | Capabilities::EVENTS
+            | Capabilities::LIVE_MIGRATION
+            | Capabilities::AUTO_CONVERGE
+            | Capabilities::POST_COPY
+            | Capabilities::DIRTY_RATE
     }
 
     fn host(&mut self) -> Result<Host, VirtError> {
@@ -293,12 +319,16 @@ impl Hypervisor for Qemu {
     fn list(&mut self) -> Result<Vec<Summary>, VirtError> {
         let mut all = Vec::new();
         for name in self.store.names()? {
-            let mut machine = match self.hold(&name, "list") {
-                // Another program has removed it just now.
+            let mut look = || {
+                let mut machine = self.hold(&name, "list")?;
+                let state = self.look(&mut machine)?;
+                Ok((machine, state))
+            };
+            let (machine, state) = match look() {
+                // It has been removed just now.
                 Err(VirtError::NoMachine { .. }) => continue,
                 other => other?,
             };
-            let state = self.look(&mut machine)?;
             let live = machine.live();
             all.push(Summary { name, uuid: live.uuid, state, vcpus: live.vcpus, memory: live.memory });
         }
@@ -316,7 +346,7 @@ impl Hypervisor for Qemu {
 
     fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError> {
         let spec = Self::complete(spec);
-        self.make(&spec)?;
+        self.make(&spec, None)?;
         self.events.is(&spec.name, State::ShutOff, true);
         self.events.tell(&spec.name, EventKind::Defined);
         Ok(())
@@ -354,6 +384,9 @@ impl Hypervisor for Qemu {
 
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
         let (mut machine, after) = self.hold_for(name, Operation::PowerOff)?;
+        if machine.waits() {
+            return self.give_up(machine);
+        }
         machine.end()?;
         machine.forget_crash()?;
         self.note(&mut machine, after);
@@ -390,8 +423,7 @@ impl Hypervisor for Qemu {
     }
 
     fn set_vcpus(&mut self, name: &str, vcpus: u32) -> Result<Effect, VirtError> {
-        let mut machine = self.hold(name, "resize")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "resize")?;
         if let Some(run) = &machine.run
             && vcpus > run.spec.most_vcpus()
         {
@@ -407,8 +439,7 @@ impl Hypervisor for Qemu {
     }
 
     fn set_memory(&mut self, name: &str, memory: Memory) -> Result<Effect, VirtError> {
-        let mut machine = self.hold(name, "resize")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "resize")?;
         if let Some(run) = &machine.run
             && memory > run.spec.most_memory()
         {
@@ -423,8 +454,7 @@ impl Hypervisor for Qemu {
     }
 
     fn pin(&mut self, name: &str, pins: &Pins) -> Result<Effect, VirtError> {
-        let mut machine = self.hold(name, "pin")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "pin")?;
         let change = |spec: &mut DomainSpec| spec.pins.clone_from(pins);
         Self::check(&machine, change)?;
         if machine.run.is_some() {
@@ -434,8 +464,7 @@ impl Hypervisor for Qemu {
     }
 
     fn attach_disk(&mut self, name: &str, disk: &Disk) -> Result<Effect, VirtError> {
-        let mut machine = self.hold(name, "attach a disk to")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "attach a disk to")?;
         let exists =
             |target: &str| VirtError::PartExists { name: name.into(), what: "disk", part: target.into() };
         let named = |spec: &DomainSpec, target: &str| spec.disks.iter().any(|disk| disk.target == target);
@@ -475,8 +504,7 @@ impl Hypervisor for Qemu {
     }
 
     fn detach_disk(&mut self, name: &str, target: &str) -> Result<Effect, VirtError> {
-        let mut machine = self.hold(name, "detach a disk from")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "detach a disk from")?;
         let is_it = |disk: &&Disk| disk.target == target;
         if !machine.spec.disks.iter().any(|disk| is_it(&disk)) {
             return Err(VirtError::NoPart { name: name.into(), what: "disk", part: target.into() });
@@ -492,8 +520,7 @@ impl Hypervisor for Qemu {
 
     fn attach_nic(&mut self, name: &str, nic: &Nic) -> Result<Effect, VirtError> {
         const WHAT: &str = "network interface";
-        let mut machine = self.hold(name, "attach a network interface to")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "attach a network interface to")?;
         let nic =
             Nic { mac: Some(nic.mac.unwrap_or_else(|| Mac::random(VENDOR, &mut Rng::new()))), ..nic.clone() };
         let part = || nic.mac.map(|mac| mac.to_string()).unwrap_or_default();
@@ -519,8 +546,7 @@ impl Hypervisor for Qemu {
     }
 
     fn detach_nic(&mut self, name: &str, mac: Mac) -> Result<Effect, VirtError> {
-        let mut machine = self.hold(name, "detach a network interface from")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "detach a network interface from")?;
         let is_it = |nic: &Nic| nic.mac == Some(mac);
         if !machine.spec.nics.iter().any(is_it) {
             let part = mac.to_string();
@@ -541,6 +567,7 @@ impl Hypervisor for Qemu {
             .map_err(|source| VirtError::Spec { name: name.into(), source })?;
         let mut machine = self.hold(name, "take a snapshot of")?;
         let state = self.look(&mut machine)?;
+        machine.must_stay("take a snapshot")?;
         if machine.find_kept(snapshot).is_ok() {
             return Err(VirtError::PartExists { name: name.into(), what: "snapshot", part: snapshot.into() });
         }
@@ -555,8 +582,7 @@ impl Hypervisor for Qemu {
     /// Makes a machine what it was. If its memory can't be read back it is shut off, and its disks are what they are in the snapshot
     /// or before.
     fn restore_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
-        let mut machine = self.hold(name, "restore a snapshot of")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "restore a snapshot of")?;
         let kept = machine.find_kept(snapshot)?;
         machine.end()?;
         machine.forget_crash()?;
@@ -587,8 +613,7 @@ impl Hypervisor for Qemu {
     }
 
     fn delete_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
-        let mut machine = self.hold(name, "delete a snapshot of")?;
-        self.look(&mut machine)?;
+        let mut machine = self.hold_to(name, "delete a snapshot of")?;
         machine.find_kept(snapshot)?;
         machine.forget(snapshot)
     }
@@ -609,7 +634,7 @@ impl Hypervisor for Qemu {
         }
         let mut made = Vec::new();
         let copied = copy_disks(&machine.spec, &spec, request.linked, &mut made);
-        let defined = copied.and_then(|()| self.make(&spec));
+        let defined = copied.and_then(|()| self.make(&spec, None));
         if defined.is_err() {
             made.iter().for_each(|path| drop(fs::remove_file(path)));
             return defined;
@@ -648,6 +673,41 @@ impl Hypervisor for Qemu {
         }
     }
 
+    fn demand(&mut self, name: &str, over: Duration) -> Result<Demand, VirtError> {
+        self.measure(name, over)
+    }
+
+    fn running_spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
+        let mut machine = self.hold(name, "look at")?;
+        self.look(&mut machine)?;
+        Ok(machine.live().clone())
+    }
+
+    fn receive(
+        &mut self,
+        running: &DomainSpec,
+        defined: &DomainSpec,
+        via: &Via,
+    ) -> Result<Destination, VirtError> {
+        self.receive_machine(running, defined, via)
+    }
+
+    fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
+        self.send_machine(name, to, settings)
+    }
+
+    fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
+        self.migration_of(name, wait)
+    }
+
+    fn control_migration(&mut self, name: &str, control: Control) -> Result<(), VirtError> {
+        self.control(name, control)
+    }
+
+    fn conclude(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
+        self.conclude_migration(name, conclusion)
+    }
+
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
         let end = Instant::now() + timeout;
         loop {
@@ -668,7 +728,11 @@ impl Hypervisor for Qemu {
                     }
                     other => other?,
                 };
-                let state = self.look(&mut machine)?;
+                let state = match self.look(&mut machine) {
+                    // A copy whose sender has gone.
+                    Err(VirtError::NoMachine { .. }) => continue,
+                    other => other?,
+                };
                 if let (Some(process), true) = (machine.process().cloned(), state.is_active()) {
                     all_heard &= self.events.listen(&machine.place.clone(), &process);
                 }
