@@ -389,12 +389,14 @@ impl Hypervisor for VirtualBox {
     }
 
     fn detach_disk(&mut self, name: &str, target: &str) -> Result<Effect, VirtError> {
-        let (uuid, info, spec) = self.at_rest(name, "disks")?;
+        let (uuid, info, mut spec) = self.at_rest(name, "disks")?;
         let missing = || VirtError::NoPart { name: name.into(), what: "disk", part: target.into() };
         let disk = spec.disks.iter().find(|disk| disk.target == target).ok_or_else(missing)?;
         let place = info.place(disk).ok_or_else(missing)?;
         let operation = format!("detach disk {target} from {name}");
         self.make(&operation, &write::attach(&uuid, place, disk, "none".into()))?;
+        spec.disks.retain(|disk| disk.target != target);
+        write::own(&spec, &uuid).iter().try_for_each(|call| self.make(&operation, call).map(drop))?;
         Ok(Effect::Now)
     }
 

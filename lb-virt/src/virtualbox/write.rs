@@ -83,7 +83,8 @@ pub fn to_calls(spec: &DomainSpec) -> Result<Vec<Call>, VirtError> {
         let place = place(spec, disk)?;
         calls.push(attach(&uuid, place, disk, medium(spec, disk)?));
     }
-    calls.extend(own(spec, &uuid));
+    // There is nothing yet.
+    calls.extend(own(spec, &uuid).into_iter().filter(|call| call.len() > 3));
     Ok(calls)
 }
 
@@ -104,9 +105,12 @@ pub(super) fn own(spec: &DomainSpec, uuid: &str) -> Vec<Call> {
         ("io-heavy", spec.io_heavy.then(|| "yes".into())),
         ("shared", Some(shared.collect::<Vec<&str>>().join(" ")).filter(|shared| !shared.is_empty())),
     ];
-    let set = values
-        .into_iter()
-        .filter_map(|(key, value)| Some(call(&["setextradata", uuid, &format!("{OWN}{key}"), &value?])));
+    // Without a value, what was there is removed.
+    let set = values.into_iter().map(|(key, value)| {
+        let mut words = call(&["setextradata", uuid, &format!("{OWN}{key}")]);
+        words.extend(value.map(OsString::from));
+        words
+    });
     set.collect()
 }
 
