@@ -26,6 +26,7 @@
 //! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
 //! | [`libvirt`] | libvirt's domain XML, written, read and amended; with the feature `libvirt`, the hypervisors that it reaches |
 //! | [`migration`] | moving a machine to another host |
+//! | [`qemu`] | [`Qemu`]: machines that QEMU runs on this host, without anything in between |
 //! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
 //! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |
 //! | [`virtualbox`] | [`VirtualBox`](virtualbox::VirtualBox): a host with VirtualBox, by its program `VBoxManage` |
@@ -41,6 +42,8 @@ mod error;
 pub mod hypervisor;
 pub mod libvirt;
 pub mod migration;
+#[cfg(feature = "qemu")]
+pub mod qemu;
 pub mod sim;
 pub mod state;
 #[cfg(feature = "virtualbox")]
@@ -51,5 +54,7 @@ pub mod xen;
 pub use domain::{DomainSpec, Memory};
 pub use error::VirtError;
 pub use hypervisor::Hypervisor;
+#[cfg(feature = "qemu")]
+pub use qemu::Qemu;
 pub use sim::Sim;
 pub use state::{Operation, State};

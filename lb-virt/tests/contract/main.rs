@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 
+#[path = "../support/guest.rs"]
+mod guest;
+#[path = "../support/lab.rs"]
+mod lab;
 #[cfg(feature = "libvirt")]
 #[path = "../libvirtd/mod.rs"]
 mod libvirtd;
+mod moving;
 #[path = "../stand_ins/mod.rs"]
 mod stand_ins;
 mod suite;
@@ -26,6 +31,21 @@ fn sim() -> Fixture {
         disk: "/srv/images/more.qcow2".into(),
         directory: "/srv/images".into(),
         keeper: Box::new(()),
+    }
+}
+
+/// Real QEMUs, which translate.
+fn qemu() -> Fixture {
+    let lab = lab::Lab::new();
+    let (host, images) = (lab.host("node1"), lab.images());
+    let disk = images.join("more.qcow2");
+    guest::image(&disk);
+    Fixture {
+        host: Box::new(host),
+        disk,
+        directory: images.clone(),
+        spec: Box::new(move |name| lab::spec(&images, name)),
+        keeper: Box::new(lab),
     }
 }
 
@@ -65,6 +85,20 @@ fn libvirt_qemu() -> Fixture {
         directory: images.clone(),
         spec: Box::new(move |name| libvirtd::spec(&images, name)),
         keeper: Box::new(daemon),
+    }
+}
+
+/// Two simulated hosts on one network.
+fn sims() -> moving::Pair {
+    let network = lb_virt::sim::Network::new();
+    let host = |name| Box::new(Sim::new(name, 8, Memory::from_mib(8192)).on(&network));
+    moving::Pair {
+        here: host("node1"),
+        there: host("node2"),
+        spec: Box::new(|name| {
+            DomainSpec::new(name, 2, Memory::from_mib(256)).disk(Disk::file("/srv/images/a.qcow2").shared())
+        }),
+        keeper: Box::new(()),
     }
 }
 
@@ -164,20 +198,40 @@ macro_rules! contract {
             }
         }
     };
-    (@each $backend:ident $attributes:tt $($promise:ident)*) => {
-        $(contract! { @one $backend $attributes $promise })*
+    // The promises of what moves machines, between two hosts.
+    (moving $(#[$meta:meta])* $backend:ident) => {
+        mod $backend {
+            contract! { @moving $backend [$(#[$meta])*]
+                a_machine_moves_there_and_back
+                a_paused_machine_stays_so
+                what_is_on_its_way_is_not_changed
+                its_end_on_either_side_is_noticed
+                a_policy_is_followed
+            }
+        }
     };
-    (@one $backend:ident [$($attribute:tt)*] $promise:ident) => {
+    (@each $backend:ident $attributes:tt $($promise:ident)*) => {
+        $(contract! { @one suite $backend $attributes $promise })*
+    };
+    (@moving $backend:ident $attributes:tt $($promise:ident)*) => {
+        $(contract! { @one moving $backend $attributes $promise })*
+    };
+    (@one $suite:ident $backend:ident [$($attribute:tt)*] $promise:ident) => {
         #[test]
         $($attribute)*
         fn $promise() {
-            super::suite::$promise(&mut super::$backend());
+            super::$suite::$promise(&mut super::$backend());
         }
     };
 }
 
 contract!(sim);
 contract!(virtualbox);
+contract!(moving sims);
+contract!(
+    #[ignore = "needs QEMU"]
+    qemu
+);
 contract!(xen);
 #[cfg(feature = "libvirt")]
 contract!(libvirt_test);
