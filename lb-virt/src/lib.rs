@@ -29,6 +29,7 @@
 //! | [`qemu`] | [`Qemu`]: machines that QEMU runs on this host, without anything in between |
 //! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
 //! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |
+//! | [`virtualbox`] | [`VirtualBox`](virtualbox::VirtualBox): a host with VirtualBox, by its program `VBoxManage` |
 //! | [`xen`] | [`Xen`](xen::Xen): a host with Xen, by its program `xl`; its configurations, written and read |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -45,6 +46,8 @@ pub mod migration;
 pub mod qemu;
 pub mod sim;
 pub mod state;
+#[cfg(feature = "virtualbox")]
+pub mod virtualbox;
 #[cfg(feature = "xen")]
 pub mod xen;
 

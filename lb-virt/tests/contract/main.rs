@@ -18,7 +18,8 @@ mod suite;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lb_virt::domain::{Bus, Disk, Nic, NicModel};
+use lb_virt::domain::{Bus, Console, Disk, Nic, NicModel};
+use lb_virt::virtualbox::VirtualBox;
 use lb_virt::xen::Xen;
 use lb_virt::{DomainSpec, Memory, Sim};
 use suite::Fixture;
@@ -107,33 +108,72 @@ fn stand_ins_answer() {
     stand_ins::serve();
     let nowhere = Path::new("/nowhere");
     assert_eq!(stand_ins::xl::answer(nowhere, &["explode"]).code, 1);
+    assert_eq!(stand_ins::vbox::answer(nowhere, &["explode"]).code, 1);
 }
 
-/// A directory of one test's own, with an image in it.
-fn directory(backend: &str) -> PathBuf {
-    let test = std::thread::current().name().unwrap_or_default().replace("::", "-");
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{backend}-{test}"));
-    if directory.exists() {
-        fs::remove_dir_all(&directory).unwrap();
+/// A directory of one test's own, that goes with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(backend: &str) -> Self {
+        let test = std::thread::current().name().unwrap_or_default().replace("::", "-");
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{backend}-{test}"));
+        if directory.exists() {
+            fs::remove_dir_all(&directory).unwrap();
+        }
+        fs::create_dir_all(&directory).unwrap();
+        Self(directory)
     }
-    fs::create_dir_all(&directory).unwrap();
-    fs::write(directory.join("more.img"), "").unwrap();
-    directory
+
+    /// An image of that name in it.
+    fn image(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, "").unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn xen() -> Fixture {
-    let directory = directory("xen");
-    let xl = stand_ins::install(&directory, "xl", "stand_ins_answer");
+    let directory = Directory::new("xen");
+    let xl = stand_ins::install(&directory.0, "xl", "stand_ins_answer");
     Fixture {
-        host: Box::new(Xen::new(directory.join("machines")).program(xl)),
+        host: Box::new(Xen::new(directory.0.join("machines")).program(xl)),
         spec: Box::new(|name| {
             DomainSpec::new(name, 2, Memory::from_mib(256))
                 .disk(Disk::block("/dev/null").on(Bus::Xen))
                 .nic(Nic::bridge("virbr1").model(NicModel::Netfront))
         }),
-        disk: directory.join("more.img"),
-        directory,
-        keeper: Box::new(()),
+        disk: directory.image("more.img"),
+        directory: directory.0.clone(),
+        keeper: Box::new(directory),
+    }
+}
+
+fn virtualbox() -> Fixture {
+    let directory = Directory::new("virtualbox");
+    let program = stand_ins::install(&directory.0, "VBoxManage", "stand_ins_answer");
+    let images = directory.0.clone();
+    Fixture {
+        host: Box::new(VirtualBox::new().program(program)),
+        spec: Box::new(move |name| {
+            // VirtualBox lets no two machines have one image.
+            let image = images.join(format!("{name}.vdi"));
+            fs::write(&image, "").unwrap();
+            let mut spec = DomainSpec::new(name, 2, Memory::from_mib(256))
+                .disk(Disk::file(image).on(Bus::Sata))
+                .nic(Nic::nat().model(NicModel::E1000));
+            spec.console = Console::Socket("/run/web1.sock".into());
+            spec
+        }),
+        disk: directory.image("more.vdi"),
+        directory: directory.0.clone(),
+        keeper: Box::new(directory),
     }
 }
 
@@ -199,6 +239,7 @@ macro_rules! contract {
 }
 
 contract!(sim);
+contract!(virtualbox);
 contract!(moving sims);
 contract!(
     moving #[ignore = "needs QEMU"]

@@ -239,6 +239,16 @@ pub fn machines_are_resized(fixture: &mut Fixture) {
         (fixture.can(Capabilities::HOT_VCPUS), fixture.can(Capabilities::HOT_MEMORY));
     let host = &mut fixture.host;
     let effect = |hot| if hot { Effect::Now } else { Effect::NextBoot };
+    if !hot_vcpus && let Err(VirtError::NotAtRest { .. }) = host.set_vcpus("web1", 4) {
+        // Some hypervisors let nobody change what runs, not even for later.
+        assert!(matches!(host.set_memory("web1", Memory::from_mib(320)), Err(VirtError::NotAtRest { .. })));
+        assert_eq!(host.spec("web1").unwrap(), spec);
+        host.power_off("web1").unwrap();
+        fixture.becomes("web1", State::ShutOff);
+        fixture.host.set_vcpus("web1", 6).unwrap();
+        assert_eq!(fixture.host.spec("web1").unwrap().vcpus, 6);
+        return;
+    }
     assert_eq!(host.set_vcpus("web1", 4).unwrap(), effect(hot_vcpus));
     assert_eq!(host.set_memory("web1", Memory::from_mib(320)).unwrap(), effect(hot_memory));
     assert_eq!(host.spec("web1").unwrap().vcpus, 4);
@@ -294,7 +304,14 @@ pub fn devices_come_and_go(fixture: &mut Fixture) {
         let effect = |hot| if !runs || hot { Effect::Now } else { Effect::NextBoot };
         let disks = host.spec("web1").unwrap().disks;
         let disk = Disk::file(&fixture.disk).on(bus).named(&target);
-        assert_eq!(host.attach_disk("web1", &disk).unwrap(), effect(hot_disks), "runs: {runs}");
+        let attached = host.attach_disk("web1", &disk);
+        if runs && !hot_disks && matches!(attached, Err(VirtError::NotAtRest { .. })) {
+            // Some hypervisors let nobody change what runs, not even for later.
+            assert!(matches!(host.detach_disk("web1", &target), Err(VirtError::NotAtRest { .. })));
+            assert_eq!(host.spec("web1").unwrap().disks, disks);
+            continue;
+        }
+        assert_eq!(attached.unwrap(), effect(hot_disks), "runs: {runs}");
         assert!(
             host.spec("web1")
                 .unwrap()
@@ -375,7 +392,12 @@ pub fn clones_are_machines_of_their_own(fixture: &mut Fixture) {
     let twice = host.clone_machine("template", &again);
     assert!(matches!(twice, Err(VirtError::MachineExists { .. })), "{twice:?}");
     // A template's images stay as they are while others hold what differs from them.
-    host.clone_machine("template", &linked).unwrap();
+    match host.clone_machine("template", &linked) {
+        Err(VirtError::Inexpressible { .. }) => {
+            host.clone_machine("template", &CloneRequest { linked: false, ..linked }).unwrap();
+        }
+        cloned => cloned.unwrap(),
+    }
     host.start("web1").unwrap();
     host.start("web2").unwrap();
     host.power_off("web2").unwrap();

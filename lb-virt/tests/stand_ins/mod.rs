@@ -4,6 +4,7 @@
 //! program of the tests once more, which then is the stand-in.
 #![allow(dead_code)] // no one file of tests needs them all
 
+pub mod vbox;
 pub mod xl;
 pub mod xl_config;
 
@@ -32,7 +33,7 @@ impl Answer {
 
 type Program = fn(&Path, &[&str]) -> Answer;
 
-const PROGRAMS: [(&str, Program); 1] = [("xl", xl::answer)];
+const PROGRAMS: [(&str, Program); 2] = [("VBoxManage", vbox::answer), ("xl", xl::answer)];
 const NAME: &str = "LB_VIRT_STAND_IN";
 const STATE: &str = "LB_VIRT_STAND_IN_STATE";
 
