@@ -139,6 +139,11 @@ fn what_qemu_has_nothing_for_is_said_with_a_cure() {
             "use sata",
         ),
         (|spec| *spec = spec.clone().disk(Disk::cdrom("/a").on(Bus::Virtio)), "use scsi or ide"),
+        (|spec| *spec = spec.clone().disk(Disk::file("/a").on(Bus::Sata).named("sdm")), "a name before sdm"),
+        (
+            |spec| *spec = spec.clone().disk(Disk { read_only: true, ..Disk::file("/a").on(Bus::Ide) }),
+            "use virtio or scsi",
+        ),
         (|spec| *spec = spec.clone().nic(Nic::bridge("br0").vlan(129)), "a bridge of that VLAN"),
         (|spec| *spec = spec.clone().nic(Nic::nat().model(NicModel::Netfront)), "use virtio"),
         (
