@@ -138,6 +138,9 @@ pub fn arguments(spec: &DomainSpec, launch: &Launch<'_>) -> Result<Vec<OsString>
     if spec.arch == Arch::Aarch64 && spec.kernel.is_none() {
         return Err(inexpressible(spec, "firmware for aarch64 of its own", "name a kernel"));
     }
+    if board.has_ports() && !spec.features.apic {
+        return Err(inexpressible(spec, "PCI Express without APIC", "use the board pc, or let it have one"));
+    }
     let mut words = Words::default();
     words.identity(spec, board, launch);
     words.size(spec, launch);

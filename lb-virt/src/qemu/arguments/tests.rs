@@ -128,6 +128,7 @@ fn what_qemu_has_nothing_for_is_said_with_a_cure() {
         (|spec| spec.machine = Some("microvm".into()), "use pc or q35"),
         (|spec| spec.machine = Some("pcx".into()), "use pc or q35"),
         (|spec| spec.arch = Arch::Aarch64, "name a kernel"),
+        (|spec| (spec.machine, spec.features.apic) = (Some("q35".into()), false), "use the board pc"),
         (|spec| spec.on_crash = Action::RenameRestart, "use restart or preserve"),
         (|spec| spec.on_reboot = Action::Preserve, "let both be the same"),
         (|spec| *spec = spec.clone().disk(Disk::file("/a").on(Bus::Xen)), "use virtio"),
