@@ -103,16 +103,22 @@ impl Daemon {
         self.process = Some(process.expect("setpriv and unshare (package util-linux)"));
     }
 
+    /// Ends it, and all that it has started: they are gone when this returns.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
+        let Some(mut process) = self.process.take() else { return };
+        let first = children(&process.id().to_string());
+        let _ = process.kill();
+        let _ = process.wait();
+        // The first of a namespace goes last.
+        let first = format!("/proc/{}/stat", first.trim());
+        let end = Instant::now() + PATIENCE;
+        while first != "/proc//stat" && Path::new(&first).exists() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Sends libvirtd a signal: to it alone, not to its machines.
     pub fn signal(&self, signal: &str) {
-        let children = |pid: &str| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         let shell = children(&self.process.as_ref().unwrap().id().to_string());
         let is_it =
             |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() == "libvirtd";
@@ -157,6 +163,11 @@ impl Daemon {
     pub fn spec(&self, name: &str) -> DomainSpec {
         spec(&self.images(), name)
     }
+}
+
+/// The processes that a process has started.
+fn children(pid: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default()
 }
 
 impl Drop for Daemon {
