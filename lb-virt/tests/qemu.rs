@@ -446,6 +446,53 @@ fn consoles_and_counts_are_there() {
     assert!(host.statistics("web1").unwrap().cpu_time > statistics.cpu_time, "in nanoseconds");
 }
 
+#[test]
+#[ignore = "needs QEMU"]
+fn a_qemu_that_does_not_answer_is_unknown_and_can_be_powered_off() {
+    let lab = Lab::new();
+    let mut host = lab.host("node1");
+    host.define(&lab.spec("web1")).unwrap();
+    host.start("web1").unwrap();
+    let stopped = Command::new("kill").args(["-STOP", &lab.processes("node1")[0].to_string()]).status();
+    assert!(stopped.unwrap().success());
+    assert_eq!(host.state("web1").unwrap(), State::Unknown);
+    assert!(matches!(host.pause("web1"), Err(VirtError::State { .. })));
+    host.power_off("web1").unwrap();
+    assert_eq!((host.state("web1").unwrap(), lab.all_processes()), (State::ShutOff, vec![]));
+}
+
+/// Here, by a QEMU that translates what it is told to run on the hardware.
+#[test]
+#[ignore = "needs QEMU"]
+fn the_hardware_is_believed_when_it_has_run_a_guest() {
+    if !Path::new("/dev/kvm").exists() {
+        // Nothing is tried then, and the answer is known.
+        assert!(!Qemu::open(Lab::new().path.join("node1")).unwrap().host().unwrap().accelerated);
+        return;
+    }
+    let lab = Lab::new();
+    let program = lab.path.join("qemu");
+    for (script, believed) in [
+        (
+            "for word; do shift; [ \"$word\" = kvm ] && word=tcg; set -- \"$@\" \"$word\"; done\nexec qemu-system-x86_64 \"$@\"",
+            true,
+        ),
+        ("exit 0", false),
+        ("echo no such accelerator >&2; exit 1", false),
+    ] {
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        assert!(Command::new("chmod").arg("755").arg(&program).status().unwrap().success());
+        let open = || Qemu::open(lab.path.join("node1")).unwrap().program(&program);
+        if believed {
+            assert!(open().host().unwrap().accelerated);
+        }
+        // What was found out of this file is found in the directory: by now it says something else, and is another.
+        assert_eq!(open().host().map(|host| host.accelerated).unwrap_or_default(), believed);
+        let kept = fs::read_to_string(lab.path.join("node1/kvm.json")).unwrap();
+        assert!(kept.contains(&format!("\"runs\":{believed}")), "{kept}");
+    }
+}
+
 /// Printed, for whoever wants to know: a test asserts no time.
 #[test]
 #[ignore = "needs QEMU"]

@@ -18,6 +18,8 @@ use crate::state::State;
 
 /// How long QEMU may take to answer. It does so within a millisecond, if the host lets it.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// How long it may take to say what its machine is doing: who wants to know has others to look at.
+const GLANCE: Duration = Duration::from_secs(10);
 /// How long QEMU may take to end after it was told to: it writes what its disks have not yet.
 const END: Duration = Duration::from_secs(20);
 /// The socket that commands go through.
@@ -50,6 +52,8 @@ pub(super) struct Machine {
     qmp: Option<Qmp>,
     /// Whether it was started anew while it was looked at.
     pub(super) rebooted: bool,
+    /// Whether its QEMU has not answered: it is not asked to end then.
+    silent: bool,
     _lock: Lock,
 }
 
@@ -57,7 +61,7 @@ impl Machine {
     pub(super) fn open(place: Place, lock: Lock) -> Result<Option<Self>, VirtError> {
         let Some(spec) = place.read("definition.json")? else { return Ok(None) };
         let run = place.read("run.json")?;
-        Ok(Some(Self { place, spec, run, qmp: None, rebooted: false, _lock: lock }))
+        Ok(Some(Self { place, spec, run, qmp: None, rebooted: false, silent: false, _lock: lock }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -86,7 +90,7 @@ impl Machine {
         if !process.lives() {
             return self.ended();
         }
-        let status = match self.ask("query-status", json!({})) {
+        let status = match self.ask_within("query-status", json!({}), GLANCE) {
             Ok(status) => status,
             // It may be about to end.
             Err(QmpError::Closed { .. } | QmpError::Io(_)) if process.wait(Duration::from_secs(2)) => {
@@ -94,7 +98,7 @@ impl Machine {
             }
             // It can't be asked: whatever it is doing, it can be powered off.
             Err(_) => {
-                self.qmp = None;
+                (self.qmp, self.silent) = (None, true);
                 return Ok(State::Unknown);
             }
         };
@@ -128,6 +132,7 @@ impl Machine {
     pub(super) fn end(&mut self) -> Result<(), VirtError> {
         if let Some(process) = self.process().cloned()
             && process.lives()
+            && !self.silent
             && self.ask("quit", json!({})).is_ok()
         {
             process.wait(END);
@@ -177,7 +182,11 @@ impl Machine {
 
     /// Talks to QEMU.
     pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        let result = self.qmp(ANSWER)?.execute(command, arguments, ANSWER);
+        self.ask_within(command, arguments, ANSWER)
+    }
+
+    fn ask_within(&mut self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {
+        let result = self.qmp(timeout)?.execute(command, arguments, timeout);
         if matches!(result, Err(QmpError::Closed { .. } | QmpError::Garbage { .. } | QmpError::Io(_))) {
             self.qmp = None;
         }
