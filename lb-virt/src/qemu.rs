@@ -16,7 +16,7 @@
 //!
 //! | what | how it is here |
 //! |---|---|
-//! | accelerator | KVM, if a guest of five instructions shows that it runs one; else translation (TCG) |
+//! | accelerator | KVM, if a guest of a hundred bytes shows that it runs one; else translation (TCG) |
 //! | shut down | the power button (ACPI): the machine is running until its guest has obeyed; QEMU does not say whether it will |
 //! | reboot | the reset button: QEMU has no way to ask a guest |
 //! | end | QEMU that ended by itself leaves a machine shut off; one that was killed, or died, a crashed one |

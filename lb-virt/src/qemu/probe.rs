@@ -1,10 +1,12 @@
 //! Whether the hardware runs guests.
 //!
-//! `/dev/kvm` says little: it may be another user's, or be there on a host that is a guest itself and can't run any. So a QEMU is let
-//! run five instructions on it, which end it with a code that nothing else gives. The answer is kept for as long as the host has not
-//! been started anew and QEMU is the same file.
+//! `/dev/kvm` says little: it may be another user's, or be there on a host that is a guest itself, where it runs a few instructions of
+//! 16 bits and no more. So a QEMU is let run a guest of a hundred bytes on it, which goes to 32 bits and to paging, works on its
+//! memory, and ends QEMU with a code that nothing else gives. The answer is kept for as long as the host has not been started anew
+//! and QEMU is the same file.
 //!
-//! Sources: Intel SDM volume 3, 9.1.4 "First Instruction Executed"; QEMU's isa-debug-exit device.
+//! Sources: Intel SDM volume 3, 9.1.4 "First Instruction Executed" and 9.9.1 "Switching to Protected Mode"; QEMU's isa-debug-exit
+//! device.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,14 +20,37 @@ use super::store::Store;
 use crate::command::Program;
 use crate::domain::Arch;
 
-/// How long the five instructions may take, with QEMU's own start.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take: a tenth of a second where it works, most of it QEMU's own start. One that hangs is waited for once.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// What the firmware writes to the device that ends QEMU.
 const WORD: u8 = 0x15;
 /// The code that QEMU ends with then.
 const CODE: i32 = (WORD as i32) << 1 | 1;
 /// The device's port.
 const PORT: u8 = 0xf4;
+
+/// Where the guest is in its firmware.
+const AT: usize = 0xff00;
+/// The guest.
+#[rustfmt::skip]
+const GUEST: &[u8] = &[
+    // cli; the table of segments, into protected mode; on with 32 bits.
+    0xfa, 0x2e, 0x66, 0x0f, 0x01, 0x16, 0x90, 0xff, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0,
+    0x66, 0xea, 0x18, 0xff, 0xff, 0xff, 0x08, 0x00,
+    // ds = all memory; pages of 4 MiB: the first, and the last, which this is in.
+    0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0xc7, 0x05, 0x00, 0x10, 0x00, 0x00, 0x83, 0x00, 0x00, 0x00,
+    0xc7, 0x05, 0xfc, 0x1f, 0x00, 0x00, 0x83, 0x00, 0xc0, 0xff, 0x0f,
+    // Paging: cr4.PSE, cr3 = 0x1000, cr0.PG.
+    0x20, 0xe0, 0x0c, 0x10, 0x0f, 0x22, 0xe0, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x22, 0xd8, 0x0f,
+    0x20, 0xc0, 0x0d, 0x00, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0,
+    // A number in memory is raised a thousand times. If it is 1000 then, the word to the port; hlt.
+    0xb9, 0xe8, 0x03, 0x00, 0x00, 0xc7, 0x05, 0x00, 0x20, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff,
+    0x05, 0x00, 0x20, 0x00, 0x00, 0xe2, 0xf8, 0xa1, 0x00, 0x20, 0x00, 0x00, 0x3d, 0xe8, 0x03, 0x00,
+    0x00, 0x75, 0x04, 0xb0, 0x15, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd, 0x90,
+    // The table of segments: none, code, data; its size and where it is.
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x9a, 0xcf, 0x00,
+    0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00, 0x17, 0x00, 0x78, 0xff, 0xff, 0xff,
+];
 
 /// What was found out, and of what.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +100,13 @@ fn find(program: &Path) -> Option<std::path::PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
-/// Firmware that says the word, at the address where a processor begins.
+/// Firmware of 64 KiB, at the end of the first 4 GiB, with a jump to the guest where a processor begins.
 fn firmware() -> Vec<u8> {
     let mut bytes = vec![0xf4; 65_536];
-    // mov al, WORD; out PORT, al; cli; hlt; jmp to the hlt
-    let code = [0xb0, WORD, 0xe6, PORT, 0xfa, 0xf4, 0xeb, 0xfd];
-    bytes[65_520..65_528].copy_from_slice(&code);
+    bytes[AT..AT + GUEST.len()].copy_from_slice(GUEST);
+    // From 0xfff0, 3 bytes long.
+    let [low, high] = (AT as u16).wrapping_sub(0xfff3).to_le_bytes();
+    bytes[65_520..65_523].copy_from_slice(&[0xe9, low, high]);
     bytes
 }
 
@@ -105,11 +131,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_firmware_begins_where_a_processor_does() {
+    fn the_firmware_begins_where_a_processor_does_and_says_its_word() {
         let bytes = firmware();
+        // 16 bytes before the end of the address space, 0xffff_fff0, it jumps to what it says.
         assert_eq!(bytes.len(), 65_536);
-        // 16 bytes before the end of the address space, 0xffff_fff0.
-        assert_eq!(bytes[bytes.len() - 16], 0xb0);
+        let [jump, low, high] = bytes[0xfff0..0xfff3] else { unreachable!("three of three") };
+        assert_eq!((jump, u16::from_le_bytes([low, high]).wrapping_add(0xfff3)), (0xe9, 0xff00));
+        // mov al, WORD; out PORT, al
+        assert!(bytes.windows(4).any(|code| code == [0xb0, WORD, 0xe6, PORT]));
+        // The table of segments is where the guest looks for it, as an address and in its own description.
+        let [.., a, b, c, d] = *GUEST else { unreachable!("it is longer") };
+        let segments = u32::from_le_bytes([a, b, c, d]) - 0xffff_0000;
+        assert_eq!(bytes[segments as usize..][..10], [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
         assert_eq!(CODE, 43);
     }
 
