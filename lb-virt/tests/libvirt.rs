@@ -348,14 +348,17 @@ fn clones_have_their_data() {
     }
 }
 
+/// How it is opened, its format, whether it is only read, what the guest sees, and where on IDE.
+type Drive = (String, String, bool, String, Option<(String, u64)>);
+
 /// What two command lines of QEMU must agree on.
 #[derive(Debug, Default, PartialEq)]
 struct Machine {
     /// Now, at most, sockets, cores, threads.
     vcpus: [u64; 5],
     memory: u64,
-    /// By file: how it is opened, its format, whether it is only read, what the guest sees, and where on IDE.
-    disks: BTreeMap<String, (String, String, bool, String, Option<(String, u64)>)>,
+    /// By file.
+    disks: BTreeMap<String, Drive>,
     /// What the guest sees, with its address.
     nics: Vec<(String, String)>,
 }
