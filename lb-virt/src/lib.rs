@@ -35,7 +35,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
-#[cfg(any(feature = "qemu", feature = "virtualbox", feature = "xen"))]
+#[cfg(any(feature = "libvirt", feature = "qemu", feature = "virtualbox", feature = "xen"))]
 pub mod command;
 pub mod domain;
 mod error;

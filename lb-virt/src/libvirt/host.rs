@@ -4,6 +4,7 @@ mod clone;
 mod connection;
 mod definition;
 mod devices;
+mod moving;
 mod snapshots;
 mod usage;
 mod watch;
@@ -24,12 +25,17 @@ use crate::hypervisor::{
     Capabilities, CloneRequest, ConsoleAddress, Effect, Event, EventKind, Host, Hypervisor, Snapshot,
     Statistics, Summary,
 };
+use crate::migration::{Conclusion, Control, Destination, Sample, Settings, Via};
 use crate::state::{Operation, State};
 use connection::{Connection, LIBVIRT, state_of};
+use moving::Moves;
 use watch::{Seen, Watch};
 
 /// How often machines are looked at while events are waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// As the trait's own refusals say it.
+const MOVE: &str = "move machines while they run";
 
 /// What works behind libvirt. What each can do: <https://libvirt.org/hvsupport.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +64,7 @@ impl Driver {
             Self::Test => {
                 C::REBOOT | C::HOT_VCPUS | C::PINNING | C::SNAPSHOTS | C::CLONE | C::EVENTS | C::HOT_MEMORY
             }
-            Self::Qemu => C::all() - C::LIVE_MIGRATION - C::AUTO_CONVERGE - C::POST_COPY,
+            Self::Qemu => C::all() - C::DIRTY_RATE,
             Self::Xen => {
                 C::REBOOT
                     | C::WAKE
@@ -104,6 +110,9 @@ impl Driver {
 ///   is not told, nor that a guest has started anew. What is done over this connection always is.
 /// * Two programs that define a machine of one name and identity at once are not told apart: the later definition holds.
 /// * Clones' images are made by libvirt's storage driver, so on the host itself, wherever that is.
+/// * While a machine is moved, libvirt sees to it that one copy runs in the end: [`receive`](Hypervisor::receive) only notes what is to
+///   come, the copy is there once it is [sent](Hypervisor::send), and when all has gone over the source has none any more. `virsh` (of
+///   the package `libvirt-clients`) is needed to cancel it, and for post-copy. Certificates are those of libvirt's own configuration.
 /// * Of Xen and VirtualBox it is known from libvirt's documentation alone what they can do.
 #[derive(Debug)]
 pub struct Libvirt {
@@ -111,6 +120,7 @@ pub struct Libvirt {
     driver: Driver,
     domain_type: DomainType,
     watch: Watch,
+    moves: Moves,
 }
 
 impl Libvirt {
@@ -137,7 +147,8 @@ impl Libvirt {
                 if offers.contains("<domain type='kvm'") { DomainType::Kvm } else { DomainType::Qemu }
             }
         };
-        let mut host = Self { connection, driver, domain_type, watch: Watch::default() };
+        let mut host =
+            Self { connection, driver, domain_type, watch: Watch::default(), moves: Moves::default() };
         host.watch = Watch::of(host.look_at_all()?);
         Ok(host)
     }
@@ -186,6 +197,7 @@ impl Libvirt {
     ) -> Result<(), VirtError> {
         let domain = self.connection.domain(name)?;
         self.may(name, &domain, operation)?;
+        self.may_while_moving(name, operation)?;
         if let Err(error) = act(&domain) {
             // Somebody else was quicker.
             if error.code() == ErrorNumber::OperationInvalid {
@@ -322,6 +334,9 @@ impl Hypervisor for Libvirt {
     }
 
     fn state(&mut self, name: &str) -> Result<State, VirtError> {
+        if self.moves.has_sent(name) {
+            self.must_stay(name, "ask for its state")?;
+        }
         self.state_of(name, &self.connection.domain(name)?)
     }
 
@@ -338,6 +353,7 @@ impl Hypervisor for Libvirt {
     fn delete(&mut self, name: &str) -> Result<(), VirtError> {
         if self.can(Capabilities::SNAPSHOTS) {
             self.may(name, &self.connection.domain(name)?, Operation::Delete)?;
+            self.may_while_moving(name, Operation::Delete)?;
             self.delete_all_snapshots(name)?;
         }
         self.operate(name, Operation::Delete, |domain| {
@@ -451,6 +467,40 @@ impl Hypervisor for Libvirt {
 
     fn statistics(&mut self, name: &str) -> Result<Statistics, VirtError> {
         self.usage_of(name)
+    }
+
+    fn running_spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
+        Ok(self.live(name, &self.connection.domain(name)?)?.spec)
+    }
+
+    fn receive(
+        &mut self,
+        running: &DomainSpec,
+        defined: &DomainSpec,
+        via: &Via,
+    ) -> Result<Destination, VirtError> {
+        self.may_use(Capabilities::LIVE_MIGRATION, MOVE)?;
+        self.expect_machine(running, defined, via)
+    }
+
+    fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
+        self.may_use(Capabilities::LIVE_MIGRATION, MOVE)?;
+        self.send_machine(name, to, settings)
+    }
+
+    fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
+        self.may_use(Capabilities::LIVE_MIGRATION, MOVE)?;
+        self.migration_of(name, wait)
+    }
+
+    fn control_migration(&mut self, name: &str, control: Control) -> Result<(), VirtError> {
+        self.may_use(Capabilities::LIVE_MIGRATION, MOVE)?;
+        self.control(name, control)
+    }
+
+    fn conclude(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
+        self.may_use(Capabilities::LIVE_MIGRATION, MOVE)?;
+        self.conclude_migration(name, conclusion)
     }
 
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {

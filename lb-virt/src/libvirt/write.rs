@@ -120,13 +120,16 @@ pub(super) fn has_own(spec: &DomainSpec) -> bool {
 }
 
 pub(super) fn own_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
-    within(xml, "lb:machine", &[("xmlns:lb", NAMESPACE)], |xml| {
-        if spec.io_heavy {
-            empty(xml, "lb:io-heavy", &[])?;
-        }
-        let mut shared = spec.disks.iter().filter(|disk| disk.shared);
-        shared.try_for_each(|disk| empty(xml, "lb:shared", &[("disk", &disk.target)]))
-    })
+    within(xml, "lb:machine", &[("xmlns:lb", NAMESPACE)], |xml| own_within(xml, spec, "lb:"))
+}
+
+pub(super) fn own_within(xml: &mut Xml, spec: &DomainSpec, prefix: &str) -> io::Result<()> {
+    if spec.io_heavy {
+        empty(xml, &format!("{prefix}io-heavy"), &[])?;
+    }
+    let shared = spec.disks.iter().filter(|disk| disk.shared);
+    let name = format!("{prefix}shared");
+    shared.into_iter().try_for_each(|disk| empty(xml, &name, &[("disk", &disk.target)]))
 }
 
 fn boot(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {

@@ -84,7 +84,8 @@ impl Machine {
         let log = self.place.file("log");
         let _ = fs::rename(&log, self.place.file("log.old"));
         let log = File::create(&log).map_err(super::store::failed(self.name(), &log))?;
-        self.run = Some(Run { process: None, spec, started: false });
+        let moving = self.moving().cloned();
+        self.run = Some(Run { process: None, spec, started: false, moving });
         self.save_run()?;
         let process = process::launch(start.program.as_os_str(), &words, &self.place.path, log);
         let process = process.map_err(|error| match error.kind() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::moving::Moving;
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use super::store::{Lock, Place};
@@ -34,6 +35,9 @@ pub(super) struct Run {
     pub(super) spec: DomainSpec,
     /// Whether it has been started. What has not, after the program that began it has ended, is ended.
     pub(super) started: bool,
+    /// Whether it is being moved.
+    #[serde(default)]
+    pub(super) moving: Option<Moving>,
 }
 
 /// A machine that is held.
@@ -149,7 +153,7 @@ impl Machine {
             self.place.write("crashed", &json!({}))?;
         }
         self.run = None;
-        for file in ["run.json", "pid", CONTROL, EVENTS, "console.sock"] {
+        for file in ["run.json", "pid", CONTROL, EVENTS, "incoming.sock", "way"] {
             self.place.remove(file)?;
         }
         Ok(())

@@ -5,13 +5,14 @@
 //! | `lock` | nothing: who holds its lock makes and removes machines |
 //! | `kvm.json` | whether the hardware runs guests, and for which QEMU that was found out |
 //! | `machines/NAME/definition.json` | its definition, as it will be when it starts next |
-//! | `machines/NAME/run.json` | of one that was started: its process and its definition as it runs |
+//! | `machines/NAME/run.json` | of one that was started: its process, its definition as it runs, and whether it is being moved |
 //! | `machines/NAME/snapshots.json` | its snapshots, with the definitions that they go back to |
 //! | `machines/NAME/crashed` | that it ended without having been asked, until it is started again |
 //! | `machines/NAME/lock` | nothing: who holds its lock does something to it |
 //! | `machines/NAME/pid` | QEMU's own note of its process, which it removes when it ends by itself |
 //! | `machines/NAME/{control,events}.sock` | QEMU's monitors: for one command at a time, and for who hears events |
-//! | `machines/NAME/console.sock`, `log` | its console, and what QEMU complained of |
+//! | `machines/NAME/incoming.sock`, `way` | where a copy waits for what is sent; from where it is sent, the way there |
+//! | `machines/NAME/log`, `log.old` | what QEMU complained of, this time and the time before |
 //!
 //! A file is written beside its place and then put there, so that it is whole or was never there.
 
@@ -92,8 +93,8 @@ impl Store {
         lock(&self.root.join("lock"), "(all)", "make or remove a machine")
     }
 
-    /// Makes a machine, whole or not at all.
-    pub(crate) fn make(&self, spec: &DomainSpec) -> Result<(), VirtError> {
+    /// Makes a machine, whole or not at all; `run` is what is noted of its run.
+    pub(crate) fn make(&self, spec: &DomainSpec, run: Option<&impl Serialize>) -> Result<(), VirtError> {
         let machines = self.root.join("machines");
         let unfinished = machines.join(".new");
         // What a program that died has left.
@@ -102,6 +103,7 @@ impl Store {
         let made = make_directory(&unfinished)
             .map_err(failed(&spec.name, &unfinished))
             .and_then(|()| place.write("definition.json", spec))
+            .and_then(|()| run.map_or(Ok(()), |run| place.write("run.json", run)))
             .and_then(|()| {
                 let path = machines.join(&spec.name);
                 fs::rename(&unfinished, &path).map_err(failed(&spec.name, path))

@@ -177,6 +177,19 @@ fn virtualbox() -> Fixture {
     }
 }
 
+/// Two directories of QEMUs' machines, which reach the same images. What is sent is 64 MiB.
+fn qemus() -> moving::Pair {
+    let lab = lab::Lab::new();
+    let images = lab.images();
+    let work = guest::Work { pages: 16_384, dirty: 10 };
+    moving::Pair {
+        here: Box::new(lab.host("node1")),
+        there: Box::new(lab.host("node2")),
+        spec: Box::new(move |name| lab::working_spec(&images, name, work)),
+        keeper: Box::new(lab),
+    }
+}
+
 /// One test for each promise, with the attributes that a backend needs.
 macro_rules! contract {
     ($(#[$meta:meta])* $backend:ident) => {
@@ -228,6 +241,10 @@ macro_rules! contract {
 contract!(sim);
 contract!(virtualbox);
 contract!(moving sims);
+contract!(
+    moving #[ignore = "needs QEMU"]
+    qemus
+);
 contract!(
     #[ignore = "needs QEMU"]
     qemu

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// libvirt takes a QEMU for alive that nobody has waited for.
 const SCRIPT: &str = r#"
 set -e
-root=$1 uuid=$2 host=$3
+root=$1 uuid=$2 host=$3 port=$4
 hostname "$host"
 mount --make-rprivate /
 for pair in etc:/etc/libvirt lib:/var/lib/libvirt run:/run/libvirt log:/var/log/libvirt cache:/var/cache/libvirt; do
@@ -31,7 +31,9 @@ done
 for file in passwd group; do cp "/etc/$file" "$root/$file"; done
 grep -q '^libvirt-qemu:' "$root/passwd" || echo 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin' >>"$root/passwd"
 grep -q '^libvirt-qemu:' "$root/group" || echo 'libvirt-qemu:x:64055:' >>"$root/group"
-for file in passwd group; do mount --bind "$root/$file" "/etc/$file"; done
+# Hosts that send machines to each other go by their names, and refuse 127.0.0.1.
+{ echo "127.0.0.1 localhost"; seq 0 99 | sed 's/^/127.0.0.2 lb-virtd-/'; } >"$root/hosts"
+for file in passwd group hosts; do mount --bind "$root/$file" "/etc/$file"; done
 cat >"$root/etc/qemu.conf" <<END
 user = "root"
 group = "root"
@@ -40,6 +42,9 @@ cgroup_controllers = []
 namespaces = []
 stdio_handler = "file"
 remember_owner = 0
+migration_address = "127.0.0.2"
+migration_port_min = $port
+migration_port_max = $((port + 9))
 END
 cat >"$root/etc/libvirtd.conf" <<END
 auth_unix_rw = "none"
@@ -74,6 +79,8 @@ impl Daemon {
         self.kill();
         let uuid = uuid(std::process::id(), self.number);
         let host = format!("lb-virtd-{}", self.number);
+        // Each takes a port as free that others of its namespace do not have.
+        let port = 49_152 + 10 * self.number;
         // It dies with the thread that started it, and all its processes with it.
         let process = Command::new("setpriv")
             .args([
@@ -88,7 +95,7 @@ impl Daemon {
             ])
             .args(["--mount-proc", "sh", "-c", SCRIPT, "sh"])
             .arg(&self.root)
-            .args([uuid, host])
+            .args([uuid, host, port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(self.root.join("stderr")).unwrap())
@@ -96,16 +103,22 @@ impl Daemon {
         self.process = Some(process.expect("setpriv and unshare (package util-linux)"));
     }
 
+    /// Ends it, and all that it has started: they are gone when this returns.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
+        let Some(mut process) = self.process.take() else { return };
+        let first = children(&process.id().to_string());
+        let _ = process.kill();
+        let _ = process.wait();
+        // The first of a namespace goes last.
+        let first = format!("/proc/{}/stat", first.trim());
+        let end = Instant::now() + PATIENCE;
+        while first != "/proc//stat" && Path::new(&first).exists() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Sends libvirtd a signal: to it alone, not to its machines.
     pub fn signal(&self, signal: &str) {
-        let children = |pid: &str| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         let shell = children(&self.process.as_ref().unwrap().id().to_string());
         let is_it =
             |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() == "libvirtd";
@@ -152,6 +165,11 @@ impl Daemon {
     }
 }
 
+/// The processes that a process has started.
+fn children(pid: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default()
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
@@ -181,4 +199,32 @@ pub fn image(path: &Path) -> &Path {
         assert!(made.expect("qemu-img (package qemu-utils)").success());
     }
     path
+}
+
+/// Boots into code that writes to each page of 64 MiB, again and again: what is sent of them is old at once.
+pub fn make_busy(image: &Path) {
+    #[rustfmt::skip]
+    let code = [
+        // To 32 bits, at 7c00: cli; lgdt [7c48]; mov eax, cr0; or al, 1; mov cr0, eax; jmp 8:7c13
+        0xfa, 0x0f, 0x01, 0x16, 0x48, 0x7c, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0, 0xea, 0x13, 0x7c, 0x08, 0x00,
+        // mov ax, 10; mov ds, ax
+        0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8,
+        // again: mov edi, 1 MiB
+        0xbf, 0x00, 0x00, 0x10, 0x00,
+        // next: inc dword [edi]; add edi, 4096; cmp edi, 65 MiB; jb next; jmp again
+        0xff, 0x07, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, 0x81, 0xff, 0x00, 0x00, 0x10, 0x04, 0x72, 0xf0, 0xeb, 0xe9,
+        // Segments: none, code, data, all of 4 GiB; and at 7c48 where they are.
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0xff, 0xff, 0x00, 0x00, 0x00, 0x9a, 0xcf, 0x00,
+        0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00,
+        0x17, 0x00, 0x30, 0x7c, 0x00, 0x00,
+    ];
+    let mut sector = [0; 512];
+    sector[..code.len()].copy_from_slice(&code);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let file = image.with_extension("sector");
+    fs::write(&file, sector).unwrap();
+    let write = format!("write -s {} 0 512", file.display());
+    let written = Command::new("qemu-io").args(["-c", &write]).arg(image).stdout(Stdio::null()).status();
+    assert!(written.expect("qemu-io (package qemu-utils)").success());
 }

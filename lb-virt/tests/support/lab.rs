@@ -117,10 +117,15 @@ fn read(path: &Path) -> String {
 
 /// A machine that counts, with a disk of its own in a directory.
 pub fn spec(images: &Path, name: &str) -> DomainSpec {
+    working_spec(images, name, guest::Work::default())
+}
+
+/// As [`spec`], of a guest that works.
+pub fn working_spec(images: &Path, name: &str, work: guest::Work) -> DomainSpec {
     let image = images.join(format!("{name}.qcow2"));
     // A name that is none has no image.
     if !image.exists() && !name.contains([';', '/']) {
-        guest::image(&image);
+        guest::working_image(&image, work);
     }
     DomainSpec {
         machine: Some("pc".into()),

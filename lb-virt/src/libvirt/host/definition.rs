@@ -50,6 +50,7 @@ impl Libvirt {
 
     pub(super) fn subject(&self, name: &str) -> Result<Subject, VirtError> {
         let domain = self.connection.domain(name)?;
+        self.must_stay(name, "change")?;
         let defined = self.defined(name, &domain)?;
         let runs = self.state_of(name, &domain)?.is_active();
         let live = if runs { Some(self.live(name, &domain)?.spec) } else { None };

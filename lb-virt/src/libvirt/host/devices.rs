@@ -1,6 +1,7 @@
 //! Disks and network interfaces that come and go, and the console.
 
 use fastrand::Rng;
+use virt::domain::Domain;
 use virt::sys;
 
 use super::Libvirt;
@@ -9,7 +10,8 @@ use crate::domain::{Bus, Console, Disk, DomainSpec, Mac, Nic};
 use crate::error::VirtError;
 use crate::hypervisor::{Capabilities, ConsoleAddress, Effect};
 use crate::libvirt::read::{child, parse};
-use crate::libvirt::write::{disk_of, nic_of, piece, unwritable};
+use crate::libvirt::write::{disk_of, nic_of, own_within, piece, unwritable, within};
+use crate::libvirt::{NAMESPACE, Xml};
 
 const DISK: &str = "disk";
 const NIC: &str = "network interface";
@@ -98,9 +100,12 @@ impl Libvirt {
     fn give(&mut self, subject: Subject, spec: &DomainSpec, device: Device<'_>) -> Result<Effect, VirtError> {
         let Subject { domain, defined, live } = subject;
         spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
-        if live.is_some() && device.is_hot(self.driver.capabilities()) {
+        if let Some(live) = live.as_ref().filter(|_| device.is_hot(self.driver.capabilities())) {
             let attached = domain.attach_device_flags(&device.xml(spec)?, sys::VIR_DOMAIN_AFFECT_LIVE);
             attached.map_err(|error| self.connection.failed_by_file(spec, "attach a device to", &error))?;
+            if matches!(device, Device::Disk(disk) if disk.shared) {
+                self.note_own(&domain, live, spec)?;
+            }
             self.redefine(&defined, spec)?;
             return Ok(Effect::Now);
         }
@@ -123,6 +128,19 @@ impl Libvirt {
         }
         self.redefine(&defined, spec)?;
         Ok(effect)
+    }
+
+    /// Notes in a machine that runs what libvirt has no word for: which of its disks are shared.
+    fn note_own(&self, domain: &Domain, live: &DomainSpec, spec: &DomainSpec) -> Result<(), VirtError> {
+        let mut now = live.clone();
+        now.disks.extend(spec.disks.last().cloned());
+        // It sets the namespace itself, and will have none before.
+        let own = |xml: &mut Xml| within(xml, "machine", &[], |xml| own_within(xml, &now, ""));
+        let xml = piece(own).map_err(|error| unwritable(spec, &error))?;
+        let kind = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
+        let noted =
+            domain.set_metadata(kind, Some(&xml), Some("lb"), Some(NAMESPACE), sys::VIR_DOMAIN_AFFECT_LIVE);
+        noted.map(drop).map_err(|error| self.connection.failed(&spec.name, "attach a device to", &error))
     }
 
     /// A pseudo-terminal is of use on this host alone, and only while the machine runs; else `virsh` connects to it.

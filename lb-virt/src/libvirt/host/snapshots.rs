@@ -45,6 +45,7 @@ impl Libvirt {
         if self.find_snapshot(name, &domain, snapshot)?.is_some() {
             return Err(VirtError::PartExists { name: name.into(), what: WHAT, part: snapshot.into() });
         }
+        self.must_stay(name, "take a snapshot")?;
         let spec = self.defined(name, &domain)?.spec;
         let xml = piece(|xml| within(xml, "domainsnapshot", &[], |xml| text(xml, "name", snapshot)));
         let xml = xml.map_err(|error| unwritable(&spec, &error))?;
@@ -69,6 +70,7 @@ impl Libvirt {
 
     pub(super) fn go_back_to_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
         let domain = self.connection.domain(name)?;
+        self.must_stay(name, "go to or from a snapshot")?;
         let found = self.snapshot(name, &domain, snapshot)?;
         let reverted = found.revert(0).or_else(|error| match error.code() {
             // The machine runs, and was another then: its process has to be another too.
@@ -83,6 +85,7 @@ impl Libvirt {
 
     pub(super) fn forget_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
         let domain = self.connection.domain(name)?;
+        self.must_stay(name, "go to or from a snapshot")?;
         let found = self.snapshot(name, &domain, snapshot)?;
         found.delete(0).map_err(|error| self.connection.failed(name, "delete a snapshot of", &error))
     }
