@@ -20,6 +20,7 @@ macro_rules! text_by_serde {
     };
 }
 
+mod change;
 mod check;
 mod disk;
 mod memory;

@@ -108,6 +108,16 @@ pub enum VirtError {
         /// What is possible, and how to have more.
         limit: String,
     },
+    /// The hypervisor changes that only while the machine is shut off.
+    #[error("{hypervisor} changes {change} only at rest: shut {name} off, and try again")]
+    NotAtRest {
+        /// The machine.
+        name: String,
+        /// Which one.
+        hypervisor: &'static str,
+        /// What was to be changed.
+        change: &'static str,
+    },
     /// A file that the machine needs.
     #[error("machine {name}: {path}: {source}")]
     File {

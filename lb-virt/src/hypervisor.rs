@@ -307,7 +307,8 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// [`VirtError::PartExists`], [`VirtError::Spec`], [`VirtError::File`].
     fn attach_disk(&mut self, name: &str, disk: &Disk) -> Result<Effect, VirtError>;
 
-    /// Takes a disk from a machine, by its name on the bus.
+    /// Takes a disk from a machine, by its name on the bus. A guest that runs lets it go when it likes: [`Effect::NextBoot`] says that
+    /// it has not yet.
     ///
     /// # Errors
     /// [`VirtError::NoPart`].
@@ -319,7 +320,7 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// [`VirtError::PartExists`], [`VirtError::Spec`].
     fn attach_nic(&mut self, name: &str, nic: &Nic) -> Result<Effect, VirtError>;
 
-    /// Takes a network interface from a machine, by its address.
+    /// Takes a network interface from a machine, by its address, as [`detach_disk`](Self::detach_disk) takes disks.
     ///
     /// # Errors
     /// [`VirtError::NoPart`].

@@ -24,26 +24,37 @@
 //! | [`command`] | runs the programs of hypervisors that are driven by programs |
 //! | [`domain`] | [`DomainSpec`]: what a machine is, for every hypervisor |
 //! | [`hypervisor`] | [`Hypervisor`]: the trait, what it can do, statistics and events |
-//! | [`libvirt`] | libvirt's domain XML, written and read |
+//! | [`libvirt`] | libvirt's domain XML, written, read and amended; with the feature `libvirt`, the hypervisors that it reaches |
 //! | [`migration`] | moving a machine to another host |
+//! | [`qemu`] | [`Qemu`]: machines that QEMU runs on this host, without anything in between |
 //! | [`sim`] | [`Sim`]: a host that is only thought of, with a clock turned by hand and faults from a seed |
 //! | [`state`] | [`State`]: what a machine is doing, and the one table of what can be done to it then |
+//! | [`virtualbox`] | [`VirtualBox`](virtualbox::VirtualBox): a host with VirtualBox, by its program `VBoxManage` |
+//! | [`xen`] | [`Xen`](xen::Xen): a host with Xen, by its program `xl`; its configurations, written and read |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod checks;
-#[cfg(any(feature = "qemu", feature = "virtualbox", feature = "xen"))]
+#[cfg(any(feature = "libvirt", feature = "qemu", feature = "virtualbox", feature = "xen"))]
 pub mod command;
 pub mod domain;
 mod error;
 pub mod hypervisor;
 pub mod libvirt;
 pub mod migration;
+#[cfg(feature = "qemu")]
+pub mod qemu;
 pub mod sim;
 pub mod state;
+#[cfg(feature = "virtualbox")]
+pub mod virtualbox;
+#[cfg(feature = "xen")]
+pub mod xen;
 
 pub use domain::{DomainSpec, Memory};
 pub use error::VirtError;
 pub use hypervisor::Hypervisor;
+#[cfg(feature = "qemu")]
+pub use qemu::Qemu;
 pub use sim::Sim;
 pub use state::{Operation, State};

@@ -14,15 +14,27 @@
 //!
 //! The format: <https://libvirt.org/formatdomain.html>. What it has no word for ([`Disk::shared`](crate::domain::Disk::shared),
 //! [`DomainSpec::io_heavy`](crate::DomainSpec::io_heavy)) stands in its `metadata`, in the namespace `urn:lb-virt`. What a
-//! definition of another program's has beyond a `DomainSpec` (controllers, addresses, …) is passed over in reading.
+//! definition of another program's has beyond a `DomainSpec` (controllers, addresses, …) is passed over in reading, and stays when
+//! [`amend`] changes it.
+//!
+//! The feature `libvirt` adds `Libvirt`, which drives machines by it. It needs libvirt's headers to be built (`libvirt-dev` on
+//! Debian), and libvirt is under the LGPL, so it is not there by default.
 
+mod amend;
+#[cfg(feature = "libvirt")]
+mod host;
 mod read;
 mod write;
 
+pub use amend::amend;
+#[cfg(feature = "libvirt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "libvirt")))]
+pub use host::Libvirt;
 pub use read::{ReadError, from_xml};
 pub use write::to_xml;
 
 use crate::domain::named;
+use write::Xml;
 
 /// The namespace of what only this crate knows.
 const NAMESPACE: &str = "urn:lb-virt";

@@ -5,8 +5,8 @@ mod support;
 
 use std::process::Command;
 
-use lb_virt::domain::{Kernel, Kind, Memory};
-use lb_virt::libvirt::{DomainType, from_xml, to_xml};
+use lb_virt::domain::{Disk, Kernel, Kind, Memory, Nic};
+use lb_virt::libvirt::{DomainType, amend, from_xml, to_xml};
 use lb_virt::{DomainSpec, VirtError};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -17,6 +17,36 @@ proptest! {
     fn what_is_written_is_read(spec in support::specs()) {
         let xml = to_xml(&spec, DomainType::Kvm).unwrap();
         prop_assert_eq!(from_xml(&xml).unwrap(), spec, "{}", xml);
+    }
+
+    /// What one machine is made into another by: all that operations change.
+    #[test]
+    fn what_is_amended_is_read(from in support::specs(), to in support::specs()) {
+        let wanted = DomainSpec {
+            name: to.name,
+            uuid: to.uuid,
+            vcpus: to.vcpus,
+            max_vcpus: to.max_vcpus,
+            cpu_topology: to.cpu_topology,
+            memory: to.memory,
+            max_memory: to.max_memory,
+            disks: to.disks,
+            nics: to.nics,
+            pins: to.pins,
+            io_heavy: to.io_heavy,
+            ..from.clone()
+        };
+        let xml = to_xml(&from, DomainType::Kvm).unwrap();
+        let amended = amend(&xml, &wanted).unwrap();
+        let mut read = from_xml(&amended).unwrap();
+        // Those that were there stay in their places.
+        let mut wanted = wanted;
+        for spec in [&mut read, &mut wanted] {
+            spec.disks.sort_by(|one, other| one.target.cmp(&other.target));
+            spec.nics.sort_by_key(|nic| (nic.mac, format!("{nic:?}")));
+        }
+        prop_assert_eq!(read, wanted, "{}", amended);
+        prop_assert_eq!(amend(&xml, &from).unwrap(), xml, "nothing differs");
     }
 
     /// Beside XML, as every configuration type: by serde.
@@ -115,6 +145,42 @@ fn definitions_of_other_programs_are_read() {
         let error = from_xml(&xml.replace(from, to)).unwrap_err().to_string();
         assert!(error.contains(said), "{error}: {said}");
     }
+}
+
+/// What has no place in a definition stays as it is, comments too.
+#[test]
+fn what_is_not_amended_stays() {
+    let xml = r#"<domain type="kvm">
+  <name>web1</name><!-- of the shop -->
+  <metadata><shop:stock xmlns:shop="urn:shop">7</shop:stock></metadata>
+  <memory>1048576</memory>
+  <vcpu cpuset="0-3">2</vcpu>
+  <cputune><shares>512</shares><vcpupin vcpu="0" cpuset="1"/></cputune>
+  <os><type>hvm</type></os>
+  <devices>
+    <controller type="scsi" model="virtio-scsi"/>
+    <disk type="file" device="floppy"><target dev="fda"/></disk>
+    <disk type="file" device="disk"><source file="/a.img"/><target dev="vda"/><serial>WD-1</serial></disk>
+  </devices>
+</domain>"#;
+    let mut spec = from_xml(xml).unwrap().disk(Disk::file("/b.img").shared()).nic(Nic::nat());
+    spec.pins.vcpus.clear();
+    let amended = amend(xml, &spec).unwrap();
+    assert_eq!(from_xml(&amended).unwrap(), spec, "{amended}");
+    for kept in [
+        "<!-- of the shop -->",
+        "<shop:stock xmlns:shop=\"urn:shop\">7</shop:stock>",
+        "<vcpu cpuset=\"0-3\">2</vcpu>",
+        "<shares>512</shares>",
+        "<controller type=\"scsi\" model=\"virtio-scsi\"/>",
+        "<disk type=\"file\" device=\"floppy\"><target dev=\"fda\"/></disk>",
+        "<target dev=\"vda\"/><serial>WD-1</serial>",
+    ] {
+        assert!(amended.contains(kept), "{kept}: {amended}");
+    }
+    assert!(matches!(amend("<domain/>", &spec), Err(VirtError::Said { .. })));
+    spec.vcpus = 0;
+    assert!(matches!(amend(xml, &spec), Err(VirtError::Spec { .. })));
 }
 
 #[test]

@@ -51,8 +51,17 @@ pub enum ReadError {
 /// # Errors
 /// If it is no XML, no domain, or has a disk or a network that can't be expressed.
 pub fn from_xml(xml: &str) -> Result<DomainSpec, ReadError> {
+    read(&parse(xml)?)
+}
+
+/// An XML as a tree, unless it is out of all proportion.
+pub(super) fn parse(xml: &str) -> Result<Document<'_>, ReadError> {
     let options = roxmltree::ParsingOptions { nodes_limit: 100_000, ..Default::default() };
-    let document = Document::parse_with_options(xml, options)?;
+    Ok(Document::parse_with_options(xml, options)?)
+}
+
+/// The definition in a tree.
+pub(super) fn read(document: &Document<'_>) -> Result<DomainSpec, ReadError> {
     let domain = document.root_element();
     if domain.tag_name().name() != "domain" {
         return Err(unknown(domain, "the root element", domain.tag_name().name()));
@@ -103,7 +112,7 @@ fn unknown(node: Node<'_, '_>, what: &str, value: &str) -> ReadError {
     ReadError::Unknown { line: line(node), what: what.into(), value: value.chars().take(100).collect() }
 }
 
-fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|child| child.is_element() && child.tag_name().name() == name)
 }
 
@@ -345,12 +354,14 @@ fn screen(element: Node<'_, '_>) -> Result<Screen, ReadError> {
     })
 }
 
+/// The element of this crate's own in the metadata.
+pub(super) fn own_element<'a, 'i>(domain: Node<'a, 'i>) -> Option<Node<'a, 'i>> {
+    child(domain, "metadata")?.children().find(|node| node.has_tag_name((NAMESPACE, "machine")))
+}
+
 /// What stands in the metadata.
 fn own(domain: Node<'_, '_>, spec: &mut DomainSpec) {
-    let metadata = child(domain, "metadata");
-    let machine = metadata
-        .and_then(|metadata| metadata.children().find(|node| node.has_tag_name((NAMESPACE, "machine"))));
-    for own in machine.iter().flat_map(|machine| machine.children().filter(Node::is_element)) {
+    for own in own_element(domain).iter().flat_map(|machine| machine.children().filter(Node::is_element)) {
         match own.tag_name().name() {
             "io-heavy" => spec.io_heavy = true,
             "shared" => {

@@ -6,10 +6,17 @@ use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
 use super::{DomainType, NAMESPACE};
-use crate::domain::{Console, CpuModel, Disk, DomainSpec, Kind, Network, Nic, Source};
+use crate::domain::{Console, CpuModel, CpuTopology, Disk, DomainSpec, Kind, Network, Nic, Pins, Source};
 use crate::error::VirtError;
 
-type Xml = Writer<Vec<u8>>;
+pub(super) type Xml = Writer<Vec<u8>>;
+
+/// A piece of a domain XML, as `write` writes it.
+pub(super) fn piece(write: impl FnOnce(&mut Xml) -> io::Result<()>) -> io::Result<String> {
+    let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
+    write(&mut xml)?;
+    String::from_utf8(xml.into_inner()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
 
 /// The domain XML of a definition.
 ///
@@ -26,26 +33,22 @@ pub fn to_xml(spec: &DomainSpec, domain_type: DomainType) -> Result<String, Virt
             cure: "run it with Xen, or as hvm",
         });
     }
-    let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
-    let write = xml.create_element("domain").with_attribute(("type", domain_type.name()));
-    write
-        .write_inner_content(|xml| {
+    let domain = |xml: &mut Xml| {
+        within(xml, "domain", &[("type", domain_type.name())], |xml| {
             head(xml, spec)?;
             boot(xml, spec)?;
             processor(xml, spec)?;
             text(xml, "on_poweroff", spec.on_poweroff.name())?;
             text(xml, "on_reboot", spec.on_reboot.name())?;
             text(xml, "on_crash", spec.on_crash.name())?;
-            let devices = xml.create_element("devices");
-            devices.write_inner_content(|xml| devices_of(xml, spec)).map(drop)
+            within(xml, "devices", &[], |xml| devices_of(xml, spec))
         })
-        .map_err(|error| unwritable(spec, &error))?;
-    let text = String::from_utf8(xml.into_inner());
-    text.map_err(|error| unwritable(spec, &io::Error::new(io::ErrorKind::InvalidData, error)))
+    };
+    piece(domain).map_err(|error| unwritable(spec, &error))
 }
 
 /// Writing into memory does not fail; the signature of the writer has an error all the same.
-fn unwritable(spec: &DomainSpec, error: &io::Error) -> VirtError {
+pub(super) fn unwritable(spec: &DomainSpec, error: &io::Error) -> VirtError {
     VirtError::Said {
         hypervisor: "libvirt",
         operation: format!("write {}", spec.name),
@@ -53,7 +56,7 @@ fn unwritable(spec: &DomainSpec, error: &io::Error) -> VirtError {
     }
 }
 
-fn text(xml: &mut Xml, name: &str, text: &str) -> io::Result<()> {
+pub(super) fn text(xml: &mut Xml, name: &str, text: &str) -> io::Result<()> {
     xml.create_element(name).write_text_content(BytesText::new(text)).map(drop)
 }
 
@@ -61,7 +64,7 @@ fn empty(xml: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<(
     xml.create_element(name).with_attributes(attributes.iter().copied()).write_empty().map(drop)
 }
 
-fn within(
+pub(super) fn within(
     xml: &mut Xml,
     name: &str,
     attributes: &[(&str, &str)],
@@ -76,46 +79,57 @@ fn head(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
     if let Some(uuid) = spec.uuid {
         text(xml, "uuid", &uuid.to_string())?;
     }
-    metadata(xml, spec)?;
-    let memory = |xml: &mut Xml, name: &str, kib: u64| {
+    if has_own(spec) {
+        within(xml, "metadata", &[], |xml| own_of(xml, spec))?;
+    }
+    memory_of(xml, spec)?;
+    vcpus_of(xml, spec)?;
+    if spec.pins.is_empty() { Ok(()) } else { within(xml, "cputune", &[], |xml| pins_of(xml, &spec.pins)) }
+}
+
+pub(super) fn memory_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
+    for (name, memory) in [("memory", spec.most_memory()), ("currentMemory", spec.memory)] {
         let element = xml.create_element(name).with_attribute(("unit", "KiB"));
-        element.write_text_content(BytesText::new(&kib.to_string())).map(drop)
-    };
-    memory(xml, "memory", spec.most_memory().kib())?;
-    memory(xml, "currentMemory", spec.memory.kib())?;
+        element.write_text_content(BytesText::new(&memory.kib().to_string()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn vcpus_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
     let current = spec.vcpus.to_string();
     let mut vcpus = xml.create_element("vcpu").with_attribute(("placement", "static"));
     if spec.most_vcpus() != spec.vcpus {
         vcpus = vcpus.with_attribute(("current", current.as_str()));
     }
-    vcpus.write_text_content(BytesText::new(&spec.most_vcpus().to_string()))?;
-    if spec.pins.is_empty() {
-        return Ok(());
-    }
-    within(xml, "cputune", &[], |xml| {
-        for (vcpu, cpus) in &spec.pins.vcpus {
-            empty(xml, "vcpupin", &[("vcpu", &vcpu.to_string()), ("cpuset", &cpus.to_string())])?;
-        }
-        if spec.pins.emulator.is_empty() {
-            return Ok(());
-        }
-        empty(xml, "emulatorpin", &[("cpuset", &spec.pins.emulator.to_string())])
-    })
+    vcpus.write_text_content(BytesText::new(&spec.most_vcpus().to_string())).map(drop)
 }
 
-fn metadata(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
-    let shared: Vec<&Disk> = spec.disks.iter().filter(|disk| disk.shared).collect();
-    if shared.is_empty() && !spec.io_heavy {
+pub(super) fn pins_of(xml: &mut Xml, pins: &Pins) -> io::Result<()> {
+    for (vcpu, cpus) in &pins.vcpus {
+        empty(xml, "vcpupin", &[("vcpu", &vcpu.to_string()), ("cpuset", &cpus.to_string())])?;
+    }
+    if pins.emulator.is_empty() {
         return Ok(());
     }
-    within(xml, "metadata", &[], |xml| {
-        within(xml, "lb:machine", &[("xmlns:lb", NAMESPACE)], |xml| {
-            if spec.io_heavy {
-                empty(xml, "lb:io-heavy", &[])?;
-            }
-            shared.iter().try_for_each(|disk| empty(xml, "lb:shared", &[("disk", &disk.target)]))
-        })
-    })
+    empty(xml, "emulatorpin", &[("cpuset", &pins.emulator.to_string())])
+}
+
+/// Whether it says something for which libvirt has no word.
+pub(super) fn has_own(spec: &DomainSpec) -> bool {
+    spec.io_heavy || spec.disks.iter().any(|disk| disk.shared)
+}
+
+pub(super) fn own_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
+    within(xml, "lb:machine", &[("xmlns:lb", NAMESPACE)], |xml| own_within(xml, spec, "lb:"))
+}
+
+pub(super) fn own_within(xml: &mut Xml, spec: &DomainSpec, prefix: &str) -> io::Result<()> {
+    if spec.io_heavy {
+        empty(xml, &format!("{prefix}io-heavy"), &[])?;
+    }
+    let shared = spec.disks.iter().filter(|disk| disk.shared);
+    let name = format!("{prefix}shared");
+    shared.into_iter().try_for_each(|disk| empty(xml, &name, &[("disk", &disk.target)]))
 }
 
 fn boot(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
@@ -159,13 +173,16 @@ fn processor(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
             if let CpuModel::Named(model) = &spec.cpu_model {
                 text(xml, "model", model)?;
             }
-            let Some(shape) = spec.cpu_topology else { return Ok(()) };
-            let [sockets, cores, threads] =
-                [shape.sockets, shape.cores, shape.threads].map(|count| count.to_string());
-            empty(xml, "topology", &[("sockets", &sockets), ("cores", &cores), ("threads", &threads)])
+            spec.cpu_topology.map_or(Ok(()), |shape| topology_of(xml, shape))
         })?;
     }
     empty(xml, "clock", &[("offset", spec.clock.name())])
+}
+
+pub(super) fn topology_of(xml: &mut Xml, shape: CpuTopology) -> io::Result<()> {
+    let [sockets, cores, threads] =
+        [shape.sockets, shape.cores, shape.threads].map(|count| count.to_string());
+    empty(xml, "topology", &[("sockets", &sockets), ("cores", &cores), ("threads", &threads)])
 }
 
 fn devices_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
@@ -211,7 +228,7 @@ fn devices_of(xml: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
     empty(xml, "memballoon", &[("model", balloon)])
 }
 
-fn disk_of(xml: &mut Xml, disk: &Disk) -> io::Result<()> {
+pub(super) fn disk_of(xml: &mut Xml, disk: &Disk) -> io::Result<()> {
     let (kind, attribute) = match &disk.source {
         Some(Source::Block(_)) => ("block", "dev"),
         Some(Source::File(_)) | None => ("file", "file"),
@@ -228,7 +245,7 @@ fn disk_of(xml: &mut Xml, disk: &Disk) -> io::Result<()> {
     })
 }
 
-fn nic_of(xml: &mut Xml, nic: &Nic) -> io::Result<()> {
+pub(super) fn nic_of(xml: &mut Xml, nic: &Nic) -> io::Result<()> {
     let (kind, source) = match &nic.network {
         Network::Bridge(name) => ("bridge", Some(("bridge", name.as_str()))),
         Network::Named(name) => ("network", Some(("network", name.as_str()))),

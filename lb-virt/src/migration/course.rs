@@ -114,6 +114,10 @@ impl Course<'_> {
                     let reason = cancelling.map_or(Reason::Asked, |(_, reason)| reason);
                     return self.return_to_source(Why::Cancelled(reason));
                 }
+                // The copy that is to run has a host of its own, which looks now.
+                Phase::PostCopy => {
+                    let _ = self.target.migration(&self.migration.name, Duration::ZERO);
+                }
                 Phase::Stalled => {
                     stalled += 1;
                     if stalled > self.migration.looks() {

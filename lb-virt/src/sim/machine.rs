@@ -140,21 +140,3 @@ impl Machine {
         self.snapshots.push(Kept { snapshot, spec: self.spec.clone(), running: self.running.clone() });
     }
 }
-
-/// As large as is asked for; a machine that is shut off may grow beyond what it could have, when it runs.
-pub(super) fn resize(spec: &mut DomainSpec, vcpus: Option<u32>, memory: Option<Memory>) {
-    if let Some(vcpus) = vcpus {
-        let most = spec.most_vcpus().max(vcpus);
-        spec.max_vcpus = (spec.max_vcpus.is_some() || vcpus < most).then_some(most);
-        spec.vcpus = vcpus;
-        if most != spec.cpu_topology.map_or(most, |shape| shape.sockets * shape.cores * shape.threads) {
-            spec.cpu_topology = None;
-        }
-        spec.pins.vcpus.retain(|&vcpu, _| vcpu < most);
-    }
-    if let Some(memory) = memory {
-        let most = spec.most_memory().max(memory);
-        spec.max_memory = (spec.max_memory.is_some() || memory < most).then_some(most);
-        spec.memory = memory;
-    }
-}

@@ -1,0 +1,261 @@
+//! Machines that QEMU runs on this host, without a daemon in between.
+//!
+//! ```no_run
+//! use lb_virt::domain::Disk;
+//! use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu};
+//!
+//! let mut host = Qemu::open("/var/lib/machines")?;
+//! host.define(&DomainSpec::new("web1", 2, Memory::from_mib(2048)).disk(Disk::file("/srv/web1.qcow2")))?;
+//! host.start("web1")?; // and runs on when this program ends
+//! # Ok::<(), lb_virt::VirtError>(())
+//! ```
+//!
+//! All that is known of the machines is in one directory; each has one of its own in it, with its definition, its process and QEMU's
+//! sockets. Who opens the directory has the machines, and several programs may at once: each holds a machine only for as long as it
+//! does something to it.
+//!
+//! | what | how it is here |
+//! |---|---|
+//! | accelerator | KVM, if a guest of five instructions shows that it runs one; else translation (TCG) |
+//! | shut down | the power button (ACPI): the machine is running until its guest has obeyed; QEMU does not say whether it will |
+//! | reboot | the reset button: QEMU has no way to ask a guest |
+//! | end | QEMU that ended by itself leaves a machine shut off; one that was killed, or died, a crashed one |
+//! | on power-off or crash: restart | done when the machine is looked at next: [`next_event`](crate::Hypervisor::next_event) and [`state`](crate::Hypervisor::state) do |
+//! | on power-off: preserve | it is paused, with all of its memory, and can only be powered off |
+//! | virtual CPUs | come while the guest runs; go if they came so, and the guest lets them |
+//! | memory | by the balloon: the guest gives it back if it has a driver for that; without a balloon at the next boot |
+//! | disks, network interfaces | virtio's and SCSI's come and go; one that the guest does not let go within 5 s goes at the next boot |
+//! | snapshots | in the images, all of which must be qcow2 |
+//! | network by name, VLAN | can't be expressed: name a bridge |
+//! | statistics of networks | of bridges; `nat` is not counted |
+//!
+//! Sources: qemu(1), QEMU's QMP reference, proc(5).
+
+pub mod arguments;
+mod attach;
+mod clone;
+mod events;
+mod hypervisor;
+mod launch;
+mod machine;
+mod moving;
+mod probe;
+mod process;
+pub mod qmp;
+mod resize;
+mod snapshot;
+mod statistics;
+mod store;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fastrand::Rng;
+use uuid::Uuid;
+
+use crate::domain::{Arch, DomainSpec};
+use crate::error::VirtError;
+use crate::hypervisor::{Effect, EventKind};
+use crate::state::{Operation, State};
+use arguments::program;
+use events::Events;
+use launch::Start;
+use machine::{Machine, Run};
+use store::Store;
+
+/// How often machines are looked at that another program listens to.
+const LOOK: Duration = Duration::from_millis(250);
+/// How QEMU's own Ethernet addresses begin.
+const VENDOR: [u8; 3] = [0x52, 0x54, 0];
+
+/// The machines of a directory. See the [module](self).
+#[derive(Debug)]
+pub struct Qemu {
+    store: Store,
+    events: Events,
+    /// Another QEMU than that of `PATH`.
+    program: Option<PathBuf>,
+    /// What the probe has said.
+    accelerated: Option<bool>,
+    version: Option<String>,
+}
+
+impl Qemu {
+    /// The machines of a directory, which is made if it is not there. Machines that were started before, by whatever program, are
+    /// there as they are by now.
+    ///
+    /// # Errors
+    /// [`VirtError::File`] if the directory can't be made or read.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, VirtError> {
+        let store = Store::open(directory.as_ref())?;
+        let mut host =
+            Self { store, events: Events::default(), program: None, accelerated: None, version: None };
+        for name in host.store.names()? {
+            // What happens from now on is told. One that another program removes just now is none.
+            if let Ok(mut machine) = host.hold(&name, "look at") {
+                match host.look(&mut machine) {
+                    Ok(_) | Err(VirtError::NoMachine { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(host)
+    }
+
+    /// Runs machines with this program, whatever their instruction set. Default: `qemu-system-x86_64` and its like in `PATH`.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        (self.program, self.accelerated, self.version) = (Some(path.into()), None, None);
+        self
+    }
+
+    /// Whether guests run on the hardware: what is not said is found out. Machines that move between hosts need it to be alike.
+    #[must_use]
+    pub const fn accelerated(mut self, accelerated: bool) -> Self {
+        self.accelerated = Some(accelerated);
+        self
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.store.root
+    }
+
+    fn program_of(&self, arch: Arch) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| program(arch).into())
+    }
+
+    fn has_kvm(&mut self, arch: Arch) -> bool {
+        let program = self.program_of(arch);
+        let native = matches!(arch, Arch::X86_64 | Arch::I686);
+        native && *self.accelerated.get_or_insert_with(|| probe::accelerated(&self.store, &program, arch))
+    }
+
+    fn missing(&self, name: &str) -> VirtError {
+        VirtError::NoMachine { name: name.into(), host: self.store.root.display().to_string() }
+    }
+
+    /// Holds a machine: nobody else does anything to it meanwhile.
+    fn hold(&self, name: &str, operation: &str) -> Result<Machine, VirtError> {
+        let place = self.store.find(name).ok_or_else(|| self.missing(name))?;
+        let lock = place.lock(operation)?.ok_or_else(|| self.missing(name))?;
+        Machine::open(place, lock)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// What a machine that is held is doing; changes are told. A copy that waits for what is sent goes with its process.
+    fn look(&mut self, machine: &mut Machine) -> Result<State, VirtError> {
+        let waits = machine.waits();
+        let state = machine.observe()?;
+        if waits && machine.run.is_none() {
+            let _lock = self.store.lock()?;
+            self.store.remove(&machine.place)?;
+            self.events.forget(machine.name());
+            self.events.tell(machine.name(), EventKind::Deleted);
+            return Err(self.missing(machine.name()));
+        }
+        self.note(machine, state);
+        Ok(state)
+    }
+
+    /// Holds a machine to change it.
+    fn hold_to(&mut self, name: &str, operation: &str) -> Result<Machine, VirtError> {
+        let mut machine = self.hold(name, operation)?;
+        self.look(&mut machine)?;
+        machine.must_stay(operation)?;
+        Ok(machine)
+    }
+
+    /// Tells what a machine is doing.
+    fn note(&mut self, machine: &mut Machine, state: State) {
+        if std::mem::take(&mut machine.rebooted) {
+            self.events.tell(machine.name(), EventKind::Rebooted);
+        }
+        // One that another program made was never heard of.
+        let quietly = !self.events.knows(machine.name());
+        self.events.is(machine.name(), state, quietly);
+    }
+
+    /// Holds a machine for an operation that its state lets be done.
+    fn hold_for(&mut self, name: &str, operation: Operation) -> Result<(Machine, State), VirtError> {
+        let mut machine = self.hold(name, &operation.to_string())?;
+        let state = self.look(&mut machine)?;
+        let after =
+            state.after(operation).map_err(|source| VirtError::State { name: name.into(), source })?;
+        machine.must_be_free_for(operation)?;
+        Ok((machine, after))
+    }
+
+    /// Launches a machine that is held, with its virtual CPUs standing still.
+    fn launch(&mut self, machine: &mut Machine, spec: DomainSpec, incoming: bool) -> Result<(), VirtError> {
+        let program = self.program_of(spec.arch);
+        let accelerated = self.has_kvm(spec.arch);
+        machine.launch(spec, &Start { program: &program, accelerated, incoming })?;
+        if let Some(process) = machine.process().cloned() {
+            self.events.listen(&machine.place.clone(), &process);
+        }
+        Ok(())
+    }
+
+    /// Changes a machine's definition, and, if it runs and the change took effect, how it runs.
+    fn change(
+        &mut self,
+        machine: &mut Machine,
+        effect: Effect,
+        change: impl Fn(&mut DomainSpec),
+    ) -> Result<Effect, VirtError> {
+        change(&mut machine.spec);
+        if let (Some(run), Effect::Now) = (&mut machine.run, effect) {
+            change(&mut run.spec);
+        }
+        machine.save()?;
+        self.events.tell(machine.name(), EventKind::Changed);
+        Ok(effect)
+    }
+
+    /// Whether a machine's definition would be a good one after a change, and QEMU could run it.
+    fn check(machine: &Machine, change: impl Fn(&mut DomainSpec)) -> Result<(), VirtError> {
+        for spec in [Some(&machine.spec), machine.run.as_ref().map(|run| &run.spec)].into_iter().flatten() {
+            let mut spec = spec.clone();
+            change(&mut spec);
+            launch::check(&spec)?;
+        }
+        Ok(())
+    }
+
+    /// With what is chosen here.
+    fn complete(spec: &DomainSpec) -> DomainSpec {
+        spec.completed(VENDOR, &mut Rng::new())
+    }
+
+    /// Whether a machine of another name has this identity.
+    fn uuid_taken(&self, uuid: Option<Uuid>) -> Result<bool, VirtError> {
+        for name in self.store.names()? {
+            let Some(place) = self.store.find(&name) else { continue };
+            if place.read::<DomainSpec>("definition.json")?.is_some_and(|spec| spec.uuid == uuid) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes a definition down that is complete.
+    fn make(&mut self, spec: &DomainSpec, run: Option<&Run>) -> Result<(), VirtError> {
+        launch::check(spec)?;
+        let _lock = self.store.lock()?;
+        if self.store.find(&spec.name).is_some() || self.uuid_taken(spec.uuid)? {
+            let host = self.store.root.display().to_string();
+            return Err(VirtError::MachineExists { name: spec.name.clone(), host });
+        }
+        self.store.make(spec, run)
+    }
+
+    /// Removes a machine that does not run.
+    fn remove(&mut self, machine: Machine) -> Result<(), VirtError> {
+        let _lock = self.store.lock()?;
+        self.store.remove(&machine.place)?;
+        self.events.forget(machine.name());
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Gives a running machine disks and network interfaces, and takes them.
+
+use serde_json::{Value, json};
+
+use super::arguments::{Board, block_node, disk_device, netdev, nic_device, nic_id, node_name};
+use super::launch::complaint;
+use super::machine::Machine;
+use super::qmp::QmpError;
+use crate::domain::{Disk, Nic};
+use crate::error::VirtError;
+
+/// The places for network interfaces that come while a machine runs.
+const MOST_NICS: usize = 8;
+
+impl Machine {
+    /// Gives it a disk; nothing of it is left if it can't have it.
+    pub(super) fn plug_disk(&mut self, disk: &Disk) -> Result<(), VirtError> {
+        let operation = format!("attach {} to {}", disk.target, self.name());
+        // What a guest let go too late has left its data.
+        let node = node_name(&disk.target);
+        let _ = self.ask("blockdev-del", json!({"node-name": node}));
+        if let Some(data) = block_node(disk) {
+            self.ask("blockdev-add", data).map_err(|error| match error {
+                QmpError::Refused { words, .. } => {
+                    let mut spec = self.live().clone();
+                    spec.disks = vec![disk.clone()];
+                    complaint(&spec, words, &operation)
+                }
+                other => other.while_it(&operation),
+            })?;
+        }
+        let device = disk_device(self.live(), Board::of(self.live())?, disk, None);
+        let added = self.add_one_of([device], &operation);
+        if added.is_err() {
+            let _ = self.ask("blockdev-del", json!({"node-name": node}));
+        }
+        added
+    }
+
+    /// Takes a disk from it. False if the guest does not let it go.
+    pub(super) fn unplug_disk(&mut self, target: &str) -> Result<bool, VirtError> {
+        if !self.unplug(target)? {
+            return Ok(false);
+        }
+        let node = node_name(target);
+        match self.ask("blockdev-del", json!({"node-name": node})) {
+            // A drive without a disc had none.
+            Ok(_) | Err(QmpError::Refused { .. }) => Ok(true),
+            Err(error) => Err(error.while_it(format!("detach {target} from {}", self.name()))),
+        }
+    }
+
+    /// Gives it a network interface, which has an address; nothing of it is left if it can't have it.
+    pub(super) fn plug_nic(&mut self, nic: &Nic) -> Result<(), VirtError> {
+        let id = nic_id(nic, 0);
+        let operation = format!("attach {id} to {}", self.name());
+        let backend = netdev(self.live(), nic, &id)?;
+        let _ = self.ask("netdev_del", json!({"id": backend["id"]}));
+        self.ask("netdev_add", backend.clone()).map_err(|error| error.while_it(&operation))?;
+        // Where another definition's would be; what has that place refuses, and so does what is no place.
+        let (spec, board) = (self.live().clone(), Board::of(self.live())?);
+        let places = (spec.nics.len()..MOST_NICS).chain(0..spec.nics.len());
+        let devices = places.map(|place| nic_device(&spec, board, nic, place, None));
+        let added = self.add_one_of(devices, &operation);
+        if added.is_err() {
+            let _ = self.ask("netdev_del", json!({"id": backend["id"]}));
+        }
+        added
+    }
+
+    /// Takes a network interface from it, which has an address. False if the guest does not let it go.
+    pub(super) fn unplug_nic(&mut self, nic: &Nic) -> Result<bool, VirtError> {
+        let id = nic_id(nic, 0);
+        if !self.unplug(&id)? {
+            return Ok(false);
+        }
+        let operation = format!("detach {id} from {}", self.name());
+        self.ask("netdev_del", json!({"id": format!("net-{id}")}))
+            .map_err(|error| error.while_it(operation))?;
+        Ok(true)
+    }
+
+    /// Adds the first of these devices that QEMU takes.
+    fn add_one_of(
+        &mut self,
+        devices: impl IntoIterator<Item = Result<Value, VirtError>>,
+        operation: &str,
+    ) -> Result<(), VirtError> {
+        let mut refused = None;
+        for device in devices {
+            match self.ask("device_add", device?) {
+                Ok(_) => return Ok(()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(error.while_it(operation)))
+    }
+
+    /// Whether a device is still there that the guest was asked to let go.
+    pub(super) fn still_has(&mut self, id: &str) -> bool {
+        let there = self.ask("qom-list", json!({"path": format!("/machine/peripheral/{id}")}));
+        !matches!(there, Err(QmpError::Refused { .. }))
+    }
+}

@@ -1,0 +1,152 @@
+//! Tells what happens to machines: what is done to them here at once, what they do by themselves when QEMU says so.
+//!
+//! QEMU's events say when to look; what a machine is doing is then asked. A monitor serves one client, so of several programs on one
+//! directory one hears QEMU, and the others look four times a second.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::machine::{self, EVENTS};
+use super::process::Process;
+use super::qmp::{Qmp, QmpError};
+use super::store::Place;
+use crate::hypervisor::{Event, EventKind};
+use crate::state::State;
+
+/// Events that are kept for who asks later; the oldest go first.
+const MOST: usize = 65_536;
+/// How long a QEMU may take to greet who listens.
+const GREETING: Duration = Duration::from_secs(2);
+
+/// What is to be told, and what has been.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    queue: VecDeque<Event>,
+    /// What was last told of each machine.
+    told: BTreeMap<String, State>,
+    heard: BTreeMap<String, Heard>,
+    /// Those of which QEMU has said something since they were looked at.
+    stirred: BTreeSet<String>,
+}
+
+/// A machine that is listened to.
+#[derive(Debug)]
+struct Heard {
+    process: Process,
+    qmp: Qmp,
+    /// Other programs see that somebody listens.
+    _lock: File,
+}
+
+impl Events {
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        self.queue.pop_front()
+    }
+
+    pub(super) fn tell(&mut self, machine: &str, kind: EventKind) {
+        if self.queue.len() == MOST {
+            self.queue.pop_front();
+        }
+        self.queue.push_back(Event { machine: machine.into(), kind });
+    }
+
+    /// What a machine is doing: told if it was doing something else. `quietly`: it is only remembered.
+    pub(super) fn is(&mut self, machine: &str, state: State, quietly: bool) {
+        let before = self.told.insert(machine.into(), state);
+        if before != Some(state) && !quietly {
+            self.tell(machine, EventKind::State { state });
+        }
+    }
+
+    /// Whether it was told what a machine is doing.
+    pub(super) fn knows(&self, machine: &str) -> bool {
+        self.told.contains_key(machine)
+    }
+
+    /// A machine is gone.
+    pub(super) fn forget(&mut self, machine: &str) {
+        self.told.remove(machine);
+        self.heard.remove(machine);
+    }
+
+    /// The machines of which something was told.
+    pub(super) fn known(&self) -> Vec<String> {
+        self.told.keys().cloned().collect()
+    }
+
+    /// Listens to a machine's QEMU, unless somebody does. Whether it is listened to here.
+    pub(super) fn listen(&mut self, place: &Place, process: &Process) -> bool {
+        if let Some(heard) = self.heard.get(&place.name) {
+            if heard.process == *process {
+                return true;
+            }
+            self.heard.remove(&place.name);
+        }
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(place.file("events.lock"));
+        let Ok(lock) = lock else { return false };
+        if lock.try_lock().is_err() {
+            return false;
+        }
+        let Ok(qmp) = machine::connect(place, EVENTS, GREETING) else { return false };
+        self.heard.insert(place.name.clone(), Heard { process: process.clone(), qmp, _lock: lock });
+        true
+    }
+
+    /// Waits until a QEMU says something, at most `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let mut sockets: Vec<PollFd<'_>> =
+            self.heard.values().map(|heard| PollFd::new(heard.qmp.as_fd(), PollFlags::POLLIN)).collect();
+        // Rounded up: who waits for less than a millisecond would else wait with the processor.
+        let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+        // An interrupted wait is a short one.
+        let _ = poll(&mut sockets, timeout);
+    }
+
+    /// Takes what QEMUs have said, and tells of guests that have started anew.
+    pub(super) fn take(&mut self) {
+        let (mut gone, mut rebooted) = (Vec::new(), Vec::new());
+        for (name, heard) in &mut self.heard {
+            loop {
+                match heard.qmp.next_event(Duration::ZERO) {
+                    Ok(Some(event)) => {
+                        // A reset that the guest asked for; the host's are told by who asks for them.
+                        if event.name == "RESET" && event.data.get("guest").is_some_and(|guest| guest == true)
+                        {
+                            rebooted.push(name.clone());
+                        }
+                        self.stirred.insert(name.clone());
+                    }
+                    Ok(None) => break,
+                    // What is no event is none.
+                    Err(QmpError::Garbage { .. }) => {}
+                    Err(_) => {
+                        self.stirred.insert(name.clone());
+                        gone.push(name.clone());
+                        break;
+                    }
+                }
+            }
+        }
+        for name in rebooted {
+            self.tell(&name, EventKind::Rebooted);
+        }
+        for name in gone {
+            self.heard.remove(&name);
+        }
+    }
+
+    /// Whether a machine should be looked at: something was said of it, or nobody says anything here.
+    pub(super) fn should_look(&mut self, name: &str) -> bool {
+        self.stirred.remove(name) || !self.hears(name)
+    }
+
+    /// Whether a machine's QEMU is listened to here.
+    pub(super) fn hears(&self, name: &str) -> bool {
+        self.heard.contains_key(name)
+    }
+}

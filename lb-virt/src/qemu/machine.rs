@@ -1,0 +1,246 @@
+//! A machine that is held: nobody else does anything to it until it is let go.
+//!
+//! What it is doing is asked of its process and of QEMU each time; what is written down only says where to ask.
+
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::moving::Moving;
+use super::process::Process;
+use super::qmp::{Qmp, QmpError};
+use super::store::{Lock, Place};
+use crate::domain::{Action, DomainSpec};
+use crate::error::VirtError;
+use crate::state::State;
+
+/// How long QEMU may take to answer. It does so within a millisecond, if the host lets it.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// How long QEMU may take to end after it was told to: it writes what its disks have not yet.
+const END: Duration = Duration::from_secs(20);
+/// The socket that commands go through.
+pub(super) const CONTROL: &str = "control.sock";
+/// The socket that is listened at.
+pub(super) const EVENTS: &str = "events.sock";
+
+/// A machine that was started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Run {
+    /// Its QEMU; `None` while that is being started.
+    pub(super) process: Option<Process>,
+    /// Its definition as it runs.
+    pub(super) spec: DomainSpec,
+    /// Whether it has been started. What has not, after the program that began it has ended, is ended.
+    pub(super) started: bool,
+    /// Whether it is being moved.
+    #[serde(default)]
+    pub(super) moving: Option<Moving>,
+}
+
+/// A machine that is held.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) place: Place,
+    /// Its definition, as it will be when it starts next.
+    pub(super) spec: DomainSpec,
+    pub(super) run: Option<Run>,
+    qmp: Option<Qmp>,
+    /// Whether it was started anew while it was looked at.
+    pub(super) rebooted: bool,
+    _lock: Lock,
+}
+
+impl Machine {
+    pub(super) fn open(place: Place, lock: Lock) -> Result<Option<Self>, VirtError> {
+        let Some(spec) = place.read("definition.json")? else { return Ok(None) };
+        let run = place.read("run.json")?;
+        Ok(Some(Self { place, spec, run, qmp: None, rebooted: false, _lock: lock }))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    /// The definition that holds now.
+    pub(super) fn live(&self) -> &DomainSpec {
+        self.run.as_ref().map_or(&self.spec, |run| &run.spec)
+    }
+
+    /// Its process, if one was started.
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.run.as_ref()?.process.as_ref()
+    }
+
+    /// What it is doing. One whose QEMU has ended is shut off if that ended by itself, and has else crashed; one that waits for
+    /// being started anew is.
+    pub(super) fn observe(&mut self) -> Result<State, VirtError> {
+        let Some(run) = &self.run else { return Ok(self.at_rest()) };
+        let Some(process) = run.process.clone().filter(|_| run.started) else {
+            // Who began to start it holds no lock any more: it has ended, and its work is undone.
+            self.clear_away(false)?;
+            return Ok(self.at_rest());
+        };
+        if !process.lives() {
+            return self.ended();
+        }
+        let status = match self.ask("query-status", json!({})) {
+            Ok(status) => status,
+            // It may be about to end.
+            Err(QmpError::Closed { .. } | QmpError::Io(_)) if process.wait(Duration::from_secs(2)) => {
+                return self.ended();
+            }
+            // It can't be asked: whatever it is doing, it can be powered off.
+            Err(_) => {
+                self.qmp = None;
+                return Ok(State::Unknown);
+            }
+        };
+        let state = state(status["status"].as_str().unwrap_or_default());
+        let action = match status["status"].as_str() {
+            Some("shutdown") => Some(self.live().on_poweroff),
+            Some("guest-panicked") => Some(self.live().on_crash),
+            _ => None,
+        };
+        if action == Some(Action::Restart) {
+            self.tell("start it anew", "system_reset", json!({}))?;
+            self.tell("start it anew", "cont", json!({}))?;
+            self.rebooted = true;
+            return Ok(State::Running);
+        }
+        Ok(state)
+    }
+
+    fn at_rest(&self) -> State {
+        if self.place.file("crashed").exists() { State::Crashed } else { State::ShutOff }
+    }
+
+    /// Its process is gone. QEMU removes its note of it when it ends by itself.
+    fn ended(&mut self) -> Result<State, VirtError> {
+        let crashed = self.place.file("pid").exists();
+        self.clear_away(crashed)?;
+        Ok(self.at_rest())
+    }
+
+    /// Ends its process, if it has one, and removes what is written of it. QEMU is asked first.
+    pub(super) fn end(&mut self) -> Result<(), VirtError> {
+        if let Some(process) = self.process().cloned()
+            && process.lives()
+            && self.ask("quit", json!({})).is_ok()
+        {
+            process.wait(END);
+        }
+        self.clear_away(false)
+    }
+
+    /// Sees that nothing of it runs, and removes what is written of that.
+    pub(super) fn clear_away(&mut self, crashed: bool) -> Result<(), VirtError> {
+        self.qmp = None;
+        let mut processes: Vec<Process> = self.process().cloned().into_iter().collect();
+        if self.run.as_ref().is_some_and(|run| run.process.is_none()) {
+            // It was not yet written down which one it is.
+            processes = super::process::with_argument(self.place.file("pid").as_os_str());
+        }
+        for process in processes {
+            if !process.kill(END) {
+                let operation = format!("end the process {} of {}", process.pid, self.name());
+                return Err(VirtError::Timeout { hypervisor: "qemu", operation, after: END });
+            }
+        }
+        if crashed {
+            self.place.write("crashed", &json!({}))?;
+        }
+        self.run = None;
+        for file in ["run.json", "pid", CONTROL, EVENTS, "incoming.sock", "way"] {
+            self.place.remove(file)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets that it crashed.
+    pub(super) fn forget_crash(&self) -> Result<(), VirtError> {
+        self.place.remove("crashed")
+    }
+
+    /// Writes down how it is defined, and how it runs.
+    pub(super) fn save(&self) -> Result<(), VirtError> {
+        self.place.write("definition.json", &self.spec)?;
+        self.save_run()
+    }
+
+    /// Writes down how it runs.
+    pub(super) fn save_run(&self) -> Result<(), VirtError> {
+        self.run.as_ref().map_or(Ok(()), |run| self.place.write_soon("run.json", run))
+    }
+
+    /// Talks to QEMU.
+    pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        let result = self.qmp(ANSWER)?.execute(command, arguments, ANSWER);
+        if matches!(result, Err(QmpError::Closed { .. } | QmpError::Garbage { .. } | QmpError::Io(_))) {
+            self.qmp = None;
+        }
+        result
+    }
+
+    /// Talks to QEMU about an operation that it is a part of.
+    pub(super) fn tell(
+        &mut self,
+        operation: &str,
+        command: &str,
+        arguments: Value,
+    ) -> Result<Value, VirtError> {
+        let name = self.place.name.clone();
+        self.ask(command, arguments)
+            .map_err(|error| error.while_it(format!("{operation} ({name}): {command}")))
+    }
+
+    /// The connection to QEMU, made if there is none.
+    pub(super) fn qmp(&mut self, timeout: Duration) -> Result<&mut Qmp, QmpError> {
+        let qmp = match self.qmp.take() {
+            Some(qmp) => qmp,
+            None => connect(&self.place, CONTROL, timeout)?,
+        };
+        Ok(self.qmp.insert(qmp))
+    }
+}
+
+/// Connects to one of a machine's monitors.
+pub(super) fn connect(place: &Place, socket: &str, timeout: Duration) -> Result<Qmp, QmpError> {
+    let connected = place.with_socket(socket, |path| Ok(Qmp::connect(path, timeout)));
+    connected.map_err(|error: io::Error| QmpError::Io(error))?
+}
+
+/// What QEMU calls a state (`RunState`). What is not known here is unknown, not an error.
+pub(super) fn state(status: &str) -> State {
+    match status {
+        "running" => State::Running,
+        "suspended" => State::Suspended,
+        "guest-panicked" | "internal-error" => State::Crashed,
+        // `shutdown`: the guest has powered off, and is kept to be looked at.
+        "paused" | "prelaunch" | "inmigrate" | "postmigrate" | "finish-migrate" | "io-error"
+        | "restore-vm" | "save-vm" | "debug" | "watchdog" | "colo" | "shutdown" => State::Paused,
+        _ => State::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_that_are_not_known_are_unknown() {
+        for (status, expected) in [
+            ("running", State::Running),
+            ("paused", State::Paused),
+            ("shutdown", State::Paused),
+            ("guest-panicked", State::Crashed),
+            ("suspended", State::Suspended),
+            ("dreaming", State::Unknown),
+            ("", State::Unknown),
+        ] {
+            assert_eq!(state(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Moves machines between directories, be they on one host or on two.
+//!
+//! A copy that waits is a QEMU that was given nothing to run (`-incoming defer`); its machine's note says what it is, from before it is
+//! there until it was told to run. Whatever happens to either program, the note decides: a copy that was not told to run goes when its
+//! process does, and with it its definition.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::arguments::{QEMU, escaped};
+use super::machine::{Machine, Run};
+use super::{Qemu, launch, transfer};
+use crate::domain::{DomainSpec, Memory};
+use crate::error::VirtError;
+use crate::hypervisor::EventKind;
+use crate::migration::{Conclusion, Control, Demand, Destination, Phase, Sample, Settings, Tls, Via};
+use crate::state::{Operation, State};
+
+/// Where a copy is waited for, in the directory of its machine.
+const INCOMING: &str = "incoming.sock";
+/// The way to that directory, in the directory of the machine that is sent.
+const WAY: &str = "way";
+/// How often a migration is looked at whose QEMU another program listens to.
+const LOOK: Duration = Duration::from_millis(25);
+/// How long a migration may take to begin, when it is to go over at once.
+const BEGIN: Duration = Duration::from_secs(5);
+
+/// A machine that is being moved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Moving {
+    /// From here; else to here.
+    outgoing: bool,
+    /// From here: whether it was asked to go over at once.
+    post_copy: bool,
+    /// To here: whether it was told to run. It is the machine then.
+    told: bool,
+}
+
+impl Machine {
+    pub(super) fn moving(&self) -> Option<&Moving> {
+        self.run.as_ref()?.moving.as_ref()
+    }
+
+    /// Whether it is a copy that nobody has told to run: without its process there is no such machine.
+    pub(super) fn waits(&self) -> bool {
+        self.moving().is_some_and(|moving| !moving.outgoing && !moving.told)
+    }
+
+    fn set_moving(&mut self, moving: Option<Moving>) -> Result<(), VirtError> {
+        if let Some(run) = &mut self.run {
+            run.moving = moving;
+        }
+        self.save_run()
+    }
+
+    /// Whether an operation can be done although it is being moved.
+    pub(super) fn must_be_free_for(&mut self, operation: Operation) -> Result<(), VirtError> {
+        use Operation as O;
+
+        let Some(moving) = self.moving().cloned() else { return Ok(()) };
+        let free = match operation {
+            O::PowerOff => true,
+            O::Pause | O::Resume | O::ShutDown | O::Reboot | O::Wake => {
+                moving.outgoing && matches!(self.sample()?.phase, Phase::Setup | Phase::PreCopy)
+            }
+            _ => false,
+        };
+        if free { Ok(()) } else { Err(self.is_moving(&operation.to_string())) }
+    }
+
+    /// Whether it can be changed.
+    pub(super) fn must_stay(&self, operation: &str) -> Result<(), VirtError> {
+        self.moving().map_or(Ok(()), |_| Err(self.is_moving(operation)))
+    }
+
+    fn is_moving(&self, operation: &str) -> VirtError {
+        VirtError::Moving { name: self.name().into(), operation: operation.into() }
+    }
+
+    fn says(&self, operation: &str, words: impl Into<String>) -> VirtError {
+        let operation = format!("{operation} {}", self.name());
+        VirtError::Said { hypervisor: QEMU, operation, words: words.into() }
+    }
+
+    /// How far its migration is.
+    fn sample(&mut self) -> Result<Sample, VirtError> {
+        const OPERATION: &str = "ask for the migration";
+        let status = self.tell(OPERATION, "query-status", json!({}))?;
+        let answer = self.tell(OPERATION, "query-migrate", json!({}))?;
+        let stands = status["status"] == "finish-migrate";
+        let Some(moving) = self.moving().cloned() else { return Ok(Sample::new(Phase::Setup)) };
+        let sample = transfer::sample(&answer, stands && moving.outgoing, moving.post_copy);
+        if moving.outgoing && sample.phase == Phase::Setup && answer["status"] != "setup" {
+            // Who was to begin it has ended before.
+            return Ok(Sample::new(Phase::Failed("it was never begun".into())));
+        }
+        Ok(sample)
+    }
+
+    /// A copy that goes over at once runs as soon as it can: nobody else can tell it to.
+    fn run_if_post_copied(&mut self) -> Result<(), VirtError> {
+        if !self.waits() {
+            return Ok(());
+        }
+        let answer = self.tell("run", "query-migrate", json!({}))?;
+        if answer["status"] == "postcopy-active" {
+            self.told_to_run()?;
+            self.tell("run", "cont", json!({}))?;
+        }
+        Ok(())
+    }
+
+    fn told_to_run(&mut self) -> Result<(), VirtError> {
+        self.set_moving(Some(Moving { outgoing: false, post_copy: false, told: true }))
+    }
+
+    fn encrypt(&mut self, tls: &Tls, endpoint: &str) -> Result<Value, VirtError> {
+        let _ = self.ask("object-del", json!({"id": "tls0"}));
+        let credentials = json!({
+            "qom-type": "tls-creds-x509", "id": "tls0", "endpoint": endpoint, "verify-peer": true,
+            "dir": tls.directory.to_string_lossy(),
+        });
+        self.tell("encrypt the migration", "object-add", credentials)?;
+        let hostname = tls.hostname.as_deref().unwrap_or_default();
+        Ok(json!({"tls-creds": "tls0", "tls-hostname": if endpoint == "client" { hostname } else { "" }}))
+    }
+
+    /// Where it waits; the address that it is to be sent to.
+    fn listen(&mut self, via: &Via) -> Result<Destination, VirtError> {
+        const OPERATION: &str = "receive";
+        // The images stay the source's until this copy runs.
+        let late = transfer::capabilities(&[("late-block-activate", true), ("events", true)]);
+        self.tell(OPERATION, "migrate-set-capabilities", late)?;
+        // Where a page can be fetched when it is missed; whether that is used the source decides.
+        let _ = self.ask("migrate-set-capabilities", transfer::capabilities(&[("postcopy-ram", true)]));
+        match via {
+            Via::Own => {
+                self.place.remove(INCOMING)?;
+                self.tell(OPERATION, "migrate-incoming", json!({"uri": format!("unix:{INCOMING}")}))?;
+                Ok(Destination { uri: format!("unix:{}", self.place.file(INCOMING).display()), tls: None })
+            }
+            Via::Tcp { address, port, tls } => {
+                if let Some(tls) = tls {
+                    let parameters = self.encrypt(tls, "server")?;
+                    self.tell(OPERATION, "migrate-set-parameters", parameters)?;
+                }
+                let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+                self.tell(OPERATION, "migrate-incoming", json!({"uri": format!("tcp:{host}:{port}")}))?;
+                let answer = self.tell(OPERATION, "query-migrate", json!({}))?;
+                // The port that it has chosen.
+                let chosen = answer["socket-address"][0]["port"].as_str().map(ToOwned::to_owned);
+                let port = chosen.unwrap_or_else(|| port.to_string());
+                Ok(Destination { uri: format!("tcp:{host}:{port}"), tls: tls.clone() })
+            }
+        }
+    }
+
+    /// Begins to send it.
+    fn begin(&mut self, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
+        const OPERATION: &str = "send";
+        self.tell(OPERATION, "migrate-set-capabilities", transfer::source_capabilities(settings))?;
+        let mut parameters = transfer::parameters(settings);
+        let encryption = match &to.tls {
+            Some(tls) => self.encrypt(tls, "client")?,
+            None => json!({"tls-creds": "", "tls-hostname": ""}),
+        };
+        for key in ["tls-creds", "tls-hostname"] {
+            parameters[key] = encryption[key].clone();
+        }
+        self.tell(OPERATION, "migrate-set-parameters", parameters)?;
+        let uri = match to.uri.strip_prefix("unix:") {
+            Some(path) => format!("unix:{}", self.shortened(Path::new(path))?),
+            None => to.uri.clone(),
+        };
+        self.tell(OPERATION, "migrate", json!({"uri": uri}))?;
+        Ok(())
+    }
+
+    /// A path of a socket that is short enough for one: by a link in the machine's directory, in which QEMU runs.
+    fn shortened(&self, path: &Path) -> Result<String, VirtError> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(self.says("send", format!("{} is no path of a socket", path.display())));
+        };
+        self.place.remove(WAY)?;
+        let way = self.place.file(WAY);
+        symlink(directory, &way).map_err(super::store::failed(self.name(), way))?;
+        Ok(escaped(&format!("{WAY}/{}", name.to_string_lossy())))
+    }
+}
+
+impl Qemu {
+    pub(super) fn receive_machine(
+        &mut self,
+        running: &DomainSpec,
+        defined: &DomainSpec,
+        via: &Via,
+    ) -> Result<Destination, VirtError> {
+        launch::check(running)?;
+        let moving = Some(Moving { outgoing: false, post_copy: false, told: false });
+        let run = Run { process: None, spec: running.clone(), started: false, moving };
+        self.make(defined, Some(&run))?;
+        let mut machine = self.hold(&defined.name, "receive")?;
+        let received = self.wait_for_copy(&mut machine, running, via);
+        match received {
+            Ok(to) => {
+                self.events.tell(machine.name(), EventKind::Defined);
+                self.events.is(machine.name(), State::Paused, false);
+                Ok(to)
+            }
+            Err(error) => {
+                self.give_up(machine)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn wait_for_copy(
+        &mut self,
+        machine: &mut Machine,
+        running: &DomainSpec,
+        via: &Via,
+    ) -> Result<Destination, VirtError> {
+        self.launch(machine, running.clone(), true)?;
+        machine.apply_pins()?;
+        let to = machine.listen(via)?;
+        if let Some(run) = &mut machine.run {
+            run.started = true;
+        }
+        machine.save_run()?;
+        Ok(to)
+    }
+
+    /// Ends a machine that is none any more, and removes it.
+    pub(super) fn give_up(&mut self, mut machine: Machine) -> Result<(), VirtError> {
+        let name = machine.name().to_owned();
+        machine.end()?;
+        self.remove(machine)?;
+        self.events.tell(&name, EventKind::Deleted);
+        Ok(())
+    }
+
+    pub(super) fn send_machine(
+        &mut self,
+        name: &str,
+        to: &Destination,
+        settings: &Settings,
+    ) -> Result<(), VirtError> {
+        let mut machine = self.hold(name, "send")?;
+        let state = self.look(&mut machine)?;
+        state
+            .after(Operation::MigrateLive)
+            .map_err(|source| VirtError::State { name: name.into(), source })?;
+        if let Some(moving) = machine.moving() {
+            // What has not gone over is sent anew.
+            let again =
+                moving.outgoing && matches!(machine.sample()?.phase, Phase::Failed(_) | Phase::Cancelled);
+            if !again {
+                return Err(machine.is_moving("send"));
+            }
+        }
+        machine.set_moving(Some(Moving { outgoing: true, post_copy: false, told: false }))?;
+        let begun = machine.begin(to, settings);
+        if matches!(begun, Err(VirtError::Said { .. })) {
+            machine.set_moving(None)?;
+        }
+        begun
+    }
+
+    /// Waits, without holding the machine, until its phase changes.
+    pub(super) fn migration_of(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
+        let end = Instant::now() + wait;
+        let mut before = None;
+        loop {
+            let mut machine = self.hold(name, "ask for the migration of")?;
+            // One that was sent from a machine that has ended since is no more.
+            self.look(&mut machine)?;
+            if machine.moving().is_none() {
+                return Ok(None);
+            }
+            machine.run_if_post_copied()?;
+            let sample = machine.sample()?;
+            let left = end.saturating_duration_since(Instant::now());
+            let changed = before.replace(sample.phase.clone()).is_some_and(|before| before != sample.phase);
+            if changed || left.is_zero() || sample.phase.has_ended() {
+                return Ok(Some(sample));
+            }
+            let heard = match machine.process().cloned() {
+                Some(process) => self.events.listen(&machine.place.clone(), &process),
+                None => false,
+            };
+            drop(machine);
+            if heard {
+                // Its QEMU says when something changes.
+                self.events.wait(left);
+                self.events.take();
+            } else {
+                sleep(left.min(LOOK));
+            }
+        }
+    }
+
+    pub(super) fn control(&mut self, name: &str, control: Control) -> Result<(), VirtError> {
+        let mut machine = self.hold(name, "steer the migration of")?;
+        self.look(&mut machine)?;
+        let Some(moving) = machine.moving().cloned().filter(|moving| moving.outgoing) else {
+            return Err(VirtError::NotMoving { name: name.into() });
+        };
+        let (command, arguments) = transfer::command(control);
+        if control == Control::PostCopy {
+            // Noted before it is done, so that nobody takes the source's copy for a new one.
+            machine.set_moving(Some(Moving { post_copy: true, ..moving }))?;
+        }
+        let end = Instant::now() + BEGIN;
+        loop {
+            let phase = machine.sample()?.phase;
+            let too_late = match control {
+                Control::Cancel | Control::Stop => phase.has_ended(),
+                _ => !matches!(phase, Phase::Setup | Phase::PreCopy),
+            };
+            if too_late {
+                return Ok(());
+            }
+            let told = machine.tell(&format!("steer the migration ({control})"), command, arguments.clone());
+            match told {
+                // It has still to begin.
+                Err(VirtError::Said { .. }) if phase == Phase::Setup && Instant::now() < end => {
+                    sleep(Duration::from_millis(5));
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    pub(super) fn conclude_migration(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
+        let mut machine = self.hold(name, "conclude the migration of")?;
+        let state = self.look(&mut machine)?;
+        let Some(moving) = machine.moving().cloned() else {
+            return Err(VirtError::NotMoving { name: name.into() });
+        };
+        if conclusion == Conclusion::GiveUp {
+            return self.give_up(machine);
+        }
+        let sample = machine.sample()?;
+        let can_run = match &sample.phase {
+            Phase::Completed => !(moving.outgoing && sample.post_copied),
+            Phase::Failed(_) | Phase::Cancelled => moving.outgoing && !sample.post_copied,
+            _ => false,
+        };
+        if !can_run {
+            return Err(machine.says("run", format!("its migration is at {}", sample.phase)));
+        }
+        if !moving.outgoing {
+            // From now on it is the machine, whatever becomes of its process.
+            machine.told_to_run()?;
+        }
+        let (command, after) = match conclusion {
+            Conclusion::Run => ("cont", State::Running),
+            _ => ("stop", State::Paused),
+        };
+        if state != after {
+            machine.tell("run", command, json!({}))?;
+        }
+        machine.set_moving(None)?;
+        self.note(&mut machine, after);
+        Ok(())
+    }
+
+    /// What it would have to send: QEMU samples its pages, twice.
+    pub(super) fn measure(&mut self, name: &str, over: Duration) -> Result<Demand, VirtError> {
+        const OPERATION: &str = "measure how fast its guest writes";
+        let (mut machine, _) = self.hold_for(name, Operation::Pause)?;
+        // Whole seconds, as QEMU wants them.
+        let seconds = over.as_millis().div_ceil(1000).clamp(1, 60);
+        let arguments = json!({"calc-time": seconds as u64, "mode": "page-sampling", "sample-pages": 1024});
+        machine.tell(OPERATION, "calc-dirty-rate", arguments)?;
+        drop(machine);
+        let end = Instant::now() + Duration::from_secs(seconds as u64) + BEGIN;
+        loop {
+            sleep(Duration::from_millis(20));
+            let mut machine = self.hold(name, OPERATION)?;
+            let answer = machine.tell(OPERATION, "query-dirty-rate", json!({}))?;
+            if answer["status"] != "measured" && Instant::now() < end {
+                continue;
+            }
+            let Some(rate) = answer["dirty-rate"].as_u64() else {
+                return Err(machine.says(OPERATION, "it does not end"));
+            };
+            let memory = super::arguments::started_memory(machine.live());
+            let resident = machine.process().and_then(super::process::Process::resident);
+            let used = resident.map_or(memory, |kib| Memory::from_kib(kib).min(memory));
+            return Ok(Demand { memory, used, dirty_rate: rate << 20, working_set: None });
+        }
+    }
+}

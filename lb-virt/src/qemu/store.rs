@@ -1,0 +1,226 @@
+//! What is kept of a host's machines: a directory, and in it one for each.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `lock` | nothing: who holds its lock makes and removes machines |
+//! | `kvm.json` | whether the hardware runs guests, and for which QEMU that was found out |
+//! | `machines/NAME/definition.json` | its definition, as it will be when it starts next |
+//! | `machines/NAME/run.json` | of one that was started: its process, its definition as it runs, and whether it is being moved |
+//! | `machines/NAME/snapshots.json` | its snapshots, with the definitions that they go back to |
+//! | `machines/NAME/crashed` | that it ended without having been asked, until it is started again |
+//! | `machines/NAME/lock` | nothing: who holds its lock does something to it |
+//! | `machines/NAME/pid` | QEMU's own note of its process, which it removes when it ends by itself |
+//! | `machines/NAME/{control,events}.sock` | QEMU's monitors: for one command at a time, and for who hears events |
+//! | `machines/NAME/incoming.sock`, `way` | where a copy waits for what is sent; from where it is sent, the way there |
+//! | `machines/NAME/log`, `log.old` | what QEMU complained of, this time and the time before |
+//!
+//! A file is written beside its place and then put there, so that it is whole or was never there.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::arguments::QEMU;
+use crate::domain::DomainSpec;
+use crate::error::VirtError;
+
+/// How long another program may hold a lock: snapshots of large machines take their time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The directory of a host's machines.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) root: PathBuf,
+}
+
+/// A lock that is held, and released when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// An error of a file, with its path.
+pub(crate) fn failed(machine: &str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> VirtError {
+    let (name, path) = (machine.to_owned(), path.into());
+    |source| VirtError::File { name, path, source }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    // Who can talk to a monitor is master of the machine.
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+impl Store {
+    /// The directory at `root`, made if it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Self, VirtError> {
+        let root = std::path::absolute(root).map_err(failed("(all)", root))?;
+        make_directory(&root.join("machines")).map_err(failed("(all)", &root))?;
+        let root = root.canonicalize().map_err(failed("(all)", &root))?;
+        if root.to_str().is_none_or(|text| text.chars().any(char::is_control)) {
+            let words = "a directory of machines must have a name in UTF-8 without control characters";
+            return Err(failed("(all)", &root)(io::Error::new(io::ErrorKind::InvalidInput, words)));
+        }
+        Ok(Self { root })
+    }
+
+    /// The names of all machines, in their order.
+    pub(crate) fn names(&self) -> Result<Vec<String>, VirtError> {
+        let path = self.root.join("machines");
+        let entries = fs::read_dir(&path).map_err(failed("(all)", &path))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        // No machine's name begins with a point: what does is being made, or removed.
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The machine of that name; `None` if there is none. Nothing keeps it from going.
+    pub(crate) fn find(&self, name: &str) -> Option<Place> {
+        crate::domain::check_name(name).ok()?;
+        let path = self.root.join("machines").join(name);
+        path.is_dir().then(|| Place { name: name.into(), path })
+    }
+
+    /// Holds the lock of the whole directory.
+    pub(crate) fn lock(&self) -> Result<Lock, VirtError> {
+        lock(&self.root.join("lock"), "(all)", "make or remove a machine")
+    }
+
+    /// Makes a machine, whole or not at all; `run` is what is noted of its run.
+    pub(crate) fn make(&self, spec: &DomainSpec, run: Option<&impl Serialize>) -> Result<(), VirtError> {
+        let machines = self.root.join("machines");
+        let unfinished = machines.join(".new");
+        // What a program that died has left.
+        let _ = fs::remove_dir_all(&unfinished);
+        let place = Place { name: spec.name.clone(), path: unfinished.clone() };
+        let made = make_directory(&unfinished)
+            .map_err(failed(&spec.name, &unfinished))
+            .and_then(|()| place.write("definition.json", spec))
+            .and_then(|()| run.map_or(Ok(()), |run| place.write("run.json", run)))
+            .and_then(|()| {
+                let path = machines.join(&spec.name);
+                fs::rename(&unfinished, &path).map_err(failed(&spec.name, path))
+            });
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&unfinished);
+        }
+        made
+    }
+
+    /// Removes a machine: it is gone at once, its files a moment later.
+    pub(crate) fn remove(&self, place: &Place) -> Result<(), VirtError> {
+        let gone = self.root.join("machines/.gone");
+        let _ = fs::remove_dir_all(&gone);
+        fs::rename(&place.path, &gone).map_err(failed(&place.name, &place.path))?;
+        fs::remove_dir_all(&gone).map_err(failed(&place.name, &gone))
+    }
+}
+
+/// The directory of a machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Holds its lock; `None` if it has gone meanwhile.
+    pub(crate) fn lock(&self, operation: &str) -> Result<Option<Lock>, VirtError> {
+        match lock(&self.file("lock"), &self.name, operation) {
+            Err(VirtError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            // It may have been removed, and another made of that name, while the lock was waited for.
+            Ok(lock) if !self.file("definition.json").exists() => {
+                drop(lock);
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    /// What is written in a file of its; `None` if there is none.
+    pub(crate) fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>, VirtError> {
+        let path = self.file(file);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(&self.name, path)(error)),
+        };
+        let value = serde_json::from_slice(&bytes).map_err(io::Error::from);
+        value.map(Some).map_err(failed(&self.name, path))
+    }
+
+    /// Writes a file of its, whole or not at all, on the disk when this returns.
+    pub(crate) fn write(&self, file: &str, value: &impl Serialize) -> Result<(), VirtError> {
+        self.put(file, value, true)
+    }
+
+    /// Writes a file of its that the host's end makes void: whole or not at all, on the disk when the kernel likes.
+    pub(crate) fn write_soon(&self, file: &str, value: &impl Serialize) -> Result<(), VirtError> {
+        self.put(file, value, false)
+    }
+
+    fn put(&self, file: &str, value: &impl Serialize, at_once: bool) -> Result<(), VirtError> {
+        let (path, unfinished) = (self.file(file), self.file(&format!(".{file}")));
+        let written = (|| {
+            let bytes = serde_json::to_vec_pretty(value)?;
+            let mut file = File::create(&unfinished)?;
+            file.write_all(&bytes)?;
+            if at_once {
+                // A host that loses its power has the old one or the new one.
+                file.sync_data()?;
+            }
+            fs::rename(&unfinished, &path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&unfinished);
+        }
+        written.map_err(failed(&self.name, path))
+    }
+
+    /// Removes a file of its, if it is there.
+    pub(crate) fn remove(&self, file: &str) -> Result<(), VirtError> {
+        let path = self.file(file);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&self.name, path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does something with the path of a socket of its that is short enough for one (107 bytes), however long the directory's is.
+    pub(crate) fn with_socket<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let directory = File::open(&self.path)?;
+        act(Path::new(&format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())))
+    }
+}
+
+fn lock(path: &Path, machine: &str, operation: &str) -> Result<Lock, VirtError> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(failed(machine, path))?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(TryLockError::Error(error)) => return Err(failed(machine, path)(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= end => {
+                let operation = format!("{operation} {machine} (another program holds {})", path.display());
+                return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: PATIENCE });
+            }
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(1)),
+        }
+    }
+}

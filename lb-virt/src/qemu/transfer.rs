@@ -1,0 +1,158 @@
+//! What QEMU is told before it sends a machine, and what it says while it does.
+//!
+//! Source: QEMU's QMP reference, "Migration".
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::migration::{Control, Phase, Sample, Settings};
+
+/// As fast as it goes, in bytes a second: QEMU's own default is a limit of 128 MiB.
+const NO_LIMIT: u64 = 1 << 40;
+
+/// A list of capabilities, as QEMU is told them.
+pub(super) fn capabilities(all: &[(&str, bool)]) -> Value {
+    let one = |(capability, state): &(&str, bool)| json!({"capability": capability, "state": state});
+    json!({"capabilities": all.iter().map(one).collect::<Vec<_>>()})
+}
+
+/// What a source can do for a migration.
+pub(super) fn source_capabilities(settings: &Settings) -> Value {
+    capabilities(&[
+        // It is complete when the target has said so.
+        ("return-path", true),
+        ("events", true),
+        ("auto-converge", settings.auto_converge),
+        ("postcopy-ram", settings.post_copy),
+    ])
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    // At the most 2000 s, by QEMU's own bound; none at all would never be reached.
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 2_000_000)
+}
+
+/// A source's parameters, but those of encryption.
+pub(super) fn parameters(settings: &Settings) -> Value {
+    json!({
+        "downtime-limit": milliseconds(settings.downtime),
+        "max-bandwidth": settings.bandwidth.unwrap_or(NO_LIMIT).max(1),
+    })
+}
+
+/// What steers a migration on its way: QEMU's command, and its arguments.
+pub(super) fn command(control: Control) -> (&'static str, Value) {
+    match control {
+        Control::Cancel => ("migrate_cancel", json!({})),
+        Control::Downtime(time) => ("migrate-set-parameters", json!({"downtime-limit": milliseconds(time)})),
+        Control::Bandwidth(rate) => ("migrate-set-parameters", json!({"max-bandwidth": rate.max(1)})),
+        Control::PostCopy => ("migrate-start-postcopy", json!({})),
+        Control::Stop => ("stop", json!({})),
+    }
+}
+
+/// How far it is by the answer to `query-migrate`. `stands`: the machine stands still for it. A status that is not known here is one of
+/// something that is under way.
+pub(super) fn phase(answer: &Value, stands: bool) -> Phase {
+    match answer["status"].as_str() {
+        None | Some("none" | "setup") => Phase::Setup,
+        Some("active") if stands => Phase::Handover,
+        Some("pre-switchover" | "device") => Phase::Handover,
+        Some("postcopy-active") => Phase::PostCopy,
+        Some("postcopy-paused" | "postcopy-recover" | "postcopy-recover-setup") => Phase::Stalled,
+        Some("completed") => Phase::Completed,
+        Some("failed") => {
+            let words = answer["error-desc"].as_str().unwrap_or("QEMU does not say why");
+            Phase::Failed(words.into())
+        }
+        Some("cancelled") => Phase::Cancelled,
+        Some(_) => Phase::PreCopy,
+    }
+}
+
+/// All that the answer to `query-migrate` says. `asked`: it was asked to go over at once.
+pub(super) fn sample(answer: &Value, stands: bool, asked: bool) -> Sample {
+    let ram = &answer["ram"];
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let time = |key: &str| answer[key].as_u64().map(Duration::from_millis);
+    let phase = phase(answer, stands);
+    let fetched = number(&ram["postcopy-bytes"]) > 0 || number(&ram["postcopy-requests"]) > 0;
+    let post_copied = match phase {
+        Phase::PostCopy | Phase::Stalled => true,
+        Phase::Completed | Phase::Failed(_) => asked && fetched,
+        _ => false,
+    };
+    // QEMU's rate is in Mbit/s, and is a number that may be none.
+    let bandwidth = ram["mbps"].as_f64().filter(|rate| rate.is_finite()).map_or(0.0, |rate| rate * 125_000.0);
+    Sample {
+        elapsed: time("total-time").unwrap_or_default(),
+        total: number(&ram["total"]),
+        remaining: number(&ram["remaining"]),
+        transferred: number(&ram["transferred"]),
+        dirty_rate: number(&ram["dirty-pages-rate"])
+            .saturating_mul(ram["page-size"].as_u64().unwrap_or(4096)),
+        bandwidth: bandwidth as u64,
+        // QEMU counts the rounds that it has begun.
+        rounds: number(&ram["dirty-sync-count"]).saturating_sub(1),
+        throttle: u8::try_from(number(&answer["cpu-throttle-percentage"])).unwrap_or(100),
+        expected_downtime: time("expected-downtime"),
+        downtime: time("downtime"),
+        post_copied,
+        ..Sample::new(phase)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_qemu_says_of_a_migration_is_understood() {
+        for (status, stands, expected) in [
+            (Value::Null, false, Phase::Setup),
+            (json!("setup"), false, Phase::Setup),
+            (json!("active"), false, Phase::PreCopy),
+            (json!("active"), true, Phase::Handover),
+            (json!("device"), true, Phase::Handover),
+            (json!("cancelling"), false, Phase::PreCopy),
+            (json!("postcopy-active"), true, Phase::PostCopy),
+            (json!("postcopy-paused"), true, Phase::Stalled),
+            (json!("completed"), true, Phase::Completed),
+            (json!("cancelled"), false, Phase::Cancelled),
+            (json!("not-yet-invented"), false, Phase::PreCopy),
+        ] {
+            assert_eq!(phase(&json!({"status": status}), stands), expected, "{status}");
+        }
+        let failed = json!({"status": "failed", "error-desc": "Unable to write"});
+        assert_eq!(phase(&failed, false), Phase::Failed("Unable to write".into()));
+    }
+
+    #[test]
+    fn amounts_are_bytes() {
+        let answer = json!({
+            "status": "completed", "total-time": 321, "downtime": 17, "cpu-throttle-percentage": 20,
+            "ram": {
+                "total": 1000, "remaining": 10, "transferred": 500, "mbps": 8.0, "dirty-pages-rate": 3,
+                "page-size": 4096, "dirty-sync-count": 4, "postcopy-bytes": 0, "postcopy-requests": 0,
+            },
+        });
+        let expected = Sample {
+            elapsed: Duration::from_millis(321),
+            total: 1000,
+            remaining: 10,
+            transferred: 500,
+            dirty_rate: 12_288,
+            bandwidth: 1_000_000,
+            rounds: 3,
+            throttle: 20,
+            downtime: Some(Duration::from_millis(17)),
+            ..Sample::new(Phase::Completed)
+        };
+        assert_eq!(sample(&answer, true, true), expected);
+        let mut fetched = answer;
+        fetched["ram"]["postcopy-bytes"] = json!(5);
+        assert!(sample(&fetched, true, true).post_copied);
+        assert_eq!(sample(&Value::Null, false, false), Sample::new(Phase::Setup));
+    }
+}
