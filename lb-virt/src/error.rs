@@ -108,6 +108,14 @@ pub enum VirtError {
         /// What is possible, and how to have more.
         limit: String,
     },
+    /// There is no host at an address.
+    #[error("no host is known by {uri:?}: {cure}")]
+    Uri {
+        /// The address.
+        uri: String,
+        /// What to write instead.
+        cure: &'static str,
+    },
     /// The hypervisor changes that only while the machine is shut off.
     #[error("{hypervisor} changes {change} only at rest: shut {name} off, and try again")]
     NotAtRest {

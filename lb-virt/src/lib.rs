@@ -42,6 +42,7 @@ mod error;
 pub mod hypervisor;
 pub mod libvirt;
 pub mod migration;
+mod open;
 #[cfg(feature = "qemu")]
 pub mod qemu;
 pub mod sim;
@@ -54,6 +55,7 @@ pub mod xen;
 pub use domain::{DomainSpec, Memory};
 pub use error::VirtError;
 pub use hypervisor::Hypervisor;
+pub use open::open;
 #[cfg(feature = "qemu")]
 pub use qemu::Qemu;
 pub use sim::Sim;

@@ -25,6 +25,8 @@ mod hypervisor;
 mod machine;
 mod moving;
 mod network;
+#[cfg(feature = "serde")]
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,6 +43,8 @@ use machine::Machine;
 
 pub use fault::Fault;
 pub use network::Network;
+#[cfg(feature = "serde")]
+pub use stored::Stored;
 
 /// Events that are kept for who asks later; the oldest go first.
 const EVENTS: usize = 65_536;

@@ -1,10 +1,11 @@
 //! libvirt itself, with QEMU behind it: its words, its events, broken connections, and definitions that go through it.
-#![cfg(feature = "libvirt")]
+#![cfg(all(feature = "libvirt", feature = "qemu"))]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod libvirtd;
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use lb_virt::domain::{Action, Arch, BootDevice, Bus, CpuModel, Disk, DiskDevice, Memory, Nic, NicModel};
 use lb_virt::hypervisor::{CloneRequest, ConsoleAddress, Event, EventKind};
-use lb_virt::libvirt::{DomainType, Libvirt};
+use lb_virt::libvirt::{DomainType, Libvirt, to_xml};
+use lb_virt::qemu::arguments::{Launch, arguments};
 use lb_virt::{DomainSpec, Hypervisor, State, VirtError};
 use libvirtd::Daemon;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
+use serde_json::Value;
 
 #[test]
 fn what_can_t_be_opened_is_said() {
@@ -343,4 +346,134 @@ fn clones_have_their_data() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// How it is opened, its format, whether it is only read, what the guest sees, and where on IDE.
+type Drive = (String, String, bool, String, Option<(String, u64)>);
+
+/// What two command lines of QEMU must agree on.
+#[derive(Debug, Default, PartialEq)]
+struct Machine {
+    /// Now, at most, sockets, cores, threads.
+    vcpus: [u64; 5],
+    memory: u64,
+    /// By file.
+    disks: BTreeMap<String, Drive>,
+    /// What the guest sees, with its address.
+    nics: Vec<(String, String)>,
+}
+
+impl Machine {
+    fn of(arguments: &[String]) -> Self {
+        let mut machine = Self::default();
+        let (mut nodes, mut devices) = (BTreeMap::new(), Vec::new());
+        for pair in arguments.windows(2) {
+            let [option, value] = pair else { continue };
+            let json = || serde_json::from_str::<Value>(value).unwrap_or_default();
+            match option.as_str() {
+                "-smp" => machine.vcpus = processors(value),
+                // In MiB, if it has no unit.
+                "-m" => {
+                    let size = value.trim_start_matches("size=").split(',').next().unwrap_or_default();
+                    let digits = size.trim_end_matches(['k', 'K']);
+                    let unit = if digits == size { 1 << 20 } else { 1 << 10 };
+                    machine.memory = digits.parse::<u64>().unwrap() * unit;
+                }
+                "-blockdev" => drop(nodes.insert(text(&json()["node-name"]), json())),
+                "-device" => devices.push(json()),
+                _ => {}
+            }
+        }
+        for device in devices {
+            let driver = text(&device["driver"]);
+            if let Some(format) = nodes.get(&text(&device["drive"])) {
+                let inner = &format["file"];
+                let storage = inner.as_str().map_or(inner, |name| &nodes[name]);
+                let ide = driver.starts_with("ide-") && text(&device["bus"]).starts_with("ide.");
+                let place = ide.then(|| (text(&device["bus"]), device["unit"].as_u64().unwrap_or(0)));
+                let read_only = format["read-only"].as_bool().unwrap_or(false);
+                let disk = (text(&storage["driver"]), text(&format["driver"]), read_only, driver, place);
+                machine.disks.insert(text(&storage["filename"]), disk);
+            } else if device.get("netdev").is_some() {
+                machine.nics.push((driver, text(&device["mac"])));
+            }
+        }
+        machine
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().into()
+}
+
+fn processors(value: &str) -> [u64; 5] {
+    let mut words = value.split(',');
+    let now: u64 = words.next().unwrap().parse().unwrap();
+    let mut counts = [now, now, 0, 0, 0];
+    for (key, count) in words.filter_map(|word| word.split_once('=')) {
+        let at = ["cpus", "maxcpus", "sockets", "cores", "threads"].iter().position(|name| *name == key);
+        // Dies and clusters are one.
+        if let Some(at) = at {
+            counts[at] = count.parse().unwrap();
+        }
+    }
+    counts
+}
+
+/// The words of a line for a shell: blanks part them, single quotes keep all as it is, a backslash the next character.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted, mut escaped) = (Vec::new(), String::new(), false, false);
+    for character in line.chars() {
+        match character {
+            _ if escaped => {
+                word.push(character);
+                escaped = false;
+            }
+            '\'' => quoted = !quoted,
+            '\\' if !quoted => escaped = true,
+            ' ' | '\n' if !quoted => words.push(std::mem::take(&mut word)),
+            _ => word.push(character),
+        }
+    }
+    words.push(word);
+    words
+}
+
+/// libvirt and this crate's own backend for QEMU start the same machine from one definition.
+#[test]
+#[ignore = "needs root, libvirt-daemon, libvirt-clients and QEMU"]
+fn both_ways_to_qemu_agree() {
+    let mut daemon = Daemon::start();
+    daemon.open();
+    let mut runner = TestRunner::deterministic();
+    let mut specs: Vec<DomainSpec> =
+        (0..40).map(|_| for_qemu(support::specs().new_tree(&mut runner).unwrap().current())).collect();
+    let every_bus = [Bus::Virtio, Bus::Ide, Bus::Scsi, Bus::Sata, Bus::Usb].into_iter().fold(
+        DomainSpec::new("buses", 2, Memory::from_mib(512)).disk(Disk::cdrom("/x.iso")).nic(Nic::nat()),
+        |spec, bus| spec.disk(Disk::file(format!("/{bus}, with a comma's.qcow2")).on(bus)),
+    );
+    specs.extend([support::kvm_guest(), every_bus]);
+    specs.extend(support::pinned_pair());
+    let (file, mut compared) = (daemon.root.join("native.xml"), 0);
+    for mut spec in specs {
+        for (number, nic) in (1..).zip(&mut spec.nics) {
+            nic.mac = Some(lb_virt::domain::Mac([0x52, 0x54, 0, 0, 0, number]));
+            // Only some bridges have them, which are not there to be asked.
+            nic.vlan = None;
+        }
+        // Without a balloon nothing takes what it must not have at the start: libvirt gives it all the same.
+        spec.balloon |= spec.max_memory.is_some();
+        let Ok(ours) = arguments(&spec, &Launch::default()) else { continue };
+        let ours: Vec<String> = ours.iter().map(|word| word.to_string_lossy().into()).collect();
+        fs::write(&file, to_xml(&spec, DomainType::Qemu).unwrap()).unwrap();
+        let command = ["-c", &daemon.uri(), "domxml-to-native", "qemu-argv", "--xml"].map(String::from);
+        let theirs = Command::new("virsh").args(command).arg(&file).output();
+        let theirs = theirs.expect("virsh (package libvirt-clients)");
+        let said = String::from_utf8_lossy(&theirs.stderr);
+        assert!(theirs.status.success(), "{said}: {spec:#?}");
+        let theirs = Machine::of(&words(&String::from_utf8_lossy(&theirs.stdout)));
+        assert_eq!(Machine::of(&ours), theirs, "{spec:#?}");
+        compared += 1;
+    }
+    assert!(compared >= 20, "too few of them can be compared: {compared}");
 }

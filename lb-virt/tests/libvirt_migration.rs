@@ -70,7 +70,7 @@ fn never(settings: Settings) -> Settings {
 }
 
 #[test]
-#[ignore = "needs root, libvirt-daemon and QEMU"]
+#[ignore = "needs root, libvirt-daemon, libvirt-clients and QEMU"]
 fn machines_move() {
     let mut hosts = Hosts::new();
     let defined = hosts.here.spec("web1").unwrap();
@@ -79,6 +79,7 @@ fn machines_move() {
     assert_eq!(hosts.there.spec("web1").unwrap(), defined, "it is defined there, and all of it is");
     let sample = report.sample.unwrap();
     assert!(sample.phase == Phase::Completed && sample.elapsed > Duration::ZERO, "{sample:?}");
+    assert!(sample.downtime.is_some_and(|time| time < sample.elapsed), "{sample:?}");
     assert!(hosts.here.list().unwrap().is_empty());
     assert!(hosts.there.migration("web1", Duration::ZERO).unwrap().is_none());
     assert!(matches!(hosts.there.conclude("web1", Conclusion::Run), Err(VirtError::NotMoving { .. })));
@@ -134,6 +135,7 @@ fn what_is_on_its_way_is_not_changed() {
     assert!(here.conclude("web1", Conclusion::Run).is_err(), "it is on its way");
     while here.migration("web1", Duration::from_secs(1)).unwrap().unwrap().phase != Phase::PreCopy {}
     assert_eq!(there.state("web1").unwrap(), State::Paused);
+    moving(there.resume("web1"));
     assert!(there.conclude("web1", Conclusion::Run).is_err(), "it is not whole");
     // Standing still, it is through when what there is has gone over, faster now.
     here.pause("web1").unwrap();
@@ -173,6 +175,22 @@ fn a_target_that_can_t_leaves_it_where_it_is() {
     assert!(error.to_string().contains("already"), "{error}");
     assert_eq!(hosts.states(), (Some(State::Running), Some(State::ShutOff)));
     hosts.there.delete("web1").unwrap();
+
+    // Its copy is ended on the way.
+    let mut power_off = true;
+    let target = hosts.target.uri();
+    let error = Migration::of("web1")
+        .policy(slow(Settings::default()))
+        .patience(Duration::from_secs(2))
+        .run(&mut hosts.here, &mut hosts.there, |progress| {
+            if progress.sample.phase == Phase::PreCopy && std::mem::take(&mut power_off) {
+                Libvirt::open(&target).unwrap().power_off("web1").unwrap();
+            }
+            None
+        })
+        .unwrap_err();
+    assert!(matches!(*error.why, Why::Failed(_)), "{error}");
+    assert_eq!(hosts.states(), (Some(State::Running), None));
 
     // It dies on the way, and its machines with it.
     let target = &mut hosts.target;

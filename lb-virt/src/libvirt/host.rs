@@ -112,7 +112,8 @@ impl Driver {
 /// * Clones' images are made by libvirt's storage driver, so on the host itself, wherever that is.
 /// * While a machine is moved, libvirt sees to it that one copy runs in the end: [`receive`](Hypervisor::receive) only notes what is to
 ///   come, the copy is there once it is [sent](Hypervisor::send), and when all has gone over the source has none any more. `virsh` (of
-///   the package `libvirt-clients`) is needed to cancel it, and for post-copy. Certificates are those of libvirt's own configuration.
+///   the package `libvirt-clients`) is needed to cancel it, for
+///   post-copy, and to know the downtime. Certificates are those of libvirt's own configuration.
 /// * Of Xen and VirtualBox it is known from libvirt's documentation alone what they can do.
 #[derive(Debug)]
 pub struct Libvirt {
@@ -197,7 +198,7 @@ impl Libvirt {
     ) -> Result<(), VirtError> {
         let domain = self.connection.domain(name)?;
         self.may(name, &domain, operation)?;
-        self.may_while_moving(name, operation)?;
+        self.may_while_moving(name, &domain, operation)?;
         if let Err(error) = act(&domain) {
             // Somebody else was quicker.
             if error.code() == ErrorNumber::OperationInvalid {
@@ -352,8 +353,9 @@ impl Hypervisor for Libvirt {
 
     fn delete(&mut self, name: &str) -> Result<(), VirtError> {
         if self.can(Capabilities::SNAPSHOTS) {
-            self.may(name, &self.connection.domain(name)?, Operation::Delete)?;
-            self.may_while_moving(name, Operation::Delete)?;
+            let domain = self.connection.domain(name)?;
+            self.may(name, &domain, Operation::Delete)?;
+            self.may_while_moving(name, &domain, Operation::Delete)?;
             self.delete_all_snapshots(name)?;
         }
         self.operate(name, Operation::Delete, |domain| {

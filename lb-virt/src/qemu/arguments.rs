@@ -33,7 +33,6 @@ pub(crate) const QEMU: &str = "qemu";
 
 /// What the command line says beside the definition.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
 pub struct Launch<'a> {
     /// Whether the hardware runs the guest (KVM); else every instruction is translated (TCG).
     pub accelerated: bool,
@@ -138,6 +137,9 @@ pub fn arguments(spec: &DomainSpec, launch: &Launch<'_>) -> Result<Vec<OsString>
     }
     if spec.arch == Arch::Aarch64 && spec.kernel.is_none() {
         return Err(inexpressible(spec, "firmware for aarch64 of its own", "name a kernel"));
+    }
+    if board.has_ports() && !spec.features.apic {
+        return Err(inexpressible(spec, "PCI Express without APIC", "use the board pc, or let it have one"));
     }
     let mut words = Words::default();
     words.identity(spec, board, launch);
@@ -326,24 +328,28 @@ impl Words {
             }));
         }
         self.controllers(spec, board);
-        let boot = boot_indices(spec);
-        for (disk, boot) in spec.disks.iter().zip(&boot.disks) {
-            if let Some(node) = block_node(disk) {
-                self.option("-blockdev", node.to_string());
-            }
-            self.device(&disk_device(spec, board, disk, *boot)?);
-        }
-        for (number, (nic, boot)) in spec.nics.iter().zip(&boot.nics).enumerate() {
-            let backend = netdev(spec, nic, &nic_id(nic, number))?;
-            self.option("-netdev", option_list(&backend));
-            self.device(&nic_device(spec, board, nic, number, *boot)?);
-        }
         if spec.balloon {
             self.fixed(board, 4, json!({"driver": "virtio-balloon-pci", "id": "balloon0"}));
         }
         if spec.tablet {
             self.device(&json!({"driver": "usb-tablet", "id": "tablet0", "bus": "usb.0"}));
         }
+        let boot = boot_indices(spec);
+        let mut devices = Vec::new();
+        for (disk, boot) in spec.disks.iter().zip(&boot.disks) {
+            if let Some(node) = block_node(disk) {
+                self.option("-blockdev", node.to_string());
+            }
+            devices.push(disk_device(spec, board, disk, *boot)?);
+        }
+        for (number, (nic, boot)) in spec.nics.iter().zip(&boot.nics).enumerate() {
+            let backend = netdev(spec, nic, &nic_id(nic, number))?;
+            self.option("-netdev", option_list(&backend));
+            devices.push(nic_device(spec, board, nic, number, *boot)?);
+        }
+        // Those without a place of their own get what the others leave.
+        devices.sort_by_key(|device| device.get("addr").or(device.get("bus")).is_none());
+        devices.iter().for_each(|device| self.device(device));
         let panic = if board == Board::Virt { "pvpanic-pci" } else { "pvpanic" };
         self.device(&json!({"driver": panic, "id": "panic0"}));
         Ok(())
@@ -355,11 +361,7 @@ impl Words {
         let places = spec.disks.iter().filter(|disk| disk.bus == Bus::Sata);
         let most = places.filter_map(|disk| disk.bus.place(&disk.target)).max();
         for controller in most.map_or(0..0, |most| 0..most / devices::SATA_PORTS + 1) {
-            let device = json!({"driver": "ahci", "id": format!("sata{controller}")});
-            match controller {
-                0 | 1 => self.fixed(board, 6 + controller, device),
-                _ => self.device(&device),
-            }
+            self.fixed(board, 6 + controller, json!({"driver": "ahci", "id": format!("sata{controller}")}));
         }
         // Disks come to this bus while the machine runs, so it is there for the first one too.
         self.fixed(board, 3, json!({"driver": "virtio-scsi-pci", "id": "scsi0"}));

@@ -29,8 +29,13 @@ impl Machine {
                 other => other.while_it(&operation),
             })?;
         }
-        let device = disk_device(self.live(), Board::of(self.live())?, disk, None);
-        let added = self.add_one_of([device], &operation);
+        let device = disk_device(self.live(), Board::of(self.live())?, disk, None)?;
+        let mut elsewhere = device.clone();
+        if let Some(device) = elsewhere.as_object_mut() {
+            // Something without a place of its own may have this one's.
+            device.remove("addr");
+        }
+        let added = self.add_one_of([Ok(device), Ok(elsewhere)], &operation);
         if added.is_err() {
             let _ = self.ask("blockdev-del", json!({"node-name": node}));
         }

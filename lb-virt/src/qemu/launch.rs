@@ -12,7 +12,7 @@ use super::arguments::{Launch, QEMU, arguments, inexpressible};
 use super::machine::{ANSWER, CONTROL, EVENTS, Machine, Run};
 use super::process;
 use super::qmp::QmpError;
-use crate::domain::{Console, DomainSpec};
+use crate::domain::{Console, Disk, DiskDevice, DomainSpec};
 use crate::error::VirtError;
 
 /// How long QEMU may take until it can be talked to: a second where it is at home, and more on a host that is busy.
@@ -47,7 +47,8 @@ pub(super) fn check(spec: &DomainSpec) -> Result<(), VirtError> {
 
 /// Whether the files that it needs are there.
 fn check_files(spec: &DomainSpec) -> Result<(), VirtError> {
-    let disks = spec.disks.iter().filter_map(|disk| Some((disk.source.as_ref()?.path(), disk.read_only)));
+    let read_only = |disk: &Disk| disk.read_only || disk.device == DiskDevice::Cdrom;
+    let disks = spec.disks.iter().filter_map(|disk| Some((disk.source.as_ref()?.path(), read_only(disk))));
     let kernel = spec.kernel.iter().flat_map(|kernel| [Some(&kernel.image), kernel.initrd.as_ref()]);
     for (path, read_only) in disks.chain(kernel.flatten().map(|path| (path, true))) {
         let opened = fs::OpenOptions::new().read(true).write(!read_only).open(path);

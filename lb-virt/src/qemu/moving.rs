@@ -344,6 +344,16 @@ impl Qemu {
             return Err(VirtError::NotMoving { name: name.into() });
         };
         if conclusion == Conclusion::GiveUp {
+            if moving.outgoing {
+                // Its guest waits on the other side until this has been said: its disks are that one's already, and what the kernel
+                // still clears away is nobody's.
+                if let Some(process) = machine.process() {
+                    process.strike();
+                }
+                self.remove(machine)?;
+                self.events.tell(name, EventKind::Deleted);
+                return Ok(());
+            }
             return self.give_up(machine);
         }
         let sample = machine.sample()?;

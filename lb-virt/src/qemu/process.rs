@@ -60,10 +60,15 @@ impl Process {
 
     /// Ends it at once, and waits until it has ended. True if it has.
     pub(crate) fn kill(&self, timeout: Duration) -> bool {
-        let Some(handle) = self.handle() else { return true };
-        // An error means that it has ended, or is another user's, which the wait shows.
+        self.strike().is_none_or(|handle| self.wait_on(&handle, timeout))
+    }
+
+    /// Ends it, and does not wait until the kernel has cleared it away: it runs no more.
+    pub(crate) fn strike(&self) -> Option<OwnedFd> {
+        let handle = self.handle()?;
+        // An error means that it has ended, or is another user's, which a wait shows.
         let _ = pidfd_send_signal(&handle, Signal::KILL);
-        self.wait_on(&handle, timeout)
+        Some(handle)
     }
 
     /// Waits until it has ended. True if it has.

@@ -66,6 +66,12 @@ impl Machine {
         }
     }
 
+    /// With so much time on CPUs, which counts on from now.
+    #[cfg(feature = "serde")]
+    pub(super) const fn begin_at(&mut self, now: Duration, cpu_time: Duration) {
+        (self.cpu_time, self.accounted) = (cpu_time, now);
+    }
+
     /// The definition that holds now.
     pub(super) fn live(&self) -> &DomainSpec {
         self.running.as_ref().unwrap_or(&self.spec)

@@ -98,6 +98,15 @@ impl Lab {
         };
         pids.filter(ours).collect()
     }
+
+    /// That there are no more processes than so many, when the kernel has cleared away what was ended.
+    pub fn has_at_most(&self, count: usize) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.all_processes().len() > count {
+            assert!(Instant::now() < end, "there are {:?}", self.all_processes());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 impl Drop for Lab {

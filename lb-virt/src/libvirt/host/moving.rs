@@ -45,6 +45,8 @@ type Outcome = Arc<(Mutex<Option<Ended>>, Condvar)>;
 struct Ended {
     took: Duration,
     phase: Phase,
+    /// How long it stood still.
+    downtime: Option<Duration>,
 }
 
 /// A machine that is sent, or was, and is not concluded.
@@ -72,11 +74,11 @@ impl Job {
     }
 
     fn look(&mut self) -> Sample {
-        if let Some(Ended { took, phase }) = self.ended() {
+        if let Some(Ended { took, phase, downtime }) = self.ended() {
             if phase == Phase::Completed {
                 self.sample.remaining = 0;
             }
-            (self.sample.phase, self.sample.elapsed) = (phase, took);
+            (self.sample.phase, self.sample.elapsed, self.sample.downtime) = (phase, took, downtime);
             return self.sample.clone();
         }
         let reason = match self.domain.get_state() {
@@ -145,8 +147,19 @@ fn said(operation: String, words: impl Into<String>) -> VirtError {
 
 impl Libvirt {
     /// Unless a machine is on its way, or the operation can be done then too.
-    pub(super) fn may_while_moving(&self, name: &str, operation: Operation) -> Result<(), VirtError> {
-        let allowed = matches!(operation, Operation::Pause | Operation::Resume | Operation::PowerOff);
+    pub(super) fn may_while_moving(
+        &self,
+        name: &str,
+        domain: &Domain,
+        operation: Operation,
+    ) -> Result<(), VirtError> {
+        if operation == Operation::PowerOff {
+            return Ok(());
+        }
+        if self.arriving(name, domain)?.is_some() {
+            return Err(VirtError::Moving { name: name.into(), operation: operation.to_string() });
+        }
+        let allowed = matches!(operation, Operation::Pause | Operation::Resume);
         if allowed { Ok(()) } else { self.must_stay(name, &operation.to_string()) }
     }
 
@@ -233,7 +246,9 @@ impl Libvirt {
                 Err(error) if error.code() == ErrorNumber::OperationAborted => Phase::Cancelled,
                 Err(error) => Phase::Failed(error.message().into()),
             };
-            let ended = Ended { took: begun.elapsed(), phase };
+            let took = begun.elapsed();
+            let downtime = if phase == Phase::Completed { downtime_of(&target.uri, &moved) } else { None };
+            let ended = Ended { took, phase, downtime };
             *ends.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
             ends.1.notify_all();
         };
@@ -278,6 +293,11 @@ impl Libvirt {
             let expected = self.moves.incoming.contains(name);
             return if expected { Ok(Some(Phase::Setup)) } else { Err(self.connection.no_machine(name)) };
         };
+        self.arriving(name, &domain)
+    }
+
+    /// How far a copy is that is not whole; on the source, one of which the last goes over.
+    fn arriving(&self, name: &str, domain: &Domain) -> Result<Option<Phase>, VirtError> {
         let (state, reason) = domain
             .get_state()
             .map_err(|error| self.connection.failed(name, "ask for the state of", &error))?;
@@ -403,6 +423,19 @@ impl Libvirt {
     }
 }
 
+/// How long a machine stood still that has arrived: `virsh` says it, if it is there.
+fn downtime_of(target: &str, domain: &Domain) -> Option<Duration> {
+    let uuid = domain.get_uuid_string().ok()?;
+    let virsh = Program::new(LIBVIRT, "virsh", "libvirt-clients").timeout(Duration::from_secs(5));
+    let call = virsh.call("ask for a downtime").args(["-q", "-c", target, "domjobinfo", "--completed"]);
+    downtime_in(&call.args(["--rawstats", &uuid]).run().ok()?.text())
+}
+
+fn downtime_in(said: &str) -> Option<Duration> {
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("downtime:"));
+    line.and_then(|time| time.trim().parse().ok()).map(Duration::from_millis)
+}
+
 /// The address in `tcp://192.0.2.7:49152` or `tcp://[2001:db8::7]:49152`.
 fn address_of(uri: &str) -> Option<String> {
     let rest = uri.strip_prefix("tcp://")?;
@@ -437,6 +470,12 @@ mod tests {
         ] {
             assert_eq!(address_of(uri).as_deref(), address, "{uri}");
         }
+    }
+
+    #[test]
+    fn downtimes_are_found() {
+        assert_eq!(downtime_in("memory_total: 7\n downtime: 34\n"), Some(Duration::from_millis(34)));
+        assert_eq!(downtime_in("downtime_net: 3\n"), None);
     }
 
     #[test]

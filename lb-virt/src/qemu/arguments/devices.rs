@@ -88,7 +88,8 @@ pub(crate) fn block_node(disk: &Disk) -> Option<Value> {
     Some(json!({
         "node-name": node_name(&disk.target),
         "driver": format,
-        "read-only": disk.read_only,
+        // Nobody writes to a disc.
+        "read-only": disk.read_only || disk.device == DiskDevice::Cdrom,
         // What the guest frees is free in the image too.
         "discard": "unmap",
         "cache": cache.clone(),
@@ -124,6 +125,9 @@ pub(crate) fn disk_device(
     }
     let mut set = |key: &str, value: Value| drop(device.insert(key.into(), value));
     match disk.bus {
+        Bus::Ide | Bus::Sata if disk.read_only && !is_disc => {
+            return refuse("disks on ide or sata that are only read", "use virtio or scsi");
+        }
         Bus::Xen => return refuse("disks on Xen's bus", "use virtio"),
         Bus::Virtio if is_disc => return refuse("drives on virtio", "use scsi or ide"),
         Bus::Virtio => set("driver", json!("virtio-blk-pci")),
@@ -132,6 +136,9 @@ pub(crate) fn disk_device(
             set("driver", json!(if is_disc { "ide-cd" } else { "ide-hd" }));
             set("bus", json!(format!("ide.{}", place / 2)));
             set("unit", json!(place % 2));
+        }
+        Bus::Sata if place >= 2 * SATA_PORTS => {
+            return refuse("more than 12 disks on sata", "use a name before sdm, or scsi");
         }
         Bus::Sata => {
             set("driver", json!(if is_disc { "ide-cd" } else { "ide-hd" }));

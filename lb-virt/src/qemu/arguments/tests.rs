@@ -128,6 +128,7 @@ fn what_qemu_has_nothing_for_is_said_with_a_cure() {
         (|spec| spec.machine = Some("microvm".into()), "use pc or q35"),
         (|spec| spec.machine = Some("pcx".into()), "use pc or q35"),
         (|spec| spec.arch = Arch::Aarch64, "name a kernel"),
+        (|spec| (spec.machine, spec.features.apic) = (Some("q35".into()), false), "use the board pc"),
         (|spec| spec.on_crash = Action::RenameRestart, "use restart or preserve"),
         (|spec| spec.on_reboot = Action::Preserve, "let both be the same"),
         (|spec| *spec = spec.clone().disk(Disk::file("/a").on(Bus::Xen)), "use virtio"),
@@ -139,6 +140,11 @@ fn what_qemu_has_nothing_for_is_said_with_a_cure() {
             "use sata",
         ),
         (|spec| *spec = spec.clone().disk(Disk::cdrom("/a").on(Bus::Virtio)), "use scsi or ide"),
+        (|spec| *spec = spec.clone().disk(Disk::file("/a").on(Bus::Sata).named("sdm")), "a name before sdm"),
+        (
+            |spec| *spec = spec.clone().disk(Disk { read_only: true, ..Disk::file("/a").on(Bus::Ide) }),
+            "use virtio or scsi",
+        ),
         (|spec| *spec = spec.clone().nic(Nic::bridge("br0").vlan(129)), "a bridge of that VLAN"),
         (|spec| *spec = spec.clone().nic(Nic::nat().model(NicModel::Netfront)), "use virtio"),
         (

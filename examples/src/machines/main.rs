@@ -1,0 +1,257 @@
+//! Defines, starts, pins, watches and moves virtual machines on any hypervisor.
+//!
+//! | part | files |
+//! |---|---|
+//! | command line | `main` |
+//! | which host; a simulated one that is kept in a file | `host` |
+//! | definitions, in TOML and in libvirt's XML | `definition` |
+//! | lists and machines, as text and JSON | `show` |
+//! | what machines use, live | `stats` |
+//! | moving, with a progress bar | `migrate` |
+#![forbid(unsafe_code)]
+
+mod definition;
+mod host;
+mod migrate;
+mod show;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use lb_virt::State;
+use lb_virt::domain::Pins;
+use lb_virt::hypervisor::{Capabilities, Effect};
+
+use host::Host;
+
+const AFTER_HELP: &str = "\
+Begin with `machines define --example | machines define -`, then `machines start web1` and `machines list`: nothing has to be \
+installed for it, because without --host the machines are simulated.
+
+Hosts: sim: (kept in your state directory), sim:FILE, qemu:DIRECTORY, xen:, vbox:, libvirt+URI (built with --features libvirt).
+
+Exit status: 0 if all was done, 1 if not, 2 if the command line is wrong.";
+
+/// Virtual machines on any hypervisor: simulated, QEMU, Xen, VirtualBox, and what libvirt reaches.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    /// The host, by its URI
+    #[arg(
+        short = 'H',
+        long,
+        global = true,
+        default_value = "sim:",
+        env = "MACHINES_HOST",
+        value_name = "URI"
+    )]
+    host: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Define a machine from a file: TOML, or libvirt's XML
+    Define {
+        /// The file; - is the standard input
+        #[arg(required_unless_present = "example")]
+        file: Option<PathBuf>,
+        /// Print a definition to begin with
+        #[arg(long)]
+        example: bool,
+    },
+    /// Boot machines
+    Start {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Ask machines to shut down
+    Stop {
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Wait until they have, at most so long
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        wait: Option<Duration>,
+    },
+    /// Take machines' power
+    PowerOff {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Stop machines' virtual CPUs
+    Pause {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Let paused machines go on
+    Resume {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// List the machines
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a machine: its state, and its definition as `define` takes it
+    Show {
+        name: String,
+        /// As JSON
+        #[arg(long, conflicts_with = "xml")]
+        json: bool,
+        /// The definition as libvirt's XML
+        #[arg(long)]
+        xml: bool,
+    },
+    /// Pin virtual CPUs to CPUs of the host: 0=4 1=5-7; those that are not named run anywhere
+    Pin {
+        name: String,
+        /// A virtual CPU and its CPUs; none at all takes all pins away
+        #[arg(value_name = "VCPU=CPUS")]
+        pins: Vec<String>,
+    },
+    /// Move a machine to another host, while it runs or at rest
+    Migrate(migrate::Arguments),
+    /// Keep a machine as it is now, or make it what it was
+    Snapshot {
+        #[command(subcommand)]
+        command: Snapshot,
+    },
+    /// Say where a machine's serial console is
+    Console { name: String },
+    /// Show what machines use
+    Stats(stats::Arguments),
+    /// Remove machines' definitions and snapshots, not their disks
+    Delete {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Snapshot {
+    /// Keep its disks, and its memory if it runs
+    Take { name: String, snapshot: String },
+    /// List what is kept, the oldest first
+    List { name: String },
+    /// Make it what it was
+    Restore { name: String, snapshot: String },
+    /// Forget what was kept
+    Delete { name: String, snapshot: String },
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(text) => host::print(&text),
+        Err(error) => {
+            eprintln!("machines: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what is asked, and says what is to be printed.
+fn run(arguments: &Arguments) -> Result<String, Failure> {
+    if let Command::Define { example: true, .. } = arguments.command {
+        return Ok(definition::EXAMPLE.into());
+    }
+    let mut host = Host::open(&arguments.host)?;
+    let done = command(&mut host, &arguments.command);
+    // What was done before something failed is kept too.
+    host.close()?;
+    done
+}
+
+fn command(host: &mut Host, command: &Command) -> Result<String, Failure> {
+    match command {
+        Command::Define { file, .. } => {
+            let spec = definition::read(file.as_deref().unwrap_or("-".as_ref()))?;
+            host.get().define(&spec)?;
+        }
+        Command::Start { names } => each(names, |name| Ok(host.get().start(name)?))?,
+        Command::Stop { names, wait } => {
+            each(names, |name| Ok(host.get().shut_down(name)?))?;
+            let wait = wait.map(|wait| Instant::now() + wait);
+            each(names, |name| wait.map_or(Ok(()), |end| until_off(host, name, end)))?;
+        }
+        Command::PowerOff { names } => each(names, |name| Ok(host.get().power_off(name)?))?,
+        Command::Pause { names } => each(names, |name| Ok(host.get().pause(name)?))?,
+        Command::Resume { names } => each(names, |name| Ok(host.get().resume(name)?))?,
+        Command::Delete { names } => each(names, |name| Ok(host.get().delete(name)?))?,
+        Command::List { json } => return show::list(&host.get().list()?, *json),
+        Command::Show { name, json, xml } => {
+            let machine = host.get();
+            return show::machine(machine.state(name)?, &machine.spec(name)?, *json, *xml);
+        }
+        Command::Pin { name, pins } => {
+            let effect = host.get().pin(name, &parse_pins(pins)?)?;
+            if effect != Effect::Now {
+                return Ok("when it is started next\n".into());
+            }
+        }
+        Command::Migrate(arguments) => return migrate::run(host, arguments),
+        Command::Snapshot { command } => return snapshot(host, command),
+        Command::Console { name } => return Ok(format!("{}\n", host.get().console(name)?)),
+        Command::Stats(arguments) => return stats::run(host, arguments),
+    }
+    Ok(String::new())
+}
+
+/// Does it to each; the first that fails ends it.
+fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+    names.iter().try_for_each(|name| act(name))
+}
+
+fn until_off(host: &mut Host, name: &str, end: Instant) -> Result<(), Failure> {
+    loop {
+        let state = host.get().state(name)?;
+        if matches!(state, State::ShutOff | State::Crashed) {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(format!(
+                "{name} is still {state}: it may not obey; `machines power-off {name}` takes its power"
+            )
+            .into());
+        }
+        host.rest(Duration::from_millis(100))?;
+    }
+}
+
+fn parse_pins(pins: &[String]) -> Result<Pins, Failure> {
+    let mut parsed = Pins::default();
+    for pin in pins {
+        let (vcpu, cpus) =
+            pin.split_once('=').ok_or_else(|| format!("{pin:?} is no pin: write 0=4 or 1=5-7"))?;
+        let vcpu = vcpu.parse().map_err(|_| format!("{vcpu:?} is no virtual CPU: write its number"))?;
+        if parsed.vcpus.insert(vcpu, cpus.parse()?).is_some() {
+            return Err(format!("virtual CPU {vcpu} is pinned twice: name it once, with all its CPUs").into());
+        }
+    }
+    Ok(parsed)
+}
+
+fn snapshot(host: &mut Host, command: &Snapshot) -> Result<String, Failure> {
+    let machines = host.get();
+    match command {
+        Snapshot::Take { name, snapshot } => machines.take_snapshot(name, snapshot)?,
+        Snapshot::Restore { name, snapshot } => machines.restore_snapshot(name, snapshot)?,
+        Snapshot::Delete { name, snapshot } => machines.delete_snapshot(name, snapshot)?,
+        Snapshot::List { name } => {
+            if !machines.capabilities().contains(Capabilities::SNAPSHOTS) {
+                return Err(format!("{} takes no snapshots", machines.name()).into());
+            }
+            let kept = machines.snapshots(name)?;
+            return Ok(kept.iter().map(|one| format!("{}  {}\n", one.name, one.state)).collect());
+        }
+    }
+    Ok(String::new())
+}

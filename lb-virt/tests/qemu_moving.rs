@@ -1,0 +1,364 @@
+//! Machines that move between real QEMUs: not a tick is lost, and whatever fails, one copy runs.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(unreachable_pub)] // a module of tests has no readers outside
+#![cfg(feature = "qemu")]
+
+#[path = "support/guest.rs"]
+mod guest;
+#[path = "support/lab.rs"]
+mod lab;
+
+use std::fs;
+use std::net::{IpAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lb_virt::migration::{
+    Conclusion, Control, Destination, Migration, Phase, Policy, Report, Sample, Settings, Side, Tls, Via,
+    Whereabouts,
+};
+use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu, State, VirtError};
+
+use guest::Work;
+use lab::Lab;
+
+/// 64 MiB to be sent, of which little changes.
+const WORK: Work = Work { pages: 16_384, dirty: 4 };
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Two hosts and a machine that runs on the first, its memory filled.
+struct Pair {
+    here: Qemu,
+    there: Qemu,
+    lab: Lab,
+}
+
+impl Pair {
+    fn new(work: Work) -> Self {
+        let lab = Lab::new();
+        let (mut here, there) = (lab.host("node1"), lab.host("node2"));
+        here.define(&lab::working_spec(&lab.images(), "web1", work)).unwrap();
+        here.start("web1").unwrap();
+        lab.counts_beyond("web1", 5);
+        Self { here, there, lab }
+    }
+
+    fn run(&mut self, migration: &Migration) -> Report {
+        migration.run(&mut self.here, &mut self.there, |_| None).unwrap()
+    }
+
+    fn receive(&mut self) -> Destination {
+        let (running, defined) = (self.here.running_spec("web1").unwrap(), self.here.spec("web1").unwrap());
+        self.there.receive(&running, &defined, &Via::Own).unwrap()
+    }
+
+    fn swap(&mut self) {
+        std::mem::swap(&mut self.here, &mut self.there);
+    }
+
+    fn states(&mut self) -> (Option<State>, Option<State>) {
+        (self.here.state("web1").ok(), self.there.state("web1").ok())
+    }
+
+    fn until(&mut self, what: impl Fn(&Sample) -> bool) -> Sample {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let sample = self.here.migration("web1", Duration::from_millis(20)).unwrap().unwrap();
+            if what(&sample) {
+                return sample;
+            }
+            assert!(Instant::now() < end, "{sample:?}");
+        }
+    }
+
+    /// That it counts on, and that it has neither left out nor said twice a number since it was started, `starts` times.
+    fn counts_on(&self, starts: usize) {
+        let last = *guest::numbers(&self.lab.console("web1")).last().unwrap();
+        self.lab.counts_beyond("web1", last + 10);
+        let numbers = guest::numbers(&self.lab.console("web1"));
+        let breaks: Vec<_> = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+        assert_eq!(breaks.len() + 1, starts, "{breaks:?}");
+        assert!(breaks.iter().all(|pair| pair[1] == 1), "{breaks:?}");
+    }
+}
+
+fn slow() -> Settings {
+    Settings { bandwidth: Some(5_000_000), downtime: Duration::from_millis(1), ..Settings::default() }
+}
+
+fn kill_9(pid: u32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn no_tick_is_lost_in_twenty_moves() {
+    let mut pair = Pair::new(WORK);
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let report = pair.run(&Migration::of("web1"));
+        let sample = report.sample.unwrap();
+        assert_eq!(sample.phase, Phase::Completed);
+        times.push((report.took, sample.elapsed, sample.downtime.unwrap()));
+        assert_eq!(pair.states(), (None, Some(State::Running)));
+        pair.swap();
+        let last = *guest::numbers(&pair.lab.console("web1")).last().unwrap();
+        pair.lab.counts_beyond("web1", last + 3);
+    }
+    pair.counts_on(1);
+    pair.lab.has_at_most(1);
+    let mean =
+        |pick: fn(&(Duration, Duration, Duration)) -> Duration| times.iter().map(pick).sum::<Duration>() / 20;
+    println!(
+        "took {:?}, by QEMU's count {:?}, stood still {:?}",
+        mean(|t| t.0),
+        mean(|t| t.1),
+        mean(|t| t.2)
+    );
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn what_was_changed_while_it_ran_moves_with_it() {
+    let mut pair = Pair::new(WORK);
+    let more = pair.lab.images().join("more.qcow2");
+    guest::image(&more);
+    let mac = lb_virt::domain::Mac([0x52, 0x54, 0, 1, 2, 3]);
+    pair.here.attach_nic("web1", &lb_virt::domain::Nic::nat().mac(mac)).unwrap();
+    pair.here.attach_disk("web1", &lb_virt::domain::Disk::file(&more).shared()).unwrap();
+    let (running, defined) = (pair.here.running_spec("web1").unwrap(), pair.here.spec("web1").unwrap());
+    pair.run(&Migration::of("web1"));
+    assert_eq!(pair.there.running_spec("web1").unwrap(), running);
+    assert_eq!(pair.there.spec("web1").unwrap(), defined);
+    pair.counts_on(1);
+    assert_eq!(pair.there.statistics("web1").unwrap().disks.len(), 2);
+    // Over there it lets them go, where they are.
+    assert_eq!(pair.there.detach_nic("web1", mac).unwrap(), lb_virt::hypervisor::Effect::Now);
+    assert_eq!(pair.there.detach_disk("web1", "vdb").unwrap(), lb_virt::hypervisor::Effect::Now);
+    pair.swap();
+    pair.run(&Migration::of("web1"));
+    pair.counts_on(1);
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn it_goes_over_tcp_and_over_long_paths() {
+    let mut pair = Pair::new(WORK);
+    for address in ["127.0.0.1", "::1"] {
+        let address: IpAddr = address.parse().unwrap();
+        pair.run(&Migration::of("web1").via(Via::Tcp { address, port: 0, tls: None }));
+        pair.swap();
+        pair.counts_on(1);
+    }
+    let long = "a, b".repeat(40);
+    pair.there = Qemu::open(pair.lab.path.join(long)).unwrap().accelerated(false);
+    pair.run(&Migration::of("web1"));
+    pair.counts_on(1);
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn post_copy_moves_what_would_not_end() {
+    let work = Work { pages: 16_384, dirty: 100 };
+    let mut pair = Pair::new(work);
+    let settings = Settings { bandwidth: Some(20_000_000), downtime: Duration::from_millis(1), ..slow() };
+    let settings = Settings { post_copy: true, ..settings };
+    let policy = Policy { settings, ..Policy::default() };
+    let migration = Migration::of("web1").policy(policy);
+    let mut asked = false;
+    let report = migration.run(&mut pair.here, &mut pair.there, |progress| {
+        let go = !asked && progress.sample.rounds >= 1;
+        asked |= go;
+        go.then_some(Control::PostCopy)
+    });
+    let sample = report.unwrap().sample.unwrap();
+    assert!(sample.post_copied, "{sample:?}");
+    assert_eq!(pair.states(), (None, Some(State::Running)));
+    pair.counts_on(1);
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn a_target_that_differs_or_does_not_listen_is_told_and_the_source_goes_on() {
+    let mut pair = Pair::new(WORK);
+    // Another size of memory.
+    let (running, defined) = (pair.here.running_spec("web1").unwrap(), pair.here.spec("web1").unwrap());
+    let smaller = DomainSpec { memory: Memory::from_mib(200), ..running.clone() };
+    let to = pair.there.receive(&smaller, &defined, &Via::Own).unwrap();
+    pair.here.send("web1", &to, &Settings::default()).unwrap();
+    let sample = pair.until(|sample| sample.phase.has_ended());
+    assert!(matches!(sample.phase, Phase::Failed(_)), "{sample:?}");
+    pair.here.conclude("web1", Conclusion::Run).unwrap();
+    assert_eq!(pair.states(), (Some(State::Running), None), "the copy has gone");
+    pair.counts_on(1);
+    // Nobody there.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for uri in [format!("tcp:127.0.0.1:{port}"), "unix:/no/such/socket".into()] {
+        if pair.here.send("web1", &Destination { uri, tls: None }, &Settings::default()).is_ok() {
+            let sample = pair.until(|sample| sample.phase.has_ended());
+            assert!(matches!(sample.phase, Phase::Failed(ref words) if !words.is_empty()), "{sample:?}");
+            pair.here.conclude("web1", Conclusion::Run).unwrap();
+        }
+        assert!(matches!(pair.here.conclude("web1", Conclusion::Run), Err(VirtError::NotMoving { .. })));
+    }
+    // A port that is taken.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, port) = (taken.local_addr().unwrap().ip(), taken.local_addr().unwrap().port());
+    let via = Via::Tcp { address, port, tls: None };
+    let error = Migration::of("web1").via(via).run(&mut pair.here, &mut pair.there, |_| None).unwrap_err();
+    assert_eq!(error.whereabouts, Whereabouts::On(Side::Source), "{error}");
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert_eq!(pair.states(), (Some(State::Running), None));
+    pair.counts_on(1);
+    pair.run(&Migration::of("web1"));
+    pair.counts_on(1);
+}
+
+/// When something fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Moment {
+    Waiting,
+    Sending,
+    Sent,
+    GivenUp,
+}
+
+/// What fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    SourceKilled,
+    TargetKilled,
+    MonitorLost,
+    Cancelled,
+}
+
+/// Each fault at each moment; then somebody goes on who knows nothing but the name.
+#[test]
+#[ignore = "needs QEMU"]
+fn one_copy_runs_whatever_fails_and_whenever() {
+    for moment in [Moment::Waiting, Moment::Sending, Moment::Sent, Moment::GivenUp] {
+        for fault in [Fault::SourceKilled, Fault::TargetKilled, Fault::MonitorLost, Fault::Cancelled] {
+            let gone = moment == Moment::GivenUp;
+            if gone && matches!(fault, Fault::SourceKilled | Fault::Cancelled) {
+                continue; // there is no source any more
+            }
+            println!("{fault:?} when {moment:?}");
+            one_fault(fault, moment);
+        }
+    }
+}
+
+fn one_fault(fault: Fault, moment: Moment) {
+    let mut pair = Pair::new(WORK);
+    let to = pair.receive();
+    if moment != Moment::Waiting {
+        let settings = if moment == Moment::Sending { slow() } else { Settings::default() };
+        pair.here.send("web1", &to, &settings).unwrap();
+    }
+    match moment {
+        Moment::Waiting => {}
+        Moment::Sending => drop(pair.until(|sample| sample.transferred > 0)),
+        Moment::Sent | Moment::GivenUp => {
+            let end = Instant::now() + PATIENCE;
+            let whole = |sample: Option<Sample>| sample.unwrap().phase == Phase::Completed;
+            pair.until(|sample| sample.phase == Phase::Completed);
+            while !whole(pair.there.migration("web1", Duration::from_millis(20)).unwrap()) {
+                assert!(Instant::now() < end);
+            }
+            if moment == Moment::GivenUp {
+                pair.here.conclude("web1", Conclusion::GiveUp).unwrap();
+            }
+        }
+    }
+    let process = |pair: &Pair, host: &str| pair.lab.processes(host)[0];
+    match fault {
+        Fault::SourceKilled => kill_9(process(&pair, "node1")),
+        Fault::TargetKilled => kill_9(process(&pair, "node2")),
+        Fault::Cancelled if moment == Moment::Waiting => {}
+        Fault::Cancelled => {
+            let _ = pair.here.control_migration("web1", Control::Cancel);
+        }
+        Fault::MonitorLost => {}
+    }
+    // Another program takes over; the one before has said nothing.
+    pair.here = pair.lab.host("node1");
+    pair.there = pair.lab.host("node2");
+    let result = Migration::of("web1").patience(Duration::from_secs(2)).resume(
+        &mut pair.here,
+        &mut pair.there,
+        |_| None,
+    );
+    let states = pair.states();
+    let runs = |state: Option<State>| state == Some(State::Running);
+    let story = format!("{fault:?} when {moment:?}: {result:?}, {states:?}");
+    if moment == Moment::GivenUp && fault == Fault::TargetKilled {
+        // The only copy was killed. What is there can be started, once, on one host.
+        let there = [states.0, states.1].into_iter().flatten().collect::<Vec<_>>();
+        assert!(there.len() <= 1, "{story}");
+    } else if moment == Moment::Waiting && fault == Fault::SourceKilled {
+        assert!(!runs(states.1), "{story}");
+    } else {
+        assert!(runs(states.0) != runs(states.1), "{story}");
+        pair.counts_on(if fault == Fault::SourceKilled && moment != Moment::Sent { 2 } else { 1 });
+    }
+    pair.lab.has_at_most(1);
+}
+
+#[test]
+#[ignore = "needs QEMU and openssl"]
+fn it_goes_over_encrypted() {
+    let mut pair = Pair::new(WORK);
+    let (good, other) = (pair.lab.path.join("pki"), pair.lab.path.join("other-pki"));
+    for directory in [&good, &other] {
+        certificates(directory);
+    }
+    let address: IpAddr = "127.0.0.1".parse().unwrap();
+    let tls = |directory: &Path| {
+        let hostname = Some("localhost".into());
+        Some(Tls { directory: directory.into(), hostname })
+    };
+    pair.run(&Migration::of("web1").via(Via::Tcp { address, port: 0, tls: tls(&good) }));
+    pair.counts_on(1);
+    pair.swap();
+    // One whose certificate another authority has signed is sent nothing.
+    let (running, defined) = (pair.here.running_spec("web1").unwrap(), pair.here.spec("web1").unwrap());
+    let to =
+        pair.there.receive(&running, &defined, &Via::Tcp { address, port: 0, tls: tls(&other) }).unwrap();
+    let to = Destination { tls: tls(&good), ..to };
+    pair.here.send("web1", &to, &Settings::default()).unwrap();
+    let sample = pair.until(|sample| sample.phase.has_ended());
+    assert!(matches!(sample.phase, Phase::Failed(_)), "{sample:?}");
+    let _ = pair.there.conclude("web1", Conclusion::GiveUp);
+    pair.here.conclude("web1", Conclusion::Run).unwrap();
+    pair.counts_on(1);
+    // And in the clear, after all that.
+    pair.run(&Migration::of("web1"));
+    pair.counts_on(1);
+}
+
+/// An authority, and what it has signed for a server and for a client.
+fn certificates(directory: &Path) {
+    fs::create_dir(directory).unwrap();
+    let openssl = |arguments: &str| {
+        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
+        let done = done.expect("openssl");
+        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem -days 2 -subj /CN=authority -addext keyUsage=keyCertSign",
+    );
+    for (who, usage) in [("server", "serverAuth"), ("client", "clientAuth")] {
+        let extensions = format!(
+            "subjectAltName=DNS:localhost\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage={usage}\n"
+        );
+        fs::write(directory.join("extensions"), extensions).unwrap();
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {who}-key.pem -out {who}.csr -subj /CN=localhost"
+        ));
+        openssl(&format!(
+            "x509 -req -in {who}.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile extensions -out {who}-cert.pem"
+        ));
+    }
+}
