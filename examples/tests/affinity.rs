@@ -120,6 +120,7 @@ fn every_option_is_explained() {
     for strategy in lb_affinity::plan::Strategy::ALL {
         assert!(help.contains(strategy.name()), "{strategy}: {help}");
     }
+    assert!(out(&["show", "--help"]).contains("as hwloc-gather-topology makes it"));
     assert!(out(&["--help"]).contains("Exit status: 0 if all was done, 1 if"));
 }
 
@@ -132,6 +133,7 @@ fn an_end_is_an_end_also_when_nobody_reads() {
         (vec!["--help"], 0),
         (vec!["show", "--root", "/nowhere"], 1),
         (vec!["shows"], 2),
+        (vec!["watch", "--count", "0"], 2),
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -208,7 +210,14 @@ fn an_archive_neither_reads_nor_writes_outside() {
         put(archive, Regular, "two", b"2\n");
         put(archive, Symlink, isolated, b"/two");
     });
-    assert_ne!(shown(), plain);
+    let linked = shown();
+    assert_ne!(linked, plain);
+    // So is a second name of a file.
+    archive(&tar, |archive| {
+        put(archive, Regular, "two", b"2\n");
+        put(archive, Link, isolated, b"two");
+    });
+    assert_eq!(shown(), linked);
     let said = complaint(&["plan", "--nic", "eth0", "--root", tar.to_str().unwrap()]);
     assert!(said.contains("/proc/interrupts") && said.contains("say --irq-cpu instead of --nic"), "{said}");
 
@@ -295,13 +304,25 @@ fn a_recorded_machine_may_be_a_directory_or_an_archive() {
     encoder.write_all(&packed).unwrap();
     encoder.finish().unwrap();
 
-    for root in [&directory.0, &directory.0.join("machine"), &tar, &deep, &zipped, &squeezed] {
-        // The first holds archives too, so that no one directory stands for `/`.
+    // Other directories beside it are no matter.
+    let below = directory.0.join("below");
+    std::fs::create_dir_all(below.join("one/two")).unwrap();
+    std::fs::create_dir_all(below.join("other/cpuid")).unwrap();
+    for name in ["sys", "proc"] {
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(directory.0.join("machine").join(name)).arg(below.join("one/two"));
+        assert!(copy.status().unwrap().success());
+    }
+    let below_tar = directory.0.join("below.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&below_tar).unwrap());
+    archive.append_dir_all("below", &below).unwrap();
+    archive.finish().unwrap();
+    drop(archive);
+
+    for root in
+        [&directory.0, &directory.0.join("machine"), &below, &tar, &deep, &below_tar, &zipped, &squeezed]
+    {
         let arguments = ["show", "--json", "--root", root.to_str().unwrap()];
-        if root == &directory.0 {
-            assert!(complaint(&arguments).contains("nothing that is called `sys` or `proc` is in it"));
-            continue;
-        }
         let shown = as_json(&arguments);
         assert_eq!(
             (&shown["whole"]["pus"], &shown["whole"]["numa_nodes"]),
@@ -314,6 +335,28 @@ fn a_recorded_machine_may_be_a_directory_or_an_archive() {
         // A group that has three CPUs and a node's memory.
         let here = ["packages", "cores", "pus", "numa_nodes", "caches"].map(|key| &shown[key]);
         assert_eq!(here, [&json!(0), &json!(0), &json!(3), &json!(1), &json!({})]);
+    }
+
+    // Of two machines, none is the one that is meant; nor is one that is too far down.
+    let several = directory.0.join("several.tar");
+    for (names, message) in [
+        (["a/sys/x", "b/proc/x"], "has a `sys` or `proc`, as a and b; give the one that stands for /"),
+        (["a/b/c/d/sys/x", "sys"], "nothing that is called `sys` or `proc` is in it"),
+    ] {
+        let tree = directory.0.join("several");
+        let mut archive = tar::Builder::new(std::fs::File::create(&several).unwrap());
+        for name in names {
+            put(&mut archive, tar::EntryType::Regular, name, b"");
+            std::fs::create_dir_all(tree.join(name).parent().unwrap()).unwrap();
+            std::fs::write(tree.join(name), "").unwrap();
+        }
+        archive.finish().unwrap();
+        for root in [&several, &tree] {
+            let said = complaint(&["show", "--root", root.to_str().unwrap()]);
+            let said = said.replace(&format!("{}/", tree.display()), "");
+            assert!(said.contains(message), "{said}");
+        }
+        std::fs::remove_dir_all(tree).unwrap();
     }
 }
 
@@ -337,6 +380,7 @@ fn what_is_wrong_is_said_with_its_cure() {
         ),
         (vec!["apply", "--nic", "lo", "--strategy", "none"], "leaves the network side as it is"),
         (vec!["show", "--lscpu", "/dev/zero"], "affinity: /dev/zero: file too large"),
+        (vec!["show", "--lscpu", env!("CARGO_BIN_EXE_affinity")], "use the output of `lscpu -p`"),
     ] {
         let said = complaint(&arguments);
         assert!(said.contains(message), "{arguments:?}: {said}");

@@ -421,3 +421,43 @@ fn a_mask_in_a_plan_is_explained() {
         assert_eq!(seen, 8, "{shown}");
     });
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_disk_keeps_nobody_from_taking_back() {
+    in_namespace("program-full", |directory| {
+        let before = state();
+        std::fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+        let options = Some("size=16k,mode=700");
+        nix::mount::mount(Some("full"), directory, Some("tmpfs"), nix::mount::MsFlags::empty(), options)
+            .unwrap();
+        let fill = directory.join("fill");
+        let full = || {
+            let mut file = std::fs::File::options().append(true).create(true).open(&fill).unwrap();
+            while file.write_all(&[0; 4096]).is_ok() {}
+        };
+        done("apply --nic a0 --workers 1", directory);
+        assert_ne!(state(), before);
+        // Not even the process's number finds room.
+        std::fs::remove_file(directory.join("lock")).unwrap();
+        std::fs::write(directory.join("lock"), "").unwrap();
+        full();
+        // There is something to write, for which there has to be a journal.
+        std::fs::write("/sys/class/net/a0/queues/rx-0/rps_cpus", "0").unwrap();
+        let changed = state();
+        let (_, errors) = undone("apply --nic a0 --workers 1", directory);
+        assert!(
+            errors.contains(
+                "No space left on device (os error 28); without it nothing is written; make room there"
+            ),
+            "{errors}"
+        );
+        assert_eq!(state(), changed);
+        assert!(!directory.join("journal.new").exists());
+        let restored = done("restore", directory);
+        assert!(restored.contains("a0 rx-1 rps_cpus = none: put back\n"), "{restored}");
+        assert_eq!(state(), before);
+        assert!(!directory.join("journal").exists());
+        nix::mount::umount(directory).unwrap();
+    });
+}

@@ -184,6 +184,7 @@ pub enum Distrust {
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; run as root, whose the kernel's files are",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room there",
         io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotFound => {
             "; choose another directory"
         }
@@ -371,11 +372,11 @@ impl<F: FileSystem> Applier<F> {
             journal.complete = false;
             self.keep(&journal)?;
         }
-        let mut away = BTreeSet::new();
+        let (mut away, mut stuck) = (BTreeSet::new(), BTreeSet::new());
         let mut left = Vec::new();
         // What is left for another namespace is left as it is, unfinished if it was.
         let mut complete = true;
-        while let Some(entry) = journal.entries.pop() {
+        while let Some(mut entry) = journal.entries.pop() {
             let (target, original) = (entry.place.target.clone(), entry.place.value(&entry.original));
             if let Some(namespace) = elsewhere.clone().filter(|_| entry.is_of_namespace()) {
                 complete = journal.complete;
@@ -389,11 +390,23 @@ impl<F: FileSystem> Applier<F> {
             }
             let waits = entry.follows.as_ref().is_some_and(|interface| away.contains(interface));
             let ours = |value: &Value| (entry.follows.is_some() && !waits) || entry.is_ours(value);
-            let outcome = put_back(&self.files, &entry.place, &entry.original, if_changed, ours);
+            let mut outcome = put_back(&self.files, &entry.place, &entry.original, if_changed, ours);
+            let failed = matches!(outcome, Return::Failed(_));
             if let Target::Channels(interface) = &target
                 && outcome.is_left()
             {
                 away.insert(interface.clone());
+                if failed {
+                    stuck.insert(interface.clone());
+                }
+            }
+            let is_stuck = entry.follows.as_ref().is_some_and(|interface| stuck.contains(interface));
+            if is_stuck && matches!(outcome, Return::Changed { .. }) {
+                outcome = Return::Waits;
+            }
+            // It is what we, or the driver after us, have made of it. Without a note it would be taken for a stranger's the next time.
+            if failed || is_stuck {
+                entry.left = entry.place.read(&self.files).ok().or(entry.left);
             }
             // What follows channels that are not back is put back once more when they are.
             if outcome.is_left() || waits {

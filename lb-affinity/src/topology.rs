@@ -452,7 +452,7 @@ fn assemble_nodes(mut nodes: Vec<Node>, online: &CpuSet) -> Vec<Node> {
 fn assemble_caches(mut caches: Vec<Cache>, online: &CpuSet) -> Vec<Cache> {
     caches.iter_mut().for_each(|cache| cache.cpus &= online);
     caches.retain(|cache| !cache.cpus.is_empty());
-    caches.sort_by_key(|cache| (cache.level, cache.kind, cache.cpus.first()));
+    caches.sort_by_cached_key(|cache| (cache.level, cache.kind, cache.cpus.first()));
     // Caches of a kind do not overlap, so equal ones are neighbours; the first that knows its size stays.
     caches.dedup_by(|other, first| {
         let same = (other.level, other.kind, &other.cpus) == (first.level, first.kind, &first.cpus);

@@ -26,11 +26,13 @@ use nix::unistd::getpid;
 struct Tree {
     root: PathBuf,
     steps: Cell<Option<u32>>,
+    /// A file that takes no write.
+    refusing: Cell<Option<&'static str>>,
 }
 
 impl Tree {
     fn new(root: &Path) -> Self {
-        Self { root: root.join("tree"), steps: Cell::new(None) }
+        Self { root: root.join("tree"), steps: Cell::new(None), refusing: Cell::new(None) }
     }
 
     fn at(&self, path: &Path) -> PathBuf {
@@ -61,6 +63,9 @@ impl FileSystem for Tree {
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        if self.refusing.get().is_some_and(|refusing| path == Path::new(refusing)) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
+        }
         // The kernel trims this one, whoever writes it.
         let content = if content == b"f" { b"7" } else { content };
         self.with_steps(|| std::fs::write(self.at(path), content))
@@ -246,8 +251,8 @@ fn killed_while_it_rolls_back() {
             open(&Tree::new(root), root).apply(&settings("1", 512)).unwrap();
         },
         |tree, root| {
-            let failing = Failing(tree);
-            let mut applier = Applier::open(&failing, root.join("journal"), 4).unwrap();
+            tree.refusing.set(Some(ORIGINALS[3].0));
+            let mut applier = Applier::open(tree, root.join("journal"), 4).unwrap();
             let error = applier.apply(&settings("0-3", 4096)).unwrap_err();
             assert!(matches!(error, ApplyError::RolledBack(_)), "{error}");
         },
@@ -346,7 +351,8 @@ fn killed_while_it_rolls_channels_back() {
         "killed_while_it_rolls_channels_back",
         |root| with_card(root, 3),
         |tree, root| {
-            let error = change_channels(Failing(tree), root, 1).unwrap_err();
+            tree.refusing.set(Some(ORIGINALS[3].0));
+            let error = change_channels(tree, root, 1).unwrap_err();
             assert!(matches!(error, ApplyError::RolledBack(_)), "{error}");
         },
         |step, root| {
@@ -357,38 +363,6 @@ fn killed_while_it_rolls_channels_back() {
             assert_eq!(now, state(root), "step {step}: {restored}");
         },
     );
-}
-
-/// Refuses the last of the settings.
-struct Failing<'a>(&'a Tree);
-
-impl FileSystem for Failing<'_> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.0.read(path)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        if path == Path::new(ORIGINALS[3].0) {
-            return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
-        }
-        self.0.write(path, content)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        self.0.list(path)
-    }
-
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        self.0.canonicalize(path)
-    }
-
-    fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
-        self.0.channels(interface)
-    }
-
-    fn set_channels(&self, interface: &str, counts: ChannelCounts) -> Result<(), EthtoolError> {
-        self.0.set_channels(interface, counts)
-    }
 }
 
 #[test]

@@ -434,7 +434,7 @@ fn what_is_wrong_is_named() {
     assert!(matches!(error, TopologyError::Read { .. }), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "can't read /sys/devices/system/cpu/online: too many symbolic links; allow this process to read it"
+        "can't read /sys/devices/system/cpu/online: too many symbolic links; correct or remove the file of a recorded machine"
     );
 }
 

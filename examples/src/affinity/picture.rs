@@ -1,10 +1,11 @@
 //! A machine as text.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::hash::Hash;
 
-use lb_affinity::topology::Cache;
+use lb_affinity::topology::{Cache, CacheKind};
 use lb_affinity::{CpuSet, Topology};
 
 use crate::show::cache_name;
@@ -14,6 +15,7 @@ pub(crate) type Marks = BTreeMap<u32, String>;
 
 /// The machine, node by node: its caches, and its cores with their CPUs and marks.
 pub(crate) fn draw(topology: &Topology, marks: &Marks) -> String {
+    let picture = Picture { topology, marks, caches: caches(topology) };
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = summary(&mut text, topology);
@@ -23,15 +25,26 @@ pub(crate) fn draw(topology: &Topology, marks: &Marks) -> String {
         let _ = writeln!(text, "node {}{memory}{}", node.id, distances(topology, node.id));
         let own = &node.cpus & &left;
         left -= &own;
-        group(&mut text, topology, &own, marks);
+        picture.groups(&mut text, &own);
     }
     if !left.is_empty() {
         if !topology.nodes().is_empty() {
             text.push_str("without a node\n");
         }
-        group(&mut text, topology, &left, marks);
+        picture.groups(&mut text, &left);
     }
     text
+}
+
+/// The caches of each CPU, the largest first. Looked up once: to search all caches for each of many CPUs takes its time.
+fn caches(topology: &Topology) -> HashMap<u32, Vec<&Cache>> {
+    let mut caches = HashMap::<u32, Vec<&Cache>>::new();
+    for cache in topology.caches().iter().rev() {
+        for cpu in &cache.cpus {
+            caches.entry(cpu).or_default().push(cache);
+        }
+    }
+    caches
 }
 
 fn summary(text: &mut String, topology: &Topology) -> std::fmt::Result {
@@ -82,65 +95,93 @@ fn distances(topology: &Topology, from: u32) -> String {
     format!(", distance {}", parts.collect::<Vec<_>>().join(", "))
 }
 
-/// CPUs, by package and last-level cache.
-fn group(text: &mut String, topology: &Topology, cpus: &CpuSet, marks: &Marks) {
-    let mut left = cpus.clone();
-    while let Some(first) = left.first() {
-        let package = topology.cpu(first).map(|cpu| &topology.packages()[cpu.package]);
-        let cache = topology.last_level_cache(first);
-        let mut own = left.clone();
-        for part in
-            [package.map(|package| &package.cpus), cache.map(|cache| &cache.cpus)].into_iter().flatten()
-        {
-            own &= part;
-        }
-        own.insert(first);
-        left -= &own;
-        let package = package.map_or(String::new(), |package| format!("package {}", package.id));
-        let caches: Vec<String> = caches_of(topology, first, cache);
-        let separator = if package.is_empty() || caches.is_empty() { "" } else { ", " };
-        let _ = writeln!(text, "  {package}{separator}{}", caches.join(", "));
-        cores(text, topology, &own, marks);
-    }
+/// What is drawn.
+struct Picture<'a> {
+    topology: &'a Topology,
+    marks: &'a Marks,
+    caches: HashMap<u32, Vec<&'a Cache>>,
 }
 
-/// The last-level cache, and the smaller ones as each core has them.
-fn caches_of(topology: &Topology, cpu: u32, last: Option<&Cache>) -> Vec<String> {
-    let mine = topology.caches().iter().rev().filter(|cache| cache.cpus.contains(cpu));
-    mine.map(|cache| {
-        let size = cache.size.map_or(String::new(), |size| format!(" {}", bytes(size)));
-        let shared = if last == Some(cache) || cache.cpus.len() == 1 {
-            String::new()
-        } else {
-            format!(" for {} CPUs", cache.cpus.len())
+impl Picture<'_> {
+    fn caches_of(&self, cpu: u32) -> &[&Cache] {
+        self.caches.get(&cpu).map_or(&[], Vec::as_slice)
+    }
+
+    /// The cache of the highest level.
+    fn last_level(&self, cpu: u32) -> Option<&Cache> {
+        self.caches_of(cpu).iter().copied().find(|cache| cache.kind != CacheKind::Instruction)
+    }
+
+    /// CPUs, by package and last-level cache.
+    fn groups(&self, text: &mut String, cpus: &CpuSet) {
+        let key = |cpu| {
+            let cache = self.last_level(cpu).map(|cache| (cache.level, cache.kind, cache.cpus.first()));
+            (self.topology.cpu(cpu).map(|cpu| cpu.package), cache)
         };
-        let name = cache_name(cache.level, cache.kind);
-        format!("{name}{size}{shared}")
-    })
-    .collect()
+        for ((package, _), cpus) in gathered(cpus, key) {
+            let package = package.map(|index| match self.topology.packages()[index].id {
+                // It has no number: this one stands for none.
+                ..0 => "package".to_owned(),
+                id => format!("package {id}"),
+            });
+            let parts: Vec<String> = package.into_iter().chain(self.captions(cpus[0])).collect();
+            let _ = writeln!(text, "  {}", parts.join(", "));
+            self.cores(text, &cpus);
+        }
+    }
+
+    /// The last-level cache, and the smaller ones as each core has them.
+    fn captions(&self, cpu: u32) -> impl Iterator<Item = String> {
+        let last = self.last_level(cpu);
+        self.caches_of(cpu).iter().map(move |&cache| {
+            let size = cache.size.map_or(String::new(), |size| format!(" {}", bytes(size)));
+            let sharers = cache.cpus.len();
+            let shared = if last == Some(cache) || sharers == 1 {
+                String::new()
+            } else {
+                format!(" for {sharers} CPUs")
+            };
+            format!("{}{size}{shared}", cache_name(cache.level, cache.kind))
+        })
+    }
+
+    /// `[0 8] [1 9]`: a pair of brackets a core.
+    fn cores(&self, text: &mut String, cpus: &[u32]) {
+        const WIDTH: usize = 100;
+        const MARGIN: &str = "   ";
+        let mut line = MARGIN.to_owned();
+        let core = |cpu| self.topology.cpu(cpu).map(|cpu| cpu.core);
+        for (_, cpus) in gathered(cpus.iter().copied(), core) {
+            let marked = |cpu: &u32| match self.marks.get(cpu) {
+                Some(mark) => format!("{cpu} {mark}"),
+                None => cpu.to_string(),
+            };
+            let shown = format!(" [{}]", cpus.iter().map(marked).collect::<Vec<_>>().join(", "));
+            if line.len() > MARGIN.len() && line.len() + shown.len() > WIDTH {
+                let _ = writeln!(text, "{line}");
+                line = MARGIN.to_owned();
+            }
+            line.push_str(&shown);
+        }
+        let _ = writeln!(text, "{line}");
+    }
 }
 
-/// `[0 8] [1 9]`: a pair of brackets a core.
-fn cores(text: &mut String, topology: &Topology, cpus: &CpuSet, marks: &Marks) {
-    const WIDTH: usize = 100;
-    let mut line = String::from("   ");
-    let mut left = cpus.clone();
-    while let Some(first) = left.first() {
-        let mut core = topology.siblings(first).map_or_else(|| first.into(), |siblings| siblings & cpus);
-        core.insert(first);
-        left -= &core;
-        let shown: Vec<String> = core
-            .iter()
-            .map(|cpu| marks.get(&cpu).map_or_else(|| cpu.to_string(), |mark| format!("{cpu} {mark}")))
-            .collect();
-        let shown = format!(" [{}]", shown.join(", "));
-        if line.len() + shown.len() > WIDTH {
-            let _ = writeln!(text, "{line}");
-            line = String::from("   ");
+/// CPUs that have a key in common, in the order of the first.
+fn gathered<K: Clone + Eq + Hash>(
+    cpus: impl IntoIterator<Item = u32>,
+    key: impl Fn(u32) -> K,
+) -> Vec<(K, Vec<u32>)> {
+    let (mut places, mut groups) = (HashMap::new(), Vec::<(K, Vec<u32>)>::new());
+    for cpu in cpus {
+        let key = key(cpu);
+        let place = *places.entry(key.clone()).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, cpus)) => cpus.push(cpu),
+            None => groups.push((key, vec![cpu])),
         }
-        line.push_str(&shown);
     }
-    let _ = writeln!(text, "{line}");
+    groups
 }
 
 /// `512 KiB`, `31.3 GiB`.
@@ -174,6 +215,17 @@ mod tests {
         assert_eq!(lines[3], "    [0] [1] [2] [3]");
         assert_eq!(lines[6], "    [4 W2] [5] [6 I] [7 N]");
         assert_eq!(lines.len(), 13);
+    }
+
+    #[test]
+    fn what_has_no_number_is_shown_without_and_no_line_is_empty() {
+        let place = |id: u32| CpuPlace { id, core: id.into(), package: -1, ..CpuPlace::default() };
+        let topology = Topology::assemble(Parts { cpus: vec![place(0), place(1)], ..Parts::default() });
+        let many = "W10 ".repeat(40);
+        let picture = draw(&topology, &Marks::from([(0, many.clone()), (1, many)]));
+        let lines: Vec<&str> = picture.lines().skip(1).collect();
+        assert_eq!((lines.len(), lines[0]), (3, "  package"), "{picture}");
+        assert!(lines[1].starts_with("    [0 W10") && lines[2].starts_with("    [1 W10"), "{picture}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Which machine is meant: this one, a recorded one, or the one that `lscpu -p` has described.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use lb_affinity::Topology;
 use lb_affinity::fs::{FileSystem, LONGEST, Memory, Real, Rooted};
@@ -12,7 +13,7 @@ use lb_affinity::topology::{LscpuError, TopologyError};
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct Source {
-    /// A recorded machine: a directory, or a tar (also .gz, .bz2), with its /sys and /proc
+    /// A recorded machine: a directory, or a tar (also .gz, .bz2), with its /sys and /proc, as hwloc-gather-topology makes it
     #[arg(long, value_name = "DIR-OR-TAR")]
     pub(crate) root: Option<PathBuf>,
     /// The output of `lscpu -p`, `-` for standard input
@@ -27,8 +28,14 @@ pub(crate) enum SourceError {
     Read { path: String, error: io::Error },
     #[error("{path} is neither a directory nor a tar, a tar.gz or a tar.bz2 with /sys in it: {error}")]
     Archive { path: String, error: io::Error },
-    #[error("{path}: nothing that is called `sys` or `proc` is in it; give the directory that stands for /")]
+    #[error(
+        "{path}: nothing that is called `sys` or `proc` is in it, nor up to {LEVELS} directories below; give the directory that stands for /, or a tar of it"
+    )]
     NoRoot { path: String },
+    #[error(
+        "{path}: more than one directory in it has a `sys` or `proc`, as {first} and {second}; give the one that stands for / (of a tar, after unpacking it)"
+    )]
+    Several { path: String, first: String, second: String },
     #[error("{path}: {error}")]
     Lscpu { path: String, error: LscpuError },
     #[error("{path}: {error}")]
@@ -59,13 +66,12 @@ impl Source {
         let read = |error| SourceError::Read { path: name.clone(), error };
         let recorded = |error| SourceError::Recorded { path: name.clone(), error };
         if path.metadata().map_err(read)?.is_dir() {
-            let root = root_below(path).ok_or_else(|| SourceError::NoRoot { path: name.clone() })?;
-            let files = Rooted::new(root);
+            let files = Rooted::new(root_below(path)?);
             return Ok((Topology::discover(&files).map_err(recorded)?, Box::new(files)));
         }
         let archive = |error| SourceError::Archive { path: name.clone(), error };
-        let files = unpack(File::open(path).map_err(read)?).map_err(archive)?;
-        let files = files.ok_or_else(|| SourceError::NoRoot { path: name.clone() })?;
+        let entries = unpack(File::open(path).map_err(read)?).map_err(archive)?;
+        let files = tree(&only(path, roots_in(&entries))?, entries);
         Ok((Topology::discover(&files).map_err(recorded)?, Box::new(files)))
     }
 }
@@ -73,24 +79,56 @@ impl Source {
 fn read_text(path: &Path) -> io::Result<String> {
     let from: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
-    let mut text = String::new();
-    let length = from.take(LONGEST + 1).read_to_string(&mut text)?;
-    if length as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+    let mut text = Vec::new();
+    let length = from.take(LONGEST + 1).read_to_end(&mut text)?;
+    // Whatever is no text is no output of lscpu, and the reader of that says so.
+    let text = || String::from_utf8_lossy(&text).into_owned();
+    if length as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text()) }
 }
 
 const IN_A_ROOT: [&str; 2] = ["sys", "proc"];
 
-/// The directory itself, or its only one.
-fn root_below(path: &Path) -> Option<PathBuf> {
+/// So many directories may be above the one that stands for `/`: `machine/fsroot`, and one to spare.
+const LEVELS: usize = 3;
+
+/// So many directories are looked into for it.
+const LOOKS: usize = 10_000;
+
+/// The directory that stands for `/`: this one, or the only one below it that holds `/sys` or `/proc`. Some recordings hold more than the
+/// machine's files, such as what its CPUs say of themselves.
+fn root_below(path: &Path) -> Result<PathBuf, SourceError> {
     // A link may lead anywhere.
     let is_directory = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
-    let is_root = |path: &Path| IN_A_ROOT.iter().any(|name| is_directory(&path.join(name)));
-    if is_root(path) {
-        return Some(path.to_owned());
+    let mut level = vec![path.to_owned()];
+    let mut looks = 0;
+    for depth in 0..=LEVELS {
+        let is_root = |path: &&PathBuf| IN_A_ROOT.iter().any(|name| is_directory(&path.join(name)));
+        let roots: Vec<PathBuf> = level.iter().filter(is_root).cloned().collect();
+        if !roots.is_empty() || depth == LEVELS {
+            return only(path, roots);
+        }
+        looks += level.len();
+        let below = level.iter().filter_map(|path| path.read_dir().ok()).flatten();
+        let below = below.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_directory(path));
+        level = below.take(LOOKS.saturating_sub(looks)).collect();
     }
-    let mut entries = path.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let only = entries.next()?;
-    (entries.next().is_none() && is_directory(&only) && is_root(&only)).then_some(only)
+    only(path, Vec::new())
+}
+
+/// One of several machines is not guessed.
+fn only(path: &Path, mut roots: Vec<PathBuf>) -> Result<PathBuf, SourceError> {
+    roots.sort();
+    let path = path.display().to_string();
+    match <[PathBuf; 1]>::try_from(roots) {
+        Ok([root]) => Ok(root),
+        Err(roots) => match &*roots {
+            [first, second, ..] => {
+                let [first, second] = [first, second].map(|root| root.display().to_string());
+                Err(SourceError::Several { path, first, second })
+            }
+            _ => Err(SourceError::NoRoot { path }),
+        },
+    }
 }
 
 /// As long as Linux takes them (`PATH_MAX`).
@@ -112,8 +150,13 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// An archive's files, without the directories that all of them may be in. `None` if there is no `/sys` nor `/proc`.
-fn unpack(mut file: File) -> io::Result<Option<Memory>> {
+/// A path without what leads out of the archive.
+fn inside(path: &Path) -> PathBuf {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+/// What is in an archive.
+fn unpack(mut file: File) -> io::Result<Vec<(PathBuf, Content)>> {
     let mut start = [0; 3];
     let length = file.read(&mut start)?;
     let whole = io::Cursor::new(start[..length].to_vec()).chain(file);
@@ -132,8 +175,7 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
         if longest.is_some_and(|length| length > LONGEST_PATH) {
             return Err(io::Error::other(format!("a path in it has more than {LONGEST_PATH} bytes")));
         }
-        let path: PathBuf =
-            path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
+        let path = inside(&path);
         if path.as_os_str().is_empty() {
             continue;
         }
@@ -141,6 +183,10 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
             tar::EntryType::Directory => Content::Directory,
             tar::EntryType::Symlink => match target {
                 Some(target) => Content::Link(target.into_owned()),
+                None => continue,
+            },
+            tar::EntryType::Link => match target {
+                Some(target) => Content::Same(inside(&target)),
                 None => continue,
             },
             tar::EntryType::Regular => {
@@ -152,27 +198,48 @@ fn unpack(mut file: File) -> io::Result<Option<Memory>> {
         };
         entries.push((path, content));
     }
-    let is_root = |skip: usize| {
-        let nth =
-            |path: &Path| path.iter().nth(skip).is_some_and(|name| IN_A_ROOT.iter().any(|one| name == *one));
-        entries.iter().any(|(path, _)| nth(path))
-    };
-    // Some archives hold more than one machine's files, such as what its CPUs say of themselves, and a directory for each.
-    let Some(skip) = (0..4).find(|&skip| is_root(skip)) else { return Ok(None) };
+    Ok(entries)
+}
+
+/// The shallowest directories of an archive that hold a `/sys` or `/proc`.
+fn roots_in(entries: &[(PathBuf, Content)]) -> Vec<PathBuf> {
+    let mut roots = BTreeSet::new();
+    for (path, content) in entries {
+        let names: Vec<_> = path.iter().collect();
+        // Whatever is in it makes it a directory.
+        let length = if matches!(content, Content::Directory) { names.len() } else { names.len() - 1 };
+        let names = &names[..length.min(LEVELS + 1)];
+        if let Some(depth) = names.iter().position(|name| IN_A_ROOT.iter().any(|one| *name == *one)) {
+            roots.insert((depth, names[..depth].iter().collect::<PathBuf>()));
+        }
+    }
+    let least = roots.first().map(|(depth, _)| *depth);
+    roots.into_iter().filter(|(depth, _)| Some(*depth) == least).map(|(_, root)| root).collect()
+}
+
+/// The files below `root`, which stands for `/`.
+fn tree(root: &Path, entries: Vec<(PathBuf, Content)>) -> Memory {
     let mut tree = Memory::new();
     for (path, content) in entries {
-        let path: PathBuf = path.iter().skip(skip).collect();
+        let Ok(path) = path.strip_prefix(root) else { continue };
         match content {
             Content::File(bytes) => tree.insert(path, bytes),
             Content::Link(target) => tree.link(path, target),
+            Content::Same(target) => {
+                if let Ok(target) = target.strip_prefix(root) {
+                    tree.link(path, Path::new("/").join(target));
+                }
+            }
             Content::Directory => tree.directory(path),
         }
     }
-    Ok(Some(tree))
+    tree
 }
 
 enum Content {
     File(Vec<u8>),
     Link(PathBuf),
+    /// The same file as another one of the archive, which came before it.
+    Same(PathBuf),
     Directory,
 }

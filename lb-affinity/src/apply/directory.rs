@@ -59,8 +59,9 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
+        // The name helps whoever is refused, and no more. Without room for it there may be room enough to restore.
         let named = file.set_len(0).and_then(|()| file.rewind());
-        named.and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        let _ = named.and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self(file))
     }
 }

@@ -177,10 +177,15 @@ impl Journal {
             line(&mut content, &[b"complete"]);
         }
         let new = path.with_extension("new");
-        let mut file = directory::open(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
-        file.write_all(&content)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
+        let written = || -> io::Result<File> {
+            let mut file = directory::open(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
+            file.write_all(&content)?;
+            file.sync_all()?;
+            std::fs::rename(&new, path)?;
+            Ok(file)
+        };
+        // Half a journal is of no use, and takes room where there may be none.
+        let file = written().inspect_err(|_| drop(std::fs::remove_file(&new)))?;
         synchronize_directory(path)?;
         Ok(Appender { file })
     }

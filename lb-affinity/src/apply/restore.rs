@@ -41,6 +41,8 @@ pub enum Return {
         /// The namespace, `net:[4026531840]`.
         namespace: String,
     },
+    /// The driver changed it along with the channels, which could not be put back: it is for when they can.
+    Waits,
     /// It could not be put back.
     Failed(Outcome),
 }
@@ -49,7 +51,7 @@ impl Return {
     /// Whether the value is still not the original, and stays in the journal.
     #[must_use]
     pub const fn is_left(&self) -> bool {
-        matches!(self, Self::Changed { .. } | Self::Elsewhere { .. } | Self::Failed(_))
+        matches!(self, Self::Changed { .. } | Self::Elsewhere { .. } | Self::Waits | Self::Failed(_))
     }
 }
 
@@ -66,6 +68,7 @@ impl fmt::Display for Return {
                     "left: it is in network namespace {namespace}; restore there (`lsns --type net` lists them); if it is gone, remove the journal"
                 )
             }
+            Self::Waits => f.write_str("left: it follows the interface's channels, which are not back yet"),
             Self::Failed(outcome) => write!(f, "not put back: {outcome}"),
         }
     }

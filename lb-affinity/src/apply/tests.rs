@@ -334,6 +334,23 @@ fn what_can_not_be_put_back_stays_in_the_journal() {
 }
 
 #[test]
+fn a_rollback_that_does_not_succeed_is_no_strangers_change() {
+    let (kernel, directory) = (machine(), Directory::new("rollback-stuck"));
+    let before = kernel.state();
+    let mut applier = Applier::open(&kernel, &directory.0, 16).unwrap();
+    let result = applier.apply_then(&settings("2"), |kernel| {
+        kernel.answer(RPS, Answer::Becomes("00f0"));
+        Err(ApplyError::Interface { name: "none".into() })
+    });
+    assert!(matches!(result, Err(ApplyError::Interface { .. })), "{result:?}");
+    assert_eq!(kernel.get(RPS), "00f0");
+    kernel.answers.borrow_mut().clear();
+    let restored = applier.restore(IfChanged::Leave).unwrap();
+    assert!(restored.is_complete(), "{restored}");
+    assert_eq!(kernel.state(), before);
+}
+
+#[test]
 fn a_second_applier_is_refused_with_the_firsts_process() {
     let (kernel, directory) = (machine(), Directory::new("lock"));
     let first = Applier::open(&kernel, &directory.0, 16).unwrap();

@@ -132,6 +132,7 @@ impl<'a, F: FileSystem> Work<'a, F> {
     /// Undoes what this run wrote, the last write first; not what earlier ones did.
     pub(super) fn undo(&mut self) -> Result<(), ApplyError> {
         let mut restored = Restored::default();
+        let mut stuck = Vec::new();
         for done in self.done.iter().rev() {
             let entry = &self.journal.entries[done.entry];
             // What a driver made of it is our doing.
@@ -143,6 +144,11 @@ impl<'a, F: FileSystem> Work<'a, F> {
             {
                 line.outcome = Outcome::RolledBack;
             }
+            if matches!(outcome, Return::Failed(_))
+                && let Ok(now) = done.place.read(self.files)
+            {
+                stuck.push((done.entry, now));
+            }
             // Nothing came of a write that failed: no news.
             if outcome != Return::WasThere {
                 let original = done.place.value(&done.before);
@@ -151,6 +157,10 @@ impl<'a, F: FileSystem> Work<'a, F> {
         }
         let complete = restored.is_complete();
         self.report.rolled_back = Some(restored);
+        // Whatever it reads now, it is our doing.
+        for (entry, now) in stuck {
+            self.note(entry, now)?;
+        }
         // What could not be put back is for `restore` to try again.
         if complete && self.appender.take().is_some() {
             return self.former.keep(self.path).map_err(|source| self.failed(source));

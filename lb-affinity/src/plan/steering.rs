@@ -3,12 +3,12 @@
 //! Without a word about it the kernel spreads connections by a hash, and most of them reach a worker that is far from the CPU that
 //! received them. Here each worker gets as many as any other, but from the CPUs that are near it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Plan;
 use super::sites::{Site, Sites};
-use crate::Topology;
 use crate::socket::Steering;
+use crate::{CpuSet, Topology};
 
 /// Units of a queue's packets, at most: where the masks of RPS have no such common multiple, shares are rounded to it.
 const UNITS: u64 = 1 << 24;
@@ -81,18 +81,25 @@ impl Plan {
     /// How many packets each CPU gets, in units of which each queue has as many; `None` if that is not known.
     fn packets(&self, sites: &Sites<'_>) -> Option<BTreeMap<u32, u64>> {
         let online = sites.topology.online();
-        let receivers: Vec<_> = self.queues.iter().map(|queue| &queue.receivers & online).collect();
-        if receivers.is_empty() || receivers.iter().any(|cpus| cpus.is_empty()) {
+        // Most queues of a card have the same CPUs, and these may be all.
+        let mut receivers: HashMap<CpuSet, u64> = HashMap::new();
+        for queue in &self.queues {
+            *receivers.entry(&queue.receivers & online).or_default() += 1;
+        }
+        if receivers.is_empty() || receivers.keys().any(CpuSet::is_empty) {
             return None;
         }
-        let units = receivers
+        // The largest first, which most others divide.
+        let sizes: BTreeSet<u64> = receivers.keys().map(|cpus| cpus.len() as u64).collect();
+        let units = sizes
             .iter()
-            .map(|cpus| cpus.len() as u64)
-            .fold(1, |all, cpus| if all % cpus == 0 { all } else { all.saturating_mul(cpus).min(UNITS) });
+            .rev()
+            .fold(1, |all, cpus| if all % cpus == 0 { all } else { all.saturating_mul(*cpus).min(UNITS) });
         let mut packets = BTreeMap::new();
-        for cpus in &receivers {
+        for (cpus, queues) in &receivers {
+            let each = units / cpus.len() as u64 * queues;
             for cpu in cpus {
-                *packets.entry(cpu).or_insert(0) += units / cpus.len() as u64;
+                *packets.entry(cpu).or_insert(0) += each;
             }
         }
         Some(packets)
@@ -210,7 +217,6 @@ mod tests {
     use super::super::tests::{one_queue, opteron};
     use super::super::{Planner, Queue, Receive, Strategy};
     use super::*;
-    use crate::CpuSet;
 
     /// Each CPU's sockets and shares, and how many of all connections cross to another node.
     fn shown(topology: &Topology, plan: &Plan) -> Option<(String, f64)> {

@@ -1,6 +1,6 @@
 //! How many there are of each thing: the whole machine's, and what of it may be used.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{CacheKind, Topology};
 use crate::CpuSet;
@@ -44,8 +44,14 @@ impl Topology {
     /// Counts what `stays`, which is asked from the largest kind of thing to the smallest, and told if none before had these CPUs.
     fn count(&self, stays: impl Fn(&CpuSet, bool) -> bool, cpus: usize, nodes: usize) -> Counts {
         let mut counts = Counts { cpus, nodes, ..Counts::default() };
-        let mut seen = HashSet::new();
-        let mut is_largest = |cpus| seen.insert(cpus);
+        // By their lowest CPU: to take the hash of so many long sets is most of the work otherwise.
+        let mut seen = HashMap::<Option<u32>, Vec<&CpuSet>>::new();
+        let mut is_largest = |cpus| {
+            let seen = seen.entry(CpuSet::first(cpus)).or_default();
+            let is_new = !seen.contains(&cpus);
+            seen.extend(is_new.then_some(cpus));
+            is_new
+        };
         for package in self.packages.iter().filter(|package| !package.assumed) {
             counts.packages += usize::from(stays(&package.cpus, is_largest(&package.cpus)));
         }

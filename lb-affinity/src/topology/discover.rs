@@ -28,7 +28,7 @@ const CPU: &str = "/sys/devices/system/cpu";
 #[non_exhaustive]
 pub enum TopologyError {
     /// A file is there, but can't be read.
-    #[error("can't read {}: {source}; allow this process to read it", path.display())]
+    #[error("can't read {}: {source}; {}", path.display(), cure(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -53,6 +53,14 @@ pub enum TopologyError {
         "no CPU is listed in {CPU}, nor in /proc/cpuinfo; mount sysfs, or name the directory that holds a recorded /sys"
     )]
     NoCpu,
+}
+
+/// What helps against a file that can't be read.
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "allow this process to read it",
+        _ => "correct or remove the file of a recorded machine",
+    }
 }
 
 impl Topology {

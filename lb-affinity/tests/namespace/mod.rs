@@ -24,16 +24,23 @@ pub(crate) mod wire;
 pub(crate) fn in_namespace(name: &str, test: impl FnOnce(&Path) + Send + 'static) {
     let directory = std::env::temp_dir().join(format!("lb-affinity-kernel-{name}-{}", std::process::id()));
     let place = directory.clone();
-    let thread = std::thread::spawn(move || {
-        enter();
+    let result = alone(move || {
         ip("link add a0 numrxqueues 4 numtxqueues 4 type veth peer name a1 numrxqueues 4 numtxqueues 4");
         test(&place);
     });
-    let result = thread.join();
     let _ = std::fs::remove_dir_all(directory);
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Runs a test in a thread of a namespace that is empty, and says how it ended.
+pub(crate) fn alone(test: impl FnOnce() + Send + 'static) -> std::thread::Result<()> {
+    let inside = || {
+        enter();
+        test();
+    };
+    std::thread::spawn(inside).join()
 }
 
 /// Gives the calling thread, and what it starts, a network namespace that is empty, and a `/sys` that shows it.

@@ -22,6 +22,8 @@ struct Card {
     refusal: fn() -> EthtoolError,
     /// Whether queues that go keep their interrupts, as virtio's do.
     keeps_interrupts: bool,
+    /// Whether the driver takes another number of channels, and does nothing.
+    is_deaf: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +48,13 @@ impl Card {
             ("/proc/sys/kernel/random/boot_id".into(), "f3-a1".to_owned()),
         ]);
         let state = RefCell::new(State { files, combined: 0 });
-        let card = Self { state, refuses: Cell::new(None), refusal: refused, keeps_interrupts: false };
+        let card = Self {
+            state,
+            refuses: Cell::new(None),
+            refusal: refused,
+            keeps_interrupts: false,
+            is_deaf: false,
+        };
         for irq in 30..30 + MOST {
             card.put(&format!("/sys/devices/card/msi_irqs/{irq}"), "msix");
         }
@@ -147,7 +155,9 @@ impl FileSystem for Card {
         if self.refuses_now() {
             return Err((self.refusal)());
         }
-        self.resize(counts.combined.unwrap());
+        if !self.is_deaf {
+            self.resize(counts.combined.unwrap());
+        }
         Ok(())
     }
 }
@@ -276,31 +286,8 @@ fn every_answer_of_a_driver_has_its_outcome() {
         assert!(!directory.0.join("journal").exists());
     }
     // One that takes it and does nothing.
-    #[derive(Debug)]
-    struct Deaf(Card);
-    impl FileSystem for Deaf {
-        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-            self.0.read(path)
-        }
-        fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-            self.0.write(path, content)
-        }
-        fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-            self.0.list(path)
-        }
-        fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-            self.0.canonicalize(path)
-        }
-        fn channels(&self, interface: &str) -> Result<Channels, EthtoolError> {
-            self.0.channels(interface)
-        }
-        fn set_channels(&self, _: &str, _: ChannelCounts) -> Result<(), EthtoolError> {
-            Ok(())
-        }
-    }
-    let directory = Directory::new("deaf");
-    let report =
-        rolled_back(Applier::open(Deaf(Card::new(4)), &directory.0, 16).unwrap().apply(&[channels(2)]));
+    let (card, directory) = (Card { is_deaf: true, ..Card::new(4) }, Directory::new("deaf"));
+    let report = rolled_back(open(&card, &directory).apply(&[channels(2)]));
     assert!(report.to_string().contains("it was written, but reads combined 4"), "{report}");
 }
 
@@ -459,6 +446,36 @@ fn channels_that_can_not_be_put_back_take_nothing_with_them() {
     let restored = applier.restore(IfChanged::Leave).unwrap();
     assert!(restored.is_complete(), "{restored}");
     assert_eq!(card.state(), original);
+}
+
+#[test]
+fn what_could_not_be_put_back_is_no_strangers() {
+    // After a crash, before it could tell what the driver made of the card; and of each of the writes that come after, one is refused.
+    let (mut refusals, mut writes) = (0, 0..);
+    for left in &mut writes {
+        let (card, directory) = (customized(4), Directory::new("stuck"));
+        let original = card.state();
+        let mut applier = open(&card, &directory);
+        applier.apply(&[channels(2)]).unwrap();
+        let path = directory.0.join("journal");
+        let mut journal = Journal::load(&path).unwrap().unwrap();
+        journal.complete = false;
+        journal.entries.iter_mut().for_each(|entry| entry.left = None);
+        journal.store(&path).unwrap();
+
+        card.refuses.set(Some(left));
+        let first = applier.restore(IfChanged::Leave).unwrap();
+        assert!(!first.to_string().contains("someone else"), "{left}: {first}");
+        let is_through = card.refuses.take().is_some();
+        refusals += u32::from(!first.is_complete());
+        let second = applier.restore(IfChanged::Leave).unwrap();
+        assert!(second.is_complete(), "{left}: {first}\n\n{second}");
+        assert_eq!(card.state(), original, "{left}: {first}\n\n{second}");
+        if is_through {
+            break;
+        }
+    }
+    assert!(refusals > 4, "{refusals}");
 }
 
 proptest! {
