@@ -306,6 +306,32 @@ fn one_fault(fault: Fault, moment: Moment) {
     pair.lab.has_at_most(1);
 }
 
+/// A side that does not answer is neither dead nor forgotten: nothing is decided, and it goes on when it answers again.
+#[test]
+#[ignore = "needs QEMU"]
+fn who_does_not_answer_is_waited_for() {
+    for side in ["node1", "node2"] {
+        let mut pair = Pair::new(WORK);
+        let to = pair.receive();
+        pair.here.send("web1", &to, &slow()).unwrap();
+        pair.until(|sample| sample.transferred > 0);
+        let process = pair.lab.processes(side)[0].to_string();
+        let signal =
+            |signal| assert!(Command::new("kill").arg(signal).arg(&process).status().unwrap().success());
+        signal("-STOP");
+        let silent = if side == "node1" { &mut pair.here } else { &mut pair.there };
+        let error = silent.migration("web1", Duration::ZERO).unwrap_err();
+        assert!(matches!(error, VirtError::Timeout { .. }), "{error:?}");
+        assert_eq!(silent.state("web1").unwrap(), State::Unknown);
+        signal("-CONT");
+        pair.until(|sample| sample.phase == Phase::PreCopy);
+        pair.here.control_migration("web1", Control::Bandwidth(1 << 30)).unwrap();
+        Migration::of("web1").resume(&mut pair.here, &mut pair.there, |_| None).unwrap();
+        assert_eq!(pair.states(), (None, Some(State::Running)), "{side}");
+        pair.counts_on(1);
+    }
+}
+
 #[test]
 #[ignore = "needs QEMU and openssl"]
 fn it_goes_over_encrypted() {

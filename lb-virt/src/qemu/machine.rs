@@ -52,8 +52,10 @@ pub(super) struct Machine {
     qmp: Option<Qmp>,
     /// Whether it was started anew while it was looked at.
     pub(super) rebooted: bool,
-    /// Whether its QEMU has not answered: it is not asked to end then.
-    silent: bool,
+    /// How long its QEMU may take to answer.
+    pub(super) patience: Duration,
+    /// Whether its QEMU has not answered: it is not asked for more then.
+    pub(super) silent: bool,
     _lock: Lock,
 }
 
@@ -61,7 +63,16 @@ impl Machine {
     pub(super) fn open(place: Place, lock: Lock) -> Result<Option<Self>, VirtError> {
         let Some(spec) = place.read("definition.json")? else { return Ok(None) };
         let run = place.read("run.json")?;
-        Ok(Some(Self { place, spec, run, qmp: None, rebooted: false, silent: false, _lock: lock }))
+        Ok(Some(Self {
+            place,
+            spec,
+            run,
+            qmp: None,
+            rebooted: false,
+            patience: ANSWER,
+            silent: false,
+            _lock: lock,
+        }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -90,7 +101,7 @@ impl Machine {
         if !process.lives() {
             return self.ended();
         }
-        let status = match self.ask_within("query-status", json!({}), GLANCE) {
+        let status = match self.ask_within("query-status", json!({}), GLANCE.min(self.patience)) {
             Ok(status) => status,
             // It may be about to end.
             Err(QmpError::Closed { .. } | QmpError::Io(_)) if process.wait(Duration::from_secs(2)) => {
@@ -182,7 +193,7 @@ impl Machine {
 
     /// Talks to QEMU.
     pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        self.ask_within(command, arguments, ANSWER)
+        self.ask_within(command, arguments, self.patience)
     }
 
     fn ask_within(&mut self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {

@@ -27,6 +27,8 @@ const INCOMING: &str = "incoming.sock";
 const WAY: &str = "way";
 /// How often a migration is looked at whose QEMU another program listens to.
 const LOOK: Duration = Duration::from_millis(25);
+/// How long a QEMU may take to say how far it is: who asks asks again.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long a migration may take to begin, when it is to go over at once.
 const BEGIN: Duration = Duration::from_secs(5);
 
@@ -91,6 +93,10 @@ impl Machine {
     /// How far its migration is.
     fn sample(&mut self) -> Result<Sample, VirtError> {
         const OPERATION: &str = "ask for the migration";
+        if self.silent {
+            let operation = format!("{OPERATION} of {}", self.name());
+            return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: self.patience });
+        }
         let status = self.tell(OPERATION, "query-status", json!({}))?;
         let answer = self.tell(OPERATION, "query-migrate", json!({}))?;
         let stands = status["status"] == "finish-migrate";
@@ -105,7 +111,7 @@ impl Machine {
 
     /// A copy that goes over at once runs as soon as it can: nobody else can tell it to.
     fn run_if_post_copied(&mut self) -> Result<(), VirtError> {
-        if !self.waits() {
+        if self.silent || !self.waits() {
             return Ok(());
         }
         let answer = self.tell("run", "query-migrate", json!({}))?;
@@ -278,6 +284,7 @@ impl Qemu {
         let mut before = None;
         loop {
             let mut machine = self.hold(name, "ask for the migration of")?;
+            machine.patience = ANSWER;
             // One that was sent from a machine that has ended since is no more.
             self.look(&mut machine)?;
             if machine.moving().is_none() {
