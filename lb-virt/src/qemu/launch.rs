@@ -103,8 +103,8 @@ impl Machine {
         loop {
             match self.qmp(ANSWER) {
                 Ok(_) => return Ok(()),
-                // Nobody listens yet.
-                Err(QmpError::Io(_)) if process.lives() && Instant::now() < end => {
+                // Nobody listens yet, or any more: it is about to end, and will have said why.
+                Err(QmpError::Io(_) | QmpError::Closed { .. }) if process.lives() && Instant::now() < end => {
                     sleep(Duration::from_micros(500));
                 }
                 Err(QmpError::Io(_) | QmpError::Closed { .. }) if process.lives() => {

@@ -98,6 +98,7 @@ fn sims() -> moving::Pair {
         spec: Box::new(|name| {
             DomainSpec::new(name, 2, Memory::from_mib(256)).disk(Disk::file("/srv/images/a.qcow2").shared())
         }),
+        at_work: Box::new(|_| ()),
         keeper: Box::new(()),
     }
 }
@@ -179,13 +180,16 @@ fn virtualbox() -> Fixture {
 
 /// Two directories of QEMUs' machines, which reach the same images. What is sent is 64 MiB.
 fn qemus() -> moving::Pair {
-    let lab = lab::Lab::new();
-    let images = lab.images();
+    let lab = std::rc::Rc::new(lab::Lab::new());
+    let (images, console) = (lab.images(), lab.clone());
     let work = guest::Work { pages: 16_384, dirty: 10 };
     moving::Pair {
         here: Box::new(lab.host("node1")),
         there: Box::new(lab.host("node2")),
         spec: Box::new(move |name| lab::working_spec(&images, name, work)),
+        at_work: Box::new(move |name| {
+            console.counts_beyond(name, 0);
+        }),
         keeper: Box::new(lab),
     }
 }

@@ -16,6 +16,8 @@ pub struct Pair {
     pub there: Box<dyn Hypervisor>,
     /// A machine with shared disks that takes more than a second to be sent at [`SLOW`].
     pub spec: Box<dyn Fn(&str) -> DomainSpec>,
+    /// Waits until a machine that was started has something to send.
+    pub at_work: Box<dyn Fn(&str)>,
     /// What the hosts need as long as they are used.
     #[allow(dead_code, reason = "it is kept, and goes last")]
     pub keeper: Box<dyn Any>,
@@ -31,6 +33,7 @@ impl Pair {
     fn run(&mut self, name: &str) {
         self.here.define(&(self.spec)(name)).unwrap();
         self.here.start(name).unwrap();
+        (self.at_work)(name);
     }
 
     fn receive(&mut self, name: &str) -> Destination {
