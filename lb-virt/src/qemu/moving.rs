@@ -27,8 +27,8 @@ const INCOMING: &str = "incoming.sock";
 const WAY: &str = "way";
 /// How often a migration is looked at whose QEMU another program listens to.
 const LOOK: Duration = Duration::from_millis(25);
-/// How long a QEMU may take to say how far it is: who asks asks again.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long a QEMU may take to say how far it is: who asks asks again, a hundred times before it is given up.
+const ANSWER: Duration = Duration::from_millis(500);
 /// How long a migration may take to begin, when it is to go over at once.
 const BEGIN: Duration = Duration::from_secs(5);
 
