@@ -79,6 +79,8 @@ pub struct Qemu {
     /// What the probe has said.
     accelerated: Option<bool>,
     version: Option<String>,
+    /// How long a machine's QEMU may take to answer.
+    answer: Duration,
 }
 
 impl Qemu {
@@ -89,8 +91,14 @@ impl Qemu {
     /// [`VirtError::File`] if the directory can't be made or read.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, VirtError> {
         let store = Store::open(directory.as_ref())?;
-        let mut host =
-            Self { store, events: Events::default(), program: None, accelerated: None, version: None };
+        let mut host = Self {
+            store,
+            events: Events::default(),
+            program: None,
+            accelerated: None,
+            version: None,
+            answer: machine::ANSWER,
+        };
         for name in host.store.names()? {
             // What happens from now on is told. One that another program removes just now is none.
             if let Ok(mut machine) = host.hold(&name, "look at") {
@@ -114,6 +122,13 @@ impl Qemu {
     #[must_use]
     pub const fn accelerated(mut self, accelerated: bool) -> Self {
         self.accelerated = Some(accelerated);
+        self
+    }
+
+    /// How long a machine's QEMU may take to answer before it is taken for one that can't be asked. Default: 30 s.
+    #[must_use]
+    pub const fn answer_within(mut self, time: Duration) -> Self {
+        self.answer = time;
         self
     }
 
@@ -141,7 +156,7 @@ impl Qemu {
     fn hold(&self, name: &str, operation: &str) -> Result<Machine, VirtError> {
         let place = self.store.find(name).ok_or_else(|| self.missing(name))?;
         let lock = place.lock(operation)?.ok_or_else(|| self.missing(name))?;
-        Machine::open(place, lock)?.ok_or_else(|| self.missing(name))
+        Machine::open(place, lock, self.answer)?.ok_or_else(|| self.missing(name))
     }
 
     /// What a machine that is held is doing; changes are told. A copy that waits for what is sent goes with its process.

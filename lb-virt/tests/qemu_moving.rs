@@ -1,4 +1,4 @@
-//! Machines that move between real QEMUs: not a tick is lost, and whatever fails, one copy runs.
+//! Machines that move between real QEMUs: not a tick is lost. What goes wrong on the way is in `qemu_faults`.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub)] // a module of tests has no readers outside
@@ -49,11 +49,6 @@ impl Pair {
         migration.run(&mut self.here, &mut self.there, |_| None).unwrap()
     }
 
-    fn receive(&mut self) -> Destination {
-        let (running, defined) = (self.here.running_spec("web1").unwrap(), self.here.spec("web1").unwrap());
-        self.there.receive(&running, &defined, &Via::Own).unwrap()
-    }
-
     fn swap(&mut self) {
         std::mem::swap(&mut self.here, &mut self.there);
     }
@@ -86,10 +81,6 @@ impl Pair {
 
 fn slow() -> Settings {
     Settings { bandwidth: Some(5_000_000), downtime: Duration::from_millis(1), ..Settings::default() }
-}
-
-fn kill_9(pid: u32) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
 
 #[test]
@@ -214,122 +205,6 @@ fn a_target_that_differs_or_does_not_listen_is_told_and_the_source_goes_on() {
     pair.counts_on(1);
     pair.run(&Migration::of("web1"));
     pair.counts_on(1);
-}
-
-/// When something fails.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Moment {
-    Waiting,
-    Sending,
-    Sent,
-    GivenUp,
-}
-
-/// What fails.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    SourceKilled,
-    TargetKilled,
-    MonitorLost,
-    Cancelled,
-}
-
-/// Each fault at each moment; then somebody goes on who knows nothing but the name.
-#[test]
-#[ignore = "needs QEMU"]
-fn one_copy_runs_whatever_fails_and_whenever() {
-    for moment in [Moment::Waiting, Moment::Sending, Moment::Sent, Moment::GivenUp] {
-        for fault in [Fault::SourceKilled, Fault::TargetKilled, Fault::MonitorLost, Fault::Cancelled] {
-            let gone = moment == Moment::GivenUp;
-            if gone && matches!(fault, Fault::SourceKilled | Fault::Cancelled) {
-                continue; // there is no source any more
-            }
-            println!("{fault:?} when {moment:?}");
-            one_fault(fault, moment);
-        }
-    }
-}
-
-fn one_fault(fault: Fault, moment: Moment) {
-    let mut pair = Pair::new(WORK);
-    let to = pair.receive();
-    if moment != Moment::Waiting {
-        let settings = if moment == Moment::Sending { slow() } else { Settings::default() };
-        pair.here.send("web1", &to, &settings).unwrap();
-    }
-    match moment {
-        Moment::Waiting => {}
-        Moment::Sending => drop(pair.until(|sample| sample.transferred > 0)),
-        Moment::Sent | Moment::GivenUp => {
-            let end = Instant::now() + PATIENCE;
-            let whole = |sample: Option<Sample>| sample.unwrap().phase == Phase::Completed;
-            pair.until(|sample| sample.phase == Phase::Completed);
-            while !whole(pair.there.migration("web1", Duration::from_millis(20)).unwrap()) {
-                assert!(Instant::now() < end);
-            }
-            if moment == Moment::GivenUp {
-                pair.here.conclude("web1", Conclusion::GiveUp).unwrap();
-            }
-        }
-    }
-    let process = |pair: &Pair, host: &str| pair.lab.processes(host)[0];
-    match fault {
-        Fault::SourceKilled => kill_9(process(&pair, "node1")),
-        Fault::TargetKilled => kill_9(process(&pair, "node2")),
-        Fault::Cancelled if moment == Moment::Waiting => {}
-        Fault::Cancelled => {
-            let _ = pair.here.control_migration("web1", Control::Cancel);
-        }
-        Fault::MonitorLost => {}
-    }
-    // Another program takes over; the one before has said nothing.
-    pair.here = pair.lab.host("node1");
-    pair.there = pair.lab.host("node2");
-    let result = Migration::of("web1").patience(Duration::from_secs(2)).resume(
-        &mut pair.here,
-        &mut pair.there,
-        |_| None,
-    );
-    let states = pair.states();
-    let runs = |state: Option<State>| state == Some(State::Running);
-    let story = format!("{fault:?} when {moment:?}: {result:?}, {states:?}");
-    if moment == Moment::GivenUp && fault == Fault::TargetKilled {
-        // The only copy was killed. What is there can be started, once, on one host.
-        let there = [states.0, states.1].into_iter().flatten().collect::<Vec<_>>();
-        assert!(there.len() <= 1, "{story}");
-    } else if moment == Moment::Waiting && fault == Fault::SourceKilled {
-        assert!(!runs(states.1), "{story}");
-    } else {
-        assert!(runs(states.0) != runs(states.1), "{story}");
-        pair.counts_on(if fault == Fault::SourceKilled && moment != Moment::Sent { 2 } else { 1 });
-    }
-    pair.lab.has_at_most(1);
-}
-
-/// A side that does not answer is neither dead nor forgotten: nothing is decided, and it goes on when it answers again.
-#[test]
-#[ignore = "needs QEMU"]
-fn who_does_not_answer_is_waited_for() {
-    for side in ["node1", "node2"] {
-        let mut pair = Pair::new(WORK);
-        let to = pair.receive();
-        pair.here.send("web1", &to, &slow()).unwrap();
-        pair.until(|sample| sample.transferred > 0);
-        let process = pair.lab.processes(side)[0].to_string();
-        let signal =
-            |signal| assert!(Command::new("kill").arg(signal).arg(&process).status().unwrap().success());
-        signal("-STOP");
-        let silent = if side == "node1" { &mut pair.here } else { &mut pair.there };
-        let error = silent.migration("web1", Duration::ZERO).unwrap_err();
-        assert!(matches!(error, VirtError::Timeout { .. }), "{error:?}");
-        assert_eq!(silent.state("web1").unwrap(), State::Unknown);
-        signal("-CONT");
-        pair.until(|sample| sample.phase == Phase::PreCopy);
-        pair.here.control_migration("web1", Control::Bandwidth(1 << 30)).unwrap();
-        Migration::of("web1").resume(&mut pair.here, &mut pair.there, |_| None).unwrap();
-        assert_eq!(pair.states(), (None, Some(State::Running)), "{side}");
-        pair.counts_on(1);
-    }
 }
 
 #[test]

@@ -54,6 +54,25 @@ enum Origin {
     Silent,
 }
 
+/// For how long something is waited for: so much time, and so many looks, for a simulated host's clock is another.
+struct Patience {
+    end: Instant,
+    looks: u32,
+}
+
+impl Patience {
+    fn of(migration: &Migration) -> Self {
+        Self { end: Instant::now() + migration.patience, looks: migration.looks() }
+    }
+
+    /// One look more; whether it was the last.
+    fn is_over(&mut self) -> bool {
+        let over = self.looks == 0 || Instant::now() >= self.end;
+        self.looks = self.looks.saturating_sub(1);
+        over
+    }
+}
+
 const fn is_gone(error: &VirtError) -> bool {
     matches!(error, VirtError::NoMachine { .. })
 }
@@ -79,32 +98,33 @@ impl Course<'_> {
         mut self,
         mut watch: impl FnMut(&Progress) -> Option<Control>,
     ) -> Result<Report, MigrationError> {
-        // Looks at what should have changed by now and has not.
-        let (mut silent, mut cancelling, mut stalled) = (0, None, 0);
+        // What should have changed by now and has not.
+        let (mut silent, mut cancelling, mut stalled) = (None, None, None);
+        let migration = self.migration;
+        let patience = || Patience::of(migration);
         loop {
             let sample = match self.source.migration(&self.migration.name, self.migration.every) {
                 Ok(Some(sample)) => sample,
                 Ok(None) => return self.without_source(Why::NotMoving),
-                Err(error) if is_gone(&error) || silent >= self.migration.looks() => {
+                Err(error) if is_gone(&error) || silent.get_or_insert_with(patience).is_over() => {
                     return self.without_source(refused(Side::Source, error));
                 }
                 Err(_) => {
-                    silent += 1;
                     std::thread::sleep(self.migration.every);
                     continue;
                 }
             };
-            silent = 0;
+            silent = None;
             self.post_copied |= sample.post_copied;
             let steered = self.monitor.observe(&sample);
             let asked = watch(&self.monitor.progress(&sample)).map(|control| (control, Reason::Asked));
             if asked.is_some_and(|(control, _)| control == Control::Cancel) {
-                cancelling.get_or_insert((0, Reason::Asked));
+                cancelling.get_or_insert_with(|| (patience(), Reason::Asked));
             }
             if let Some((control, reason)) = asked.or(steered) {
                 let done = self.steer(sample.elapsed, control, reason);
                 if control == Control::Cancel || !done {
-                    cancelling.get_or_insert((0, reason));
+                    cancelling.get_or_insert_with(|| (patience(), reason));
                 }
             }
             match sample.phase {
@@ -118,20 +138,16 @@ impl Course<'_> {
                 Phase::PostCopy => {
                     let _ = self.target.migration(&self.migration.name, Duration::ZERO);
                 }
-                Phase::Stalled => {
-                    stalled += 1;
-                    if stalled > self.migration.looks() {
-                        return Err(self.migration.fails(Why::Stalled, Whereabouts::On(Side::Target)));
-                    }
+                Phase::Stalled if stalled.get_or_insert_with(patience).is_over() => {
+                    return Err(self.migration.fails(Why::Stalled, Whereabouts::On(Side::Target)));
                 }
                 _ => {}
             }
-            if let Some((looks, reason)) = &mut cancelling {
-                *looks += 1;
-                if *looks > self.migration.looks() {
-                    let why = Why::Cancelled(*reason);
-                    return self.return_to_source(why);
-                }
+            if let Some((patience, reason)) = &mut cancelling
+                && patience.is_over()
+            {
+                let why = Why::Cancelled(*reason);
+                return self.return_to_source(why);
             }
         }
     }
@@ -181,7 +197,8 @@ impl Course<'_> {
     /// The source's copy is given up, or gone, and the target's is whole.
     fn run_target(mut self, sample: Option<Sample>) -> Result<Report, MigrationError> {
         let name = self.migration.name.clone();
-        for _ in 0..=self.migration.looks() {
+        let mut patience = Patience::of(self.migration);
+        while !patience.is_over() {
             let error = match self.target.conclude(&name, self.conclusion) {
                 Ok(()) => return Ok(self.report(sample)),
                 Err(error) => error,
@@ -278,8 +295,10 @@ impl Course<'_> {
     fn cancel(&mut self) -> Result<(), Whereabouts> {
         let name = &self.migration.name;
         let (mut asked, mut known) = (false, false);
-        for look in 0..=self.migration.looks() {
-            let wait = if look == 0 { Duration::ZERO } else { self.migration.every };
+        let mut patience = Patience::of(self.migration);
+        let mut wait = Duration::ZERO;
+        while !patience.is_over() {
+            let wait = std::mem::replace(&mut wait, self.migration.every);
             let sample = match self.source.migration(name, wait) {
                 Ok(Some(sample)) => sample,
                 Ok(None) => return Ok(()),
@@ -321,7 +340,7 @@ impl Course<'_> {
     /// What the target has; waits for it to say so.
     fn copy(&mut self) -> Copy {
         let name = &self.migration.name;
-        let mut looks = self.migration.looks();
+        let mut patience = Patience::of(self.migration);
         loop {
             let error = match self.target.migration(name, self.migration.every) {
                 Ok(Some(Sample { phase: Phase::Completed, .. })) => return Copy::Whole,
@@ -337,14 +356,13 @@ impl Course<'_> {
                 Err(error) if is_gone(&error) => return Copy::Broken(error.to_string()),
                 Err(error) => Some(error),
             };
-            if looks == 0 {
+            if patience.is_over() {
                 let incomplete = || Copy::Broken("the target's copy is not whole".into());
                 return error.map_or_else(incomplete, Copy::Silent);
             }
             if error.is_some() {
                 std::thread::sleep(self.migration.every);
             }
-            looks -= 1;
         }
     }
 

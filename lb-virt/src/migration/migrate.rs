@@ -166,7 +166,7 @@ pub struct Migration {
     pub(super) via: Via,
     pub(super) if_lost: IfLost,
     pub(super) every: Duration,
-    patience: Duration,
+    pub(super) patience: Duration,
     despite: bool,
 }
 

@@ -225,7 +225,7 @@ impl Monitor {
     /// rounds.
     pub fn observe(&mut self, sample: &Sample) -> Option<(Control, Reason)> {
         self.advance(sample);
-        if self.ending || !matches!(sample.phase, Phase::Setup | Phase::PreCopy) {
+        if self.ending || !sample.phase.can_go_back() {
             return None;
         }
         let steered = self.steer(sample)?;
@@ -269,7 +269,7 @@ impl Monitor {
             let done = 1.0 - sample.remaining as f64 / sample.total as f64;
             self.done = self.done.max(done.clamp(0.0, 0.999));
         }
-        if !matches!(sample.phase, Phase::Setup | Phase::PreCopy) {
+        if !sample.phase.can_go_back() {
             return;
         }
         let known = sample.total > 0;
@@ -292,11 +292,16 @@ impl Monitor {
     }
 
     fn steer(&mut self, sample: &Sample) -> Option<(Control, Reason)> {
+        let stalls = sample.elapsed.saturating_sub(self.low.map_or(Duration::ZERO, |(_, since)| since))
+            >= self.policy.stall;
+        if sample.phase == Phase::Handover {
+            // It stands still already, and will be over in a moment, unless the target does not answer.
+            return stalls.then_some((Control::Cancel, Reason::Stall));
+        }
         if self.policy.deadline.is_some_and(|deadline| sample.elapsed >= deadline) {
             return Some((self.policy.at_deadline.control(), Reason::Deadline));
         }
-        let since = self.low.map_or(Duration::ZERO, |(_, since)| since);
-        if sample.elapsed.saturating_sub(since) >= self.policy.stall {
+        if stalls {
             return Some((self.policy.at_stall.control(), Reason::Stall));
         }
         if self.nearer || std::mem::replace(&mut self.answered, true) {
@@ -399,6 +404,14 @@ mod tests {
         let setup = (0..200)
             .map(|second| Sample { elapsed: Duration::from_secs(second), ..Sample::new(Phase::Setup) });
         assert_eq!(follow(Policy::default(), setup), [(120, Control::Cancel, Reason::Stall)]);
+    }
+
+    #[test]
+    fn a_target_that_does_not_answer_at_the_end_is_a_stall() {
+        let policy = Policy { stall: Duration::from_secs(3), at_stall: Resort::Stop, ..Policy::default() };
+        let handover = |second| Sample { phase: Phase::Handover, ..sample(second, 3, 4096) };
+        let steered = follow(policy, (0..9).map(handover));
+        assert_eq!(steered, [(3, Control::Cancel, Reason::Stall)], "it stands still already");
     }
 
     #[test]

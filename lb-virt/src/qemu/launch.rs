@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::arguments::{Launch, QEMU, arguments, inexpressible};
-use super::machine::{ANSWER, CONTROL, EVENTS, Machine, Run};
+use super::machine::{CONTROL, EVENTS, Machine, Run};
 use super::process;
 use super::qmp::QmpError;
 use crate::domain::{Console, Disk, DiskDevice, DomainSpec};
@@ -101,7 +101,7 @@ impl Machine {
         self.save_run()?;
         let end = Instant::now() + READY;
         loop {
-            match self.qmp(ANSWER) {
+            match self.qmp_within(READY) {
                 Ok(_) => return Ok(()),
                 // Nobody listens yet, or any more: it is about to end, and will have said why.
                 Err(QmpError::Io(_) | QmpError::Closed { .. }) if process.lives() && Instant::now() < end => {

@@ -16,7 +16,7 @@ use crate::domain::{Action, DomainSpec};
 use crate::error::VirtError;
 use crate::state::State;
 
-/// How long QEMU may take to answer. It does so within a millisecond, if the host lets it.
+/// How long QEMU may take to answer, if nothing else is said. It does so within a millisecond, if the host lets it.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// How long it may take to say what its machine is doing: who wants to know has others to look at.
 const GLANCE: Duration = Duration::from_secs(10);
@@ -60,19 +60,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn open(place: Place, lock: Lock) -> Result<Option<Self>, VirtError> {
+    pub(super) fn open(place: Place, lock: Lock, patience: Duration) -> Result<Option<Self>, VirtError> {
         let Some(spec) = place.read("definition.json")? else { return Ok(None) };
         let run = place.read("run.json")?;
-        Ok(Some(Self {
-            place,
-            spec,
-            run,
-            qmp: None,
-            rebooted: false,
-            patience: ANSWER,
-            silent: false,
-            _lock: lock,
-        }))
+        Ok(Some(Self { place, spec, run, qmp: None, rebooted: false, patience, silent: false, _lock: lock }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -197,7 +188,7 @@ impl Machine {
     }
 
     fn ask_within(&mut self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {
-        let result = self.qmp(timeout)?.execute(command, arguments, timeout);
+        let result = self.qmp_within(timeout)?.execute(command, arguments, timeout);
         if matches!(result, Err(QmpError::Closed { .. } | QmpError::Garbage { .. } | QmpError::Io(_))) {
             self.qmp = None;
         }
@@ -217,7 +208,12 @@ impl Machine {
     }
 
     /// The connection to QEMU, made if there is none.
-    pub(super) fn qmp(&mut self, timeout: Duration) -> Result<&mut Qmp, QmpError> {
+    pub(super) fn qmp(&mut self) -> Result<&mut Qmp, QmpError> {
+        self.qmp_within(self.patience)
+    }
+
+    /// The same, of a QEMU that may take so long.
+    pub(super) fn qmp_within(&mut self, timeout: Duration) -> Result<&mut Qmp, QmpError> {
         let qmp = match self.qmp.take() {
             Some(qmp) => qmp,
             None => connect(&self.place, CONTROL, timeout)?,

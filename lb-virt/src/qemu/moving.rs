@@ -242,10 +242,10 @@ impl Qemu {
         Ok(to)
     }
 
-    /// Ends a machine that is none any more, and removes it.
+    /// Ends a machine that is none any more, without a word, and removes it.
     pub(super) fn give_up(&mut self, mut machine: Machine) -> Result<(), VirtError> {
         let name = machine.name().to_owned();
-        machine.end()?;
+        machine.clear_away(false)?;
         self.remove(machine)?;
         self.events.tell(&name, EventKind::Deleted);
         Ok(())
@@ -346,10 +346,9 @@ impl Qemu {
 
     pub(super) fn conclude_migration(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
         let mut machine = self.hold(name, "conclude the migration of")?;
-        let state = self.look(&mut machine)?;
-        let Some(moving) = machine.moving().cloned() else {
-            return Err(VirtError::NotMoving { name: name.into() });
-        };
+        let not_moving = || VirtError::NotMoving { name: name.into() };
+        let moving = machine.moving().cloned().ok_or_else(not_moving)?;
+        // What is given up need not answer.
         if conclusion == Conclusion::GiveUp {
             if moving.outgoing {
                 // Its guest waits on the other side until this has been said: its disks are that one's already, and what the kernel
@@ -363,6 +362,8 @@ impl Qemu {
             }
             return self.give_up(machine);
         }
+        let state = self.look(&mut machine)?;
+        let moving = machine.moving().cloned().ok_or_else(not_moving)?;
         let sample = machine.sample()?;
         let can_run = match &sample.phase {
             Phase::Completed => !(moving.outgoing && sample.post_copied),

@@ -141,7 +141,7 @@ impl Machine {
             let ended = event.name == "DEVICE_DELETED" || event.name == "DEVICE_UNPLUG_GUEST_ERROR";
             ended && event.text("device") == id
         };
-        let qmp = self.qmp(super::machine::ANSWER).map_err(|error| error.while_it(operation(&name)))?;
+        let qmp = self.qmp().map_err(|error| error.while_it(operation(&name)))?;
         match qmp.wait_for(UNPLUG, about) {
             Ok(event) => Ok(event.name == "DEVICE_DELETED"),
             Err(QmpError::Timeout { .. }) => Ok(false),
