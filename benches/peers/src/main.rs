@@ -7,6 +7,7 @@ mod pick;
 mod publish;
 mod row;
 mod serving;
+mod virt;
 mod vrrp;
 
 use clap::{Args, Parser, Subcommand};
@@ -38,6 +39,8 @@ enum What {
     /// A machine's structure beside Debian's lstopo, plans, sets of CPUs; and, as root, workers pinned and steered beside workers
     /// placed by the OS.
     Affinity(affinity::Settings),
+    /// Machines started and moved beside what QEMU itself takes, and estimates beside what it reports.
+    Virt(virt::Settings),
     /// Reading the published snapshot: a pool beside arc-swap, crossbeam-epoch and a lock.
     Publish,
 }
@@ -86,6 +89,7 @@ fn run(what: What, common: &Common) -> Result<(), Box<dyn std::error::Error>> {
         What::Pick => pick::run(common.plan()),
         What::Vrrp(settings) => vrrp::run(&settings, common.rounds(100)),
         What::Affinity(settings) => affinity::run(&settings, common)?,
+        What::Virt(settings) => virt::run(&settings, common)?,
         What::Publish => publish::run(common.plan()),
         What::Director(settings) => director::run(&settings, common.rounds(5), common.quick)?,
     };
