@@ -197,6 +197,28 @@ fn estimates_are_near_what_then_happens() {
 }
 
 #[test]
+fn what_would_never_end_is_said_before_it_is_begun() {
+    let mut hosts = Hosts::new();
+    hosts.here.set_dirty_rate("web1", 2 * GIGABIT, None).unwrap();
+    let migration = quick().link(Link::of(GIGABIT));
+    let error = hosts.migrate(&migration).unwrap_err();
+    assert!(matches!(*error.why, Why::WillNotConverge { dirty_rate: 250, bandwidth: 125, .. }), "{error}");
+    assert!(error.to_string().contains("it writes 250 MB/s and 125 MB/s go over"), "{error}");
+    assert_eq!(hosts.states(), (Some(State::Running), None));
+    assert!(hosts.there.list().unwrap().is_empty());
+    // A policy that has an answer is let try it, and so is who insists.
+    let policy = Policy { at_stall: Resort::Stop, stall: Duration::from_secs(9), ..Policy::default() };
+    let report = hosts.migrate(&migration.clone().policy(policy)).unwrap();
+    assert!(!report.estimate.unwrap().converges);
+    hosts.there.set_dirty_rate("web1", GIGABIT / 4, None).unwrap();
+    let Hosts { here, there, .. } = &mut hosts;
+    let report = migration.run(there, here, |_| None).unwrap();
+    let (estimate, sample) = (report.estimate.unwrap(), report.sample.unwrap());
+    let ratio = estimate.duration.as_secs_f64() / sample.elapsed.as_secs_f64();
+    assert!((0.7..1.3).contains(&ratio), "{estimate:?} {sample:?}");
+}
+
+#[test]
 fn a_machine_on_its_way_is_not_changed() {
     let mut hosts = Hosts::new();
     let Hosts { here, there, .. } = &mut hosts;

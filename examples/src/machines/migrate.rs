@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lb_virt::migration::{Migration, Policy};
+use lb_virt::migration::{Estimate, Link, Migration, Policy, Progress, Resort, Settings};
 use lb_virt::sim::Network;
 
 use crate::Failure;
@@ -19,9 +19,69 @@ pub(crate) struct Arguments {
     /// Cancel it if it has not gone over by then
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     deadline: Option<Duration>,
-    /// Even if its disks may not be reached from there, or its processor is this host's own
+    /// How fast the network between the hosts is: what would never end over it is not begun
+    #[arg(long, value_parser = megabytes, value_name = "MB/S", default_value = "125")]
+    link: u64,
+    /// The fastest that memory may go over
+    #[arg(long, value_parser = megabytes, value_name = "MB/S")]
+    bandwidth: Option<u64>,
+    /// How long it may stand still, at first
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", default_value = "300ms")]
+    downtime: Duration,
+    /// How long it may stand still in the end, if it would not end else
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    max_downtime: Option<Duration>,
+    /// Throttle its guest if it writes faster than its memory goes over
+    #[arg(long)]
+    auto_converge: bool,
+    /// Let it run over there before all has gone over, if it would not end else
+    #[arg(long)]
+    post_copy: bool,
+    /// Let it stand still until all has gone over, if it comes no nearer for two minutes
+    #[arg(long, conflicts_with = "post_copy")]
+    stop: bool,
+    /// Go on with a migration whose program has ended
+    #[arg(long)]
+    resume: bool,
+    /// Even if its disks may not be reached from there, its processor is this host's own, or it would never end
     #[arg(long)]
     force: bool,
+}
+
+/// Megabytes a second, in bytes.
+fn megabytes(text: &str) -> Result<u64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.001..1e6).contains(&rate) {
+        Ok((rate * 1e6) as u64)
+    } else {
+        Err("not from 0.001 to 1000000".into())
+    }
+}
+
+impl Arguments {
+    fn policy(&self) -> Policy {
+        Policy {
+            settings: Settings {
+                bandwidth: self.bandwidth,
+                downtime: self.downtime,
+                auto_converge: self.auto_converge,
+                post_copy: self.post_copy,
+            },
+            most_downtime: self.max_downtime,
+            deadline: self.deadline,
+            at_stall: if self.stop { Resort::Stop } else { Resort::Cancel },
+            post_copy_soon: self.post_copy,
+            ..Policy::default()
+        }
+    }
+}
+
+fn expected(estimate: &Estimate) -> String {
+    format!(
+        "expected: {:.1} s, {} ms of them standing still",
+        estimate.duration.as_secs_f64(),
+        estimate.downtime.as_millis()
+    )
 }
 
 /// Moves it, with a bar that shows how far it is.
@@ -30,18 +90,23 @@ pub(crate) fn run(source: &mut Host, arguments: &Arguments) -> Result<String, Fa
     let mut target = Host::open_on(&arguments.to, &network)?;
     source.join(&network);
     let mut migration =
-        Migration::of(&arguments.name).policy(Policy { deadline: arguments.deadline, ..Policy::default() });
+        Migration::of(&arguments.name).policy(arguments.policy()).link(Link::of(arguments.link));
     if arguments.force {
         migration = migration.despite_concerns();
     }
     let bar =
         ProgressBar::new(1000).with_style(ProgressStyle::with_template("{wide_bar} {percent:>3} % {msg}")?);
-    let moved = migration.run(source.get(), target.get(), |progress| {
+    let watch = |progress: &Progress| {
         bar.set_position((1000.0 * progress.done) as u64);
         let left = progress.left.map(|left| format!(", {} s left", left.as_secs()));
-        bar.set_message(format!("{:?}{}", progress.sample.phase, left.unwrap_or_default()));
+        bar.set_message(format!("{}{}", progress.sample.phase, left.unwrap_or_default()));
         None
-    });
+    };
+    let moved = if arguments.resume {
+        migration.resume(source.get(), target.get(), watch)
+    } else {
+        migration.run(source.get(), target.get(), watch)
+    };
     bar.finish_and_clear();
     target.close()?;
     let report = moved?;
@@ -50,10 +115,7 @@ pub(crate) fn run(source: &mut Host, arguments: &Arguments) -> Result<String, Fa
         || "it was shut off".into(),
         |downtime| format!("it stood still for {} ms", downtime.as_millis()),
     );
-    Ok(format!(
-        "{} moved to {} in {:.1} s; {stood}\n",
-        arguments.name,
-        arguments.to,
-        report.took.as_secs_f64()
-    ))
+    let expected = report.estimate.as_ref().map(|estimate| format!(" ({})", expected(estimate)));
+    let (name, to, took) = (&arguments.name, &arguments.to, report.took.as_secs_f64());
+    Ok(format!("{name} moved to {to} in {took:.1} s; {stood}{}\n", expected.unwrap_or_default()))
 }

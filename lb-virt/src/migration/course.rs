@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::estimate::Estimate;
 use super::migrate::{IfLost, Migration, MigrationError, Report, Side, Whereabouts, Why, refused};
 use super::monitor::{Monitor, Progress, Reason};
 use super::{Conclusion, Control, Phase, Sample};
@@ -22,6 +23,7 @@ pub(super) struct Course<'a> {
     pub(super) source: &'a mut dyn Hypervisor,
     pub(super) target: &'a mut dyn Hypervisor,
     pub(super) monitor: Monitor,
+    pub(super) estimate: Option<Estimate>,
     /// The machine, should it have to be defined anew.
     pub(super) spec: DomainSpec,
     /// What the copy that is kept does then.
@@ -377,7 +379,12 @@ impl Course<'_> {
     }
 
     fn report(&mut self, sample: Option<Sample>) -> Report {
-        Report { sample, took: self.begun.elapsed(), steered: std::mem::take(&mut self.steered) }
+        Report {
+            sample,
+            estimate: self.estimate,
+            took: self.begun.elapsed(),
+            steered: std::mem::take(&mut self.steered),
+        }
     }
 }
 

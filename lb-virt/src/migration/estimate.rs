@@ -62,6 +62,10 @@ pub struct Estimate {
     pub downtime: Duration,
     /// How much of its time, in percent, its guest would have to be kept from running for that to converge.
     pub throttle: u8,
+    /// What it was reckoned from: what the guest writes, in bytes a second,
+    pub dirty_rate: u64,
+    /// and what goes over.
+    pub bandwidth: u64,
 }
 
 /// What is sent of a page of zeros of 4 KiB: its address and a mark.
@@ -152,6 +156,8 @@ impl Estimate {
             duration: Duration::try_from_secs_f64(seconds + still + overhead).unwrap_or(Duration::MAX),
             downtime: Duration::try_from_secs_f64(still).unwrap_or(Duration::MAX),
             throttle: (throttle * 100.0).round() as u8,
+            dirty_rate: demand.dirty_rate,
+            bandwidth: link.bandwidth,
         }
     }
 }

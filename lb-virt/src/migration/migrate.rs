@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::course::Course;
-use super::monitor::{Monitor, Policy, PolicyError, Progress, Reason};
+use super::estimate::{Estimate, Link};
+use super::monitor::{Monitor, Policy, PolicyError, Progress, Reason, Resort};
 use super::{Conclusion, Control, Sample, Via};
 use crate::checks::{self, Concern};
 use crate::error::VirtError;
@@ -80,6 +81,19 @@ pub enum Why {
     /// The policy can't be followed.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// It would never end by itself, by what was measured before the start, and the policy has no answer to that.
+    #[error(
+        "it would not converge: it writes {dirty_rate} MB/s and {bandwidth} MB/s go over, so that {needed:?} of standing still would be \
+         needed; allow auto-converge, post-copy or a longer downtime, or stop it at a stall"
+    )]
+    WillNotConverge {
+        /// What its guest writes, in MB/s.
+        dirty_rate: u64,
+        /// What goes over, in MB/s.
+        bandwidth: u64,
+        /// How long it would stand still, were it stopped.
+        needed: Duration,
+    },
     /// A hypervisor did not do what it had to.
     #[error("the {side}: {source}")]
     Hypervisor {
@@ -128,6 +142,8 @@ pub struct MigrationError {
 pub struct Report {
     /// What the hypervisor said at its end; of a machine at rest, nothing.
     pub sample: Option<Sample>,
+    /// What was estimated before, if a [`link`](Migration::link) was given and the hypervisor can measure.
+    pub estimate: Option<Estimate>,
     /// How long it took in all: from the first look to the copy that runs.
     pub took: Duration,
     /// How it was steered: when, with what, and why.
@@ -167,6 +183,7 @@ pub struct Migration {
     pub(super) if_lost: IfLost,
     pub(super) every: Duration,
     pub(super) patience: Duration,
+    link: Option<Link>,
     despite: bool,
 }
 
@@ -181,6 +198,7 @@ impl Migration {
             if_lost: IfLost::default(),
             every: Duration::from_millis(100),
             patience: Duration::from_secs(10),
+            link: None,
             despite: false,
         }
     }
@@ -220,7 +238,51 @@ impl Migration {
         self
     }
 
-    /// Whatever [`checks::before_live_migration`] has against it.
+    /// What the machine is sent over: what that will take is then measured and estimated before it begins, which takes a second, and one
+    /// that would never end is not begun ([`Why::WillNotConverge`]). Where the hypervisor can't measure that is left out.
+    #[must_use]
+    pub const fn link(mut self, link: Link) -> Self {
+        self.link = Some(link);
+        self
+    }
+
+    /// What it will take, by what the guest does now; `None` if the hypervisor can't measure it, or there is no [`link`](Self::link).
+    ///
+    /// # Errors
+    /// Those of [`Hypervisor::demand`].
+    pub fn estimate(&self, source: &mut dyn Hypervisor) -> Result<Option<Estimate>, VirtError> {
+        let Some(link) = self.link.filter(|_| source.capabilities().contains(Capabilities::DIRTY_RATE))
+        else {
+            return Ok(None);
+        };
+        let demand = source.demand(&self.name, Duration::from_secs(1))?;
+        Ok(Some(Estimate::new(&demand, &self.limited(link), self.policy.settings.downtime)))
+    }
+
+    /// A link no faster than the settings allow.
+    fn limited(&self, link: Link) -> Link {
+        let limit = self.policy.settings.bandwidth.unwrap_or(u64::MAX);
+        Link { bandwidth: link.bandwidth.min(limit), ..link }
+    }
+
+    /// Refuses what would never end.
+    fn must_converge(&self, estimate: &Estimate) -> Result<(), Why> {
+        let policy = &self.policy;
+        let answers = policy.settings.auto_converge
+            || policy.post_copy_soon
+            || policy.at_stall != Resort::Cancel
+            || policy.most_downtime.is_some_and(|most| most >= estimate.downtime);
+        if estimate.converges || answers || self.despite {
+            return Ok(());
+        }
+        Err(Why::WillNotConverge {
+            dirty_rate: estimate.dirty_rate / 1_000_000,
+            bandwidth: estimate.bandwidth / 1_000_000,
+            needed: estimate.downtime,
+        })
+    }
+
+    /// Whatever [`checks::before_live_migration`] has against it, and the estimate.
     #[must_use]
     pub const fn despite_concerns(mut self) -> Self {
         self.despite = true;
@@ -259,11 +321,21 @@ impl Migration {
             return Err(self.stays(Why::Concerns(concerns)));
         }
 
+        let estimate = match state {
+            State::Running => {
+                self.estimate(source).map_err(|error| self.stays(refused(Side::Source, error)))?
+            }
+            _ => None,
+        };
+        if let Some(estimate) = &estimate {
+            self.must_converge(estimate).map_err(|why| self.stays(why))?;
+        }
         let mut course = Course {
             migration: self,
             source,
             target,
             monitor,
+            estimate,
             spec: defined,
             conclusion: if state == State::Paused { Conclusion::Pause } else { Conclusion::Run },
             steered: Vec::new(),
@@ -297,6 +369,7 @@ impl Migration {
             source,
             target,
             monitor,
+            estimate: None,
             spec,
             conclusion: Conclusion::Run,
             steered: Vec::new(),
@@ -323,12 +396,17 @@ impl Migration {
         }
         target.define(&spec).map_err(|error| self.stays(refused(Side::Target, error)))?;
         let Err(error) = source.delete(&self.name) else {
-            return Ok(Report { sample: None, took: begun.elapsed(), steered: Vec::new() });
+            return Ok(Report { sample: None, estimate: None, took: begun.elapsed(), steered: Vec::new() });
         };
         // It must not be defined twice. Whether it still is here decides where.
         let whereabouts = match source.state(&self.name) {
             Err(VirtError::NoMachine { .. }) => {
-                return Ok(Report { sample: None, took: begun.elapsed(), steered: Vec::new() });
+                return Ok(Report {
+                    sample: None,
+                    estimate: None,
+                    took: begun.elapsed(),
+                    steered: Vec::new(),
+                });
             }
             Ok(_) if target.delete(&self.name).is_ok() => Whereabouts::On(Side::Source),
             _ => Whereabouts::Unknown,
