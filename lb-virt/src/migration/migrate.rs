@@ -83,7 +83,7 @@ pub enum Why {
     Policy(#[from] PolicyError),
     /// It would never end by itself, by what was measured before the start, and the policy has no answer to that.
     #[error(
-        "it would not converge: it writes {dirty_rate} MB/s and {bandwidth} MB/s go over, so that {needed:?} of standing still would be \
+        "it would not converge: it writes {dirty_rate} MB/s and {bandwidth} MB/s go over, so that {needed:.1?} of standing still would be \
          needed; allow auto-converge, post-copy or a longer downtime, or stop it at a stall"
     )]
     WillNotConverge {
