@@ -66,7 +66,7 @@ use journal::{Entry, Journal, LoadError};
 use place::Place;
 pub use report::{Change, DryRun, Line, Report, Warning};
 pub use restore::{IfChanged, Restored, RestoredLine, Return};
-use restore::{put_back, tell_strangers};
+use restore::{put_back, tell_strangers, wait};
 pub use value::Value;
 use work::{Stop, Work};
 use write::Job;
@@ -390,7 +390,12 @@ impl<F: FileSystem> Applier<F> {
             }
             let waits = entry.follows.as_ref().is_some_and(|interface| away.contains(interface));
             let ours = |value: &Value| (entry.follows.is_some() && !waits) || entry.is_ours(value);
-            let mut outcome = put_back(&self.files, &entry.place, &entry.original, if_changed, ours);
+            let is_stuck = entry.follows.as_ref().is_some_and(|interface| stuck.contains(interface));
+            let outcome = if is_stuck {
+                wait(&self.files, &entry.place, &entry.original)
+            } else {
+                put_back(&self.files, &entry.place, &entry.original, if_changed, ours)
+            };
             let failed = matches!(outcome, Return::Failed(_));
             if let Target::Channels(interface) = &target
                 && outcome.is_left()
@@ -399,10 +404,6 @@ impl<F: FileSystem> Applier<F> {
                 if failed {
                     stuck.insert(interface.clone());
                 }
-            }
-            let is_stuck = entry.follows.as_ref().is_some_and(|interface| stuck.contains(interface));
-            if is_stuck && matches!(outcome, Return::Changed { .. }) {
-                outcome = Return::Waits;
             }
             // It is what we, or the driver after us, have made of it. Without a note it would be taken for a stranger's the next time.
             if failed || is_stuck {

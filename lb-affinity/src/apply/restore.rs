@@ -160,6 +160,16 @@ pub(super) fn put_back(
     }
 }
 
+/// Leaves one value for when the channels that it follows are back: their driver will go over it once more.
+pub(super) fn wait(files: &impl FileSystem, place: &Place, original: &[u8]) -> Return {
+    match place.read(files) {
+        Ok(content) if place.value(&content) == place.value(original) => Return::WasThere,
+        Ok(_) => Return::Waits,
+        Err(refusal) if *refusal == Outcome::Vanished => Return::Vanished,
+        Err(refusal) => Return::Failed(*refusal),
+    }
+}
+
 /// Tells apart, before channels are put back, what of their followers is a stranger's: once a driver has gone over them, nobody can.
 /// Those follow no more, and are left as others are. Says whether there are channels to put back.
 pub(super) fn tell_strangers(files: &impl FileSystem, journal: &mut Journal, if_changed: IfChanged) -> bool {
