@@ -410,7 +410,7 @@ impl Qemu {
                 return Err(machine.says(OPERATION, "it does not end"));
             };
             let memory = super::arguments::started_memory(machine.live());
-            let resident = machine.process().and_then(super::process::Process::resident);
+            let resident = machine.process().and_then(|process| process.resident_of_guest(memory.kib()));
             let used = resident.map_or(memory, |kib| Memory::from_kib(kib).min(memory));
             return Ok(Demand { memory, used, dirty_rate: rate << 20, working_set: None });
         }

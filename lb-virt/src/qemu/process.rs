@@ -107,6 +107,12 @@ impl Process {
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     }
 
+    /// What of its smallest area of memory of at least so many KiB takes memory of the host, in KiB: a guest's memory is one area, and
+    /// others that are as large (translated code) are larger.
+    pub(crate) fn resident_of_guest(&self, least: u64) -> Option<u64> {
+        guest_of(&fs::read_to_string(format!("/proc/{}/smaps", self.pid)).ok()?, least)
+    }
+
     /// The ids of its threads.
     pub(crate) fn threads(&self) -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
@@ -122,6 +128,24 @@ impl Process {
         })
         .collect()
     }
+}
+
+/// The same, of what proc(5) calls `smaps`.
+fn guest_of(smaps: &str, least: u64) -> Option<u64> {
+    let kib = |line: &str, key: &str| -> Option<u64> {
+        line.strip_prefix(key)?.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let (mut size, mut guest) = (0, None);
+    for line in smaps.lines() {
+        if let Some(kib) = kib(line, "Size:") {
+            size = kib;
+        } else if let Some(resident) = kib(line, "Rss:").filter(|_| size >= least)
+            && guest.is_none_or(|(smallest, _)| size < smallest)
+        {
+            guest = Some((size, resident));
+        }
+    }
+    guest.map(|(_, resident)| resident)
 }
 
 /// When a process was started, of what proc(5) calls its `stat`; `None` if it has ended and is only not yet taken note of.
@@ -196,6 +220,15 @@ mod tests {
         assert!(!other.lives(), "the number was given again");
         assert!(other.kill(Duration::ZERO), "which is not this one's end");
         assert!(!Process { boot: "before".into(), ..me }.lives());
+    }
+
+    #[test]
+    fn the_guest_is_the_area_of_its_size() {
+        let smaps = "7f00-7f10 rw-p 0 0:0 0\nSize: 262144 kB\nKernelPageSize: 4 kB\nRss: 98304 kB\nPss: 1 kB\n\
+                     7f20-7f30 rw-p 0 0:0 0\nSize: 1048576 kB\nRss: 200000 kB\n7f40-7f50 r--p 0 0:0 0\nSize: 64 kB\nRss: 64 kB\n";
+        assert_eq!(guest_of(smaps, 262_144), Some(98_304));
+        assert_eq!(guest_of(smaps, 2_000_000), None);
+        assert_eq!(guest_of("Size: x\nRss: 5", 0), None);
     }
 
     #[test]
