@@ -40,14 +40,14 @@ fn from(host: usize) -> impl Fn(&Frame) -> Option<Advert> {
 
 /// The active router's machine dies right after an advert. From that advert to the first of the other router is what the wire
 /// sees; from the last answer before it to the first after it is what a client sees that asks every 10 ms. A round in which the
-/// machine itself stood still for as long as the two are too far apart does not count, but most rounds do.
+/// machine itself stood still for as long as the two are too far apart shows nothing and is played again.
 #[test]
 #[ignore = "needs root"]
 fn a_client_sees_the_gap_that_the_wire_sees() {
     const PROBES: Duration = Duration::from_millis(10);
     const WITHIN: Duration = Duration::from_millis(20);
     const ROUNDS: usize = 10;
-    const MOST: usize = 7;
+    const TRIES: usize = 60;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let stalls = Stalls::watch();
     for vmac in [false, true] {
@@ -62,7 +62,7 @@ fn a_client_sees_the_gap_that_the_wire_sees() {
         let IpAddr::V4(target) = ADDRESS.address else { unreachable!("it is IPv4") };
         let probe = Probe::new(&lan.hosts()[2], target, PROBES);
         routers[1].start();
-        for round in 0..ROUNDS {
+        for round in 0..TRIES {
             let begin = now();
             routers[0].start();
             let active = wire.wait(begin, PATIENCE, from(0)).expect("the higher one takes over");
@@ -85,21 +85,24 @@ fn a_client_sees_the_gap_that_the_wire_sees() {
             let (wire_gap, client_gap) = (first - last, after - before);
             println!("vmac {vmac}, round {round}: wire {wire_gap:.1?}, client {client_gap:.1?}");
             let difference = client_gap.abs_diff(wire_gap);
-            let stalled = stalls.longest(last - PROBES);
+            let stalled = stalls.total(last - PROBES);
             if difference <= WITHIN {
                 counted += 1;
             } else {
                 assert!(
                     stalled >= difference - WITHIN,
-                    "vmac {vmac}, round {round}: {difference:?} apart, and the machine stood still for {stalled:?} at most"
+                    "vmac {vmac}, round {round}: {difference:?} apart, and the machine stood still for {stalled:?} in all"
                 );
                 println!(
                     "vmac {vmac}, round {round} does not count: the machine stood still for {stalled:?}"
                 );
             }
             lan.set_cable(0, true);
+            if counted == ROUNDS {
+                break;
+            }
         }
-        assert!(counted >= MOST, "vmac {vmac}: {counted} of {ROUNDS} rounds within {WITHIN:?}");
+        assert_eq!(counted, ROUNDS, "vmac {vmac}: so many of {TRIES} rounds were within {WITHIN:?}");
     }
 }
 

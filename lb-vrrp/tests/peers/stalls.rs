@@ -37,10 +37,10 @@ impl Stalls {
         Self { seen, stop, threads }
     }
 
-    /// The longest that ended from `since` on.
-    pub(crate) fn longest(&self, since: Duration) -> Duration {
+    /// All that ended from `since` on, added up over the processors: each may have held up another program.
+    pub(crate) fn total(&self, since: Duration) -> Duration {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|(end, _)| *end >= since).map(|&(_, length)| length).max().unwrap_or_default()
+        seen.iter().filter(|(end, _)| *end >= since).map(|&(_, length)| length).sum()
     }
 }
 
