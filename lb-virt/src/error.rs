@@ -167,3 +167,15 @@ pub enum VirtError {
         after: Duration,
     },
 }
+
+impl VirtError {
+    /// Of a machine whose definition is wrong.
+    pub(crate) fn spec(name: &str) -> impl FnOnce(SpecError) -> Self {
+        move |source| Self::Spec { name: name.into(), source }
+    }
+
+    /// Of a machine that is doing something else.
+    pub(crate) fn state(name: &str) -> impl FnOnce(WrongState) -> Self {
+        move |source| Self::State { name: name.into(), source }
+    }
+}

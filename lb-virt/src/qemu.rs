@@ -196,8 +196,7 @@ impl Qemu {
     fn hold_for(&mut self, name: &str, operation: Operation) -> Result<(Machine, State), VirtError> {
         let mut machine = self.hold(name, &operation.to_string())?;
         let state = self.look(&mut machine)?;
-        let after =
-            state.after(operation).map_err(|source| VirtError::State { name: name.into(), source })?;
+        let after = state.after(operation).map_err(VirtError::state(name))?;
         machine.must_be_free_for(operation)?;
         Ok((machine, after))
     }

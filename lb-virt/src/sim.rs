@@ -169,7 +169,7 @@ impl Sim {
     /// [`VirtError::State`] if it is shut off.
     pub fn kill(&mut self, name: &str) -> Result<(), VirtError> {
         let state = self.machine(name)?.state;
-        state.after(Operation::PowerOff).map_err(|source| VirtError::State { name: name.into(), source })?;
+        state.after(Operation::PowerOff).map_err(VirtError::state(name))?;
         let received = self.machine(name)?.moving.as_ref().is_some_and(|moving| !moving.outgoing);
         self.leave(name);
         if received {
@@ -222,10 +222,7 @@ impl Sim {
     /// What a guest does by itself it can do where it could be paused.
     fn must_run(&mut self, name: &str) -> Result<&mut Machine, VirtError> {
         let machine = self.machine(name)?;
-        machine
-            .state
-            .after(Operation::Pause)
-            .map_err(|source| VirtError::State { name: name.into(), source })?;
+        machine.state.after(Operation::Pause).map_err(VirtError::state(name))?;
         Ok(machine)
     }
 
@@ -302,8 +299,7 @@ impl Sim {
     /// Whether a machine's state lets an operation be done, and then whether it fails.
     fn may(&mut self, name: &str, operation: Operation) -> Result<State, VirtError> {
         let before = self.machine(name)?.state;
-        let after =
-            before.after(operation).map_err(|source| VirtError::State { name: name.into(), source })?;
+        let after = before.after(operation).map_err(VirtError::state(name))?;
         if self.moving > 0
             && !self.machines.get(name).is_none_or(|machine| self.may_while_moving(machine, operation))
         {
@@ -333,7 +329,7 @@ impl Sim {
             change(Arc::make_mut(running));
         }
         for changed in [Some(&spec), running.as_ref()].into_iter().flatten() {
-            changed.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+            changed.validate().map_err(VirtError::spec(name))?;
         }
         self.luck(what, name)?;
         let now = self.now;

@@ -366,7 +366,7 @@ impl Hypervisor for VirtualBox {
         }
         let spec = spec.disk(disk.clone());
         let disk = spec.disks.last().unwrap_or(disk);
-        disk.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        disk.validate().map_err(VirtError::spec(name))?;
         let medium = write::medium(&spec, disk)?;
         let wanted = write::place(&spec, disk)?;
         check_data(name, disk)?;
@@ -406,7 +406,7 @@ impl Hypervisor for VirtualBox {
         if let Some(mac) = nic.mac.filter(|mac| spec.nics.iter().any(|other| other.mac == Some(*mac))) {
             return Err(VirtError::PartExists { name: name.into(), what, part: mac.to_string() });
         }
-        nic.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        nic.validate().map_err(VirtError::spec(name))?;
         let spec = spec.nic(nic.clone()).completed(VENDOR, &mut self.random);
         let nic = spec.nics.last().unwrap_or(nic);
         let mut call = write::call(&["modifyvm", &uuid]);
@@ -426,7 +426,7 @@ impl Hypervisor for VirtualBox {
     }
 
     fn take_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
-        check_name(snapshot).map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        check_name(snapshot).map_err(VirtError::spec(name))?;
         let uuid = self.find(name)?;
         if self.kept(name, &uuid)?.iter().any(|(_, kept)| kept.name == snapshot) {
             return Err(VirtError::PartExists { name: name.into(), what: "snapshot", part: snapshot.into() });

@@ -249,7 +249,7 @@ impl Xen {
         live: Option<impl FnOnce(&Row) -> Result<(), VirtError>>,
     ) -> Result<Effect, VirtError> {
         let name = &found.name;
-        spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
+        spec.validate().map_err(VirtError::spec(name))?;
         let new = match &found.file {
             Some(_) => Some(self.write(spec)?),
             None if live.is_some() => None,
@@ -382,7 +382,7 @@ impl Hypervisor for Xen {
     fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError> {
         let spec = spec.completed(VENDOR, &mut self.random);
         let name = spec.name.clone();
-        spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
+        spec.validate().map_err(VirtError::spec(&name))?;
         let taken = || VirtError::MachineExists { name: name.clone(), host: NAME.into() };
         if self.list()?.iter().any(|other| other.name == name || other.uuid == spec.uuid) {
             return Err(taken());
@@ -500,7 +500,7 @@ impl Hypervisor for Xen {
         }
         let spec = spec.disk(disk.clone());
         let disk = spec.disks.last().unwrap_or(disk);
-        disk.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        disk.validate().map_err(VirtError::spec(name))?;
         let words = write::disk_words(&spec, disk)?;
         check_data(name, disk)?;
         let live = |row: &Row| {
@@ -536,7 +536,7 @@ impl Hypervisor for Xen {
             let part = mac.to_string();
             return Err(VirtError::PartExists { name: name.into(), what: "network interface", part });
         }
-        nic.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        nic.validate().map_err(VirtError::spec(name))?;
         let spec = spec.nic(nic.clone()).completed(VENDOR, &mut self.random);
         let words = spec.nics.last().map_or(Ok(Vec::new()), |nic| write::nic_words(&spec, nic))?;
         let live = |row: &Row| {

@@ -37,7 +37,7 @@ use crate::error::VirtError;
 /// [`VirtError::Spec`] if the definition is wrong; [`VirtError::Said`] if the XML is no domain, or has parts that can't be expressed
 /// as one.
 pub fn amend(xml: &str, spec: &DomainSpec) -> Result<String, VirtError> {
-    spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
+    spec.validate().map_err(VirtError::spec(&spec.name))?;
     let unread = |error: ReadError| VirtError::Said {
         hypervisor: "libvirt",
         operation: format!("read the definition of {}", spec.name),

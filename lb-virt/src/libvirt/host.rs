@@ -185,7 +185,7 @@ impl Libvirt {
     /// Whether a machine's state lets an operation be done.
     fn may(&self, name: &str, domain: &Domain, operation: Operation) -> Result<State, VirtError> {
         let state = self.state_of(name, domain)?;
-        state.after(operation).map_err(|source| VirtError::State { name: name.into(), source })?;
+        state.after(operation).map_err(VirtError::state(name))?;
         Ok(state)
     }
 

@@ -24,7 +24,7 @@ pub(super) fn piece(write: impl FnOnce(&mut Xml) -> io::Result<()>) -> io::Resul
 /// [`VirtError::Spec`] if the definition is wrong; [`VirtError::Inexpressible`] for what a hypervisor behind libvirt does not
 /// have (a paravirtual machine is Xen's).
 pub fn to_xml(spec: &DomainSpec, domain_type: DomainType) -> Result<String, VirtError> {
-    spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
+    spec.validate().map_err(VirtError::spec(&spec.name))?;
     if spec.kind != Kind::Hvm && domain_type != DomainType::Xen {
         return Err(VirtError::Inexpressible {
             name: spec.name.clone(),

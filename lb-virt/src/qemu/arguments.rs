@@ -130,7 +130,7 @@ pub(crate) fn escaped(value: &str) -> String {
 /// # Errors
 /// [`VirtError::Inexpressible`] for what QEMU has nothing for, [`VirtError::Spec`].
 pub fn arguments(spec: &DomainSpec, launch: &Launch<'_>) -> Result<Vec<OsString>, VirtError> {
-    spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
+    spec.validate().map_err(VirtError::spec(&spec.name))?;
     let board = Board::of(spec)?;
     if spec.kind != Kind::Hvm {
         return Err(inexpressible(spec, "paravirtual guests", "make it an hvm guest, or run it on Xen"));

@@ -316,8 +316,7 @@ impl Hypervisor for Qemu {
     }
 
     fn take_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
-        crate::domain::check_name(snapshot)
-            .map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        crate::domain::check_name(snapshot).map_err(VirtError::spec(name))?;
         let mut machine = self.hold(name, "take a snapshot of")?;
         let state = self.look(&mut machine)?;
         machine.must_stay("take a snapshot")?;

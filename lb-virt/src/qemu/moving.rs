@@ -259,9 +259,7 @@ impl Qemu {
     ) -> Result<(), VirtError> {
         let mut machine = self.hold(name, "send")?;
         let state = self.look(&mut machine)?;
-        state
-            .after(Operation::MigrateLive)
-            .map_err(|source| VirtError::State { name: name.into(), source })?;
+        state.after(Operation::MigrateLive).map_err(VirtError::state(name))?;
         if let Some(moving) = machine.moving() {
             // What has not gone over is sent anew.
             let again =

@@ -44,7 +44,7 @@ impl Hypervisor for Sim {
     fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError> {
         let spec = spec.completed(VENDOR, &mut self.random);
         let name = spec.name.clone();
-        spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
+        spec.validate().map_err(VirtError::spec(&name))?;
         self.must_be_free(&name, spec.uuid)?;
         for action in [spec.on_poweroff, spec.on_reboot, spec.on_crash] {
             if action == Action::RenameRestart {
@@ -220,8 +220,7 @@ impl Hypervisor for Sim {
     }
 
     fn take_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
-        crate::domain::check_name(snapshot)
-            .map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        crate::domain::check_name(snapshot).map_err(VirtError::spec(name))?;
         if self.machine(name)?.find_snapshot(snapshot).is_some() {
             return Err(VirtError::PartExists { name: name.into(), what: "snapshot", part: snapshot.into() });
         }

@@ -22,7 +22,7 @@ impl Sim {
     ) -> Result<Destination, VirtError> {
         let name = &running.name;
         for spec in [running, defined] {
-            spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
+            spec.validate().map_err(VirtError::spec(name))?;
         }
         self.must_be_free(name, running.uuid)?;
         self.must_fit(name, running.memory)?;

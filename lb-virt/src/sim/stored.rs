@@ -80,7 +80,7 @@ impl Sim {
             let snapshots = one.snapshots.iter();
             let kept = snapshots.flat_map(|kept| [Some(&kept.definition), kept.running.as_ref()]);
             for spec in [Some(&one.definition), one.running.as_ref()].into_iter().chain(kept).flatten() {
-                spec.validate().map_err(|source| VirtError::Spec { name: name.clone(), source })?;
+                spec.validate().map_err(VirtError::spec(&name))?;
             }
             let strange = |words: &str| VirtError::Said {
                 hypervisor: "sim",

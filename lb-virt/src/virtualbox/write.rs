@@ -22,7 +22,7 @@ const MOST_VCPUS: u32 = 64;
 /// # Errors
 /// [`VirtError::Spec`] if the definition is wrong; [`VirtError::Inexpressible`] for what VirtualBox has not.
 pub fn to_calls(spec: &DomainSpec) -> Result<Vec<Call>, VirtError> {
-    spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
+    spec.validate().map_err(VirtError::spec(&spec.name))?;
     check(spec)?;
     let uuid = spec.uuid.unwrap_or_else(Uuid::nil).to_string();
     let system = if spec.arch == Arch::X86_64 { "Other_64" } else { "Other" };

@@ -15,7 +15,7 @@ use crate::error::VirtError;
 /// # Errors
 /// [`VirtError::Spec`] if the definition is wrong; [`VirtError::Inexpressible`] for what xl has no word for.
 pub fn to_config(spec: &DomainSpec) -> Result<String, VirtError> {
-    spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
+    spec.validate().map_err(VirtError::spec(&spec.name))?;
     let mut config = Config::default();
     own(&mut config, spec);
     head(&mut config, spec)?;

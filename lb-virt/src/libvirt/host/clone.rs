@@ -20,7 +20,7 @@ use crate::state::{Operation, WrongState};
 
 impl Libvirt {
     pub(super) fn clone_of(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
-        check_name(&request.name).map_err(|source| VirtError::Spec { name: request.name.clone(), source })?;
+        check_name(&request.name).map_err(VirtError::spec(&request.name))?;
         let domain = self.connection.domain(template)?;
         let state = self.state_of(template, &domain)?;
         if state.is_active() {

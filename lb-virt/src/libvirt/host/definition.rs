@@ -81,7 +81,7 @@ impl Libvirt {
         }
         let mut spec = defined.spec.clone();
         spec.resize(Some(vcpus), None);
-        spec.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        spec.validate().map_err(VirtError::spec(name))?;
         let mut effect = if live.is_none() { Effect::Now } else { Effect::NextBoot };
         if live.is_some() && self.can(Capabilities::HOT_VCPUS) {
             match domain.set_vcpus_flags(vcpus, sys::VIR_DOMAIN_VCPU_LIVE) {
@@ -106,7 +106,7 @@ impl Libvirt {
         }
         let mut spec = defined.spec.clone();
         spec.resize(None, Some(memory));
-        spec.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        spec.validate().map_err(VirtError::spec(name))?;
         let hot = match &live {
             None => false,
             // Make-believe needs no balloon.
@@ -123,7 +123,7 @@ impl Libvirt {
     pub(super) fn set_pins(&mut self, name: &str, pins: &Pins) -> Result<Effect, VirtError> {
         let Subject { domain, defined, live } = self.subject(name)?;
         let spec = DomainSpec { pins: pins.clone(), ..defined.spec.clone() };
-        spec.validate().map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        spec.validate().map_err(VirtError::spec(name))?;
         let effect = match &live {
             None => Effect::Now,
             // It pins no machine that runs.

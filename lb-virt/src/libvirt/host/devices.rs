@@ -99,7 +99,7 @@ impl Libvirt {
     /// Gives a machine a device: now, if it runs and can take it so, and in its definition.
     fn give(&mut self, subject: Subject, spec: &DomainSpec, device: Device<'_>) -> Result<Effect, VirtError> {
         let Subject { domain, defined, live } = subject;
-        spec.validate().map_err(|source| VirtError::Spec { name: spec.name.clone(), source })?;
+        spec.validate().map_err(VirtError::spec(&spec.name))?;
         if let Some(live) = live.as_ref().filter(|_| device.is_hot(self.driver.capabilities())) {
             let attached = domain.attach_device_flags(&device.xml(spec)?, sys::VIR_DOMAIN_AFFECT_LIVE);
             attached.map_err(|error| self.connection.failed_by_file(spec, "attach a device to", &error))?;

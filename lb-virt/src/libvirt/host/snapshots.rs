@@ -40,7 +40,7 @@ impl Libvirt {
     }
 
     pub(super) fn keep_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
-        check_name(snapshot).map_err(|source| VirtError::Spec { name: name.into(), source })?;
+        check_name(snapshot).map_err(VirtError::spec(name))?;
         let domain = self.connection.domain(name)?;
         if self.find_snapshot(name, &domain, snapshot)?.is_some() {
             return Err(VirtError::PartExists { name: name.into(), what: WHAT, part: snapshot.into() });
