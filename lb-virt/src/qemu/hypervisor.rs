@@ -494,8 +494,8 @@ impl Hypervisor for Qemu {
                     Err(VirtError::NoMachine { .. }) => continue,
                     other => other?,
                 };
-                if let (Some(process), true) = (machine.process().cloned(), state.is_active()) {
-                    all_heard &= self.events.listen(&machine.place.clone(), &process);
+                if machine.process().is_some() && state.is_active() {
+                    all_heard &= self.listen_to(&mut machine);
                 }
             }
             if let Some(event) = self.events.pop() {
