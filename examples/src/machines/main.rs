@@ -8,8 +8,10 @@
 //! | lists and machines, as text and JSON | `show` |
 //! | what machines use, live | `stats` |
 //! | moving, with a progress bar | `migrate` |
+//! | size, disks, network interfaces, clones | `change` |
 #![forbid(unsafe_code)]
 
+mod change;
 mod definition;
 mod host;
 mod migrate;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use lb_virt::State;
 use lb_virt::domain::Pins;
-use lb_virt::hypervisor::{Capabilities, Effect};
+use lb_virt::hypervisor::Capabilities;
 
 use host::Host;
 
@@ -70,6 +72,7 @@ enum Command {
         names: Vec<String>,
     },
     /// Ask machines to shut down
+    #[command(visible_alias = "shutdown")]
     Stop {
         #[arg(required = true)]
         names: Vec<String>,
@@ -78,7 +81,18 @@ enum Command {
         wait: Option<Duration>,
     },
     /// Take machines' power
+    #[command(visible_alias = "off")]
     PowerOff {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Ask machines to start anew
+    Reboot {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Wake machines that their guests have suspended
+    Wake {
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -108,6 +122,24 @@ enum Command {
         #[arg(long)]
         xml: bool,
     },
+    /// Give a machine other virtual CPUs and memory
+    Resize {
+        name: String,
+        #[command(flatten)]
+        to: change::Size,
+    },
+    /// Give a machine a disk or a network interface
+    Attach {
+        #[command(subcommand)]
+        what: change::Attach,
+    },
+    /// Take a disk or a network interface from a machine
+    Detach {
+        #[command(subcommand)]
+        what: change::Detach,
+    },
+    /// Make a machine from another
+    Clone(change::Clone),
     /// Pin virtual CPUs to CPUs of the host: 0=4 1=5-7; those that are not named run anywhere
     Pin {
         name: String,
@@ -183,6 +215,8 @@ fn command(host: &mut Host, command: &Command) -> Result<String, Failure> {
             each(names, |name| wait.map_or(Ok(()), |end| until_off(host, name, end)))?;
         }
         Command::PowerOff { names } => each(names, |name| Ok(host.get().power_off(name)?))?,
+        Command::Reboot { names } => each(names, |name| Ok(host.get().reboot(name)?))?,
+        Command::Wake { names } => each(names, |name| Ok(host.get().wake(name)?))?,
         Command::Pause { names } => each(names, |name| Ok(host.get().pause(name)?))?,
         Command::Resume { names } => each(names, |name| Ok(host.get().resume(name)?))?,
         Command::Delete { names } => each(names, |name| Ok(host.get().delete(name)?))?,
@@ -191,11 +225,12 @@ fn command(host: &mut Host, command: &Command) -> Result<String, Failure> {
             let machine = host.get();
             return show::machine(machine.state(name)?, &machine.spec(name)?, *json, *xml);
         }
+        Command::Resize { name, to } => return change::resize(host, name, to),
+        Command::Attach { what } => return change::attach(host, what),
+        Command::Detach { what } => return change::detach(host, what),
+        Command::Clone(arguments) => change::clone(host, arguments)?,
         Command::Pin { name, pins } => {
-            let effect = host.get().pin(name, &parse_pins(pins)?)?;
-            if effect != Effect::Now {
-                return Ok("when it is started next\n".into());
-            }
+            return Ok(change::when(host.get().pin(name, &parse_pins(pins)?)?).into());
         }
         Command::Migrate(arguments) => return migrate::run(host, arguments),
         Command::Snapshot { command } => return snapshot(host, command),

@@ -101,7 +101,7 @@ impl Machine {
         self.save_run()?;
         let end = Instant::now() + READY;
         loop {
-            match self.qmp_within(READY) {
+            match self.with_qmp(READY, |_| Ok(())) {
                 Ok(_) => return Ok(()),
                 // Nobody listens yet, or any more: it is about to end, and will have said why.
                 Err(QmpError::Io(_) | QmpError::Closed { .. }) if process.lives() && Instant::now() < end => {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::arguments::{QEMU, escaped};
-use super::machine::{Machine, Run};
+use super::machine::{Machine, Run, Seen};
 use super::{Qemu, launch, transfer};
 use crate::domain::{DomainSpec, Memory};
 use crate::error::VirtError;
@@ -97,9 +97,14 @@ impl Machine {
             let operation = format!("{OPERATION} of {}", self.name());
             return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: self.patience });
         }
-        let status = self.tell(OPERATION, "query-status", json!({}))?;
-        let answer = self.tell(OPERATION, "query-migrate", json!({}))?;
-        let stands = status["status"] == "finish-migrate";
+        if self.seen.is_none() {
+            let both = [("query-status", json!({})), ("query-migrate", json!({}))];
+            let answers = self.tell_all(OPERATION, both)?;
+            self.see(answers);
+        }
+        let Some(Seen { stands, migration: answer }) = self.seen.take() else {
+            return Ok(Sample::new(Phase::Setup));
+        };
         let Some(moving) = self.moving().cloned() else { return Ok(Sample::new(Phase::Setup)) };
         let sample = transfer::sample(&answer, stands && moving.outgoing, moving.post_copy);
         if moving.outgoing && sample.phase == Phase::Setup && answer["status"] != "setup" {
@@ -111,14 +116,12 @@ impl Machine {
 
     /// A copy that goes over at once runs as soon as it can: nobody else can tell it to.
     fn run_if_post_copied(&mut self) -> Result<(), VirtError> {
-        if self.silent || !self.waits() {
+        let begins = |seen: &Seen| seen.migration["status"] == "postcopy-active";
+        if self.silent || !self.waits() || !self.seen.as_ref().is_some_and(begins) {
             return Ok(());
         }
-        let answer = self.tell("run", "query-migrate", json!({}))?;
-        if answer["status"] == "postcopy-active" {
-            self.told_to_run()?;
-            self.tell("run", "cont", json!({}))?;
-        }
+        self.told_to_run()?;
+        self.tell("run", "cont", json!({}))?;
         Ok(())
     }
 
@@ -170,7 +173,6 @@ impl Machine {
     /// Begins to send it.
     fn begin(&mut self, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
         const OPERATION: &str = "send";
-        self.tell(OPERATION, "migrate-set-capabilities", transfer::source_capabilities(settings))?;
         let mut parameters = transfer::parameters(settings);
         let encryption = match &to.tls {
             Some(tls) => self.encrypt(tls, "client")?,
@@ -179,11 +181,13 @@ impl Machine {
         for key in ["tls-creds", "tls-hostname"] {
             parameters[key] = encryption[key].clone();
         }
-        self.tell(OPERATION, "migrate-set-parameters", parameters)?;
         let uri = match to.uri.strip_prefix("unix:") {
             Some(path) => format!("unix:{}", self.shortened(Path::new(path))?),
             None => to.uri.clone(),
         };
+        let capabilities = transfer::source_capabilities(settings);
+        let set = [("migrate-set-capabilities", capabilities), ("migrate-set-parameters", parameters)];
+        self.tell_all(OPERATION, set)?;
         self.tell(OPERATION, "migrate", json!({"uri": uri}))?;
         Ok(())
     }
@@ -258,6 +262,7 @@ impl Qemu {
         settings: &Settings,
     ) -> Result<(), VirtError> {
         let mut machine = self.hold(name, "send")?;
+        self.listen_to(&mut machine);
         let state = self.look(&mut machine)?;
         state.after(Operation::MigrateLive).map_err(VirtError::state(name))?;
         if let Some(moving) = machine.moving() {
@@ -295,15 +300,11 @@ impl Qemu {
             if changed || left.is_zero() || sample.phase.has_ended() {
                 return Ok(Some(sample));
             }
-            let heard = match machine.process().cloned() {
-                Some(process) => self.events.listen(&machine.place.clone(), &process),
-                None => false,
-            };
+            let heard = self.listen_to(&mut machine);
             drop(machine);
             if heard {
                 // Its QEMU says when something changes.
-                self.events.wait(left);
-                self.events.take();
+                self.events.wait_for_move(name, left);
             } else {
                 sleep(left.min(LOOK));
             }
