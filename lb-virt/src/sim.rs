@@ -277,10 +277,17 @@ impl Sim {
     /// Refuses a name or an identity that is taken.
     fn must_be_free(&self, name: &str, uuid: Option<Uuid>) -> Result<(), VirtError> {
         self.answers(name)?;
-        if self.machines.contains_key(name) || self.uuid_taken(uuid) {
-            return Err(VirtError::MachineExists { name: name.into(), host: self.host.name.clone() });
+        let host = || self.host.name.clone();
+        if self.machines.contains_key(name) {
+            return Err(VirtError::MachineExists { name: name.into(), host: host() });
         }
-        Ok(())
+        let Some(uuid) = uuid else { return Ok(()) };
+        match self.machines.iter().find(|(_, machine)| machine.spec.uuid == Some(uuid)) {
+            Some((holder, _)) => {
+                Err(VirtError::UuidTaken { name: name.into(), uuid, holder: holder.clone(), host: host() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses what there is no memory for.
@@ -344,9 +351,5 @@ impl Sim {
         (machine.spec, machine.running) = (spec, running);
         self.tell(name, EventKind::Changed);
         Ok(effect)
-    }
-
-    fn uuid_taken(&self, uuid: Option<Uuid>) -> bool {
-        uuid.is_some() && self.machines.values().any(|machine| machine.spec.uuid == uuid)
     }
 }

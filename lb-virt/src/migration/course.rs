@@ -116,7 +116,7 @@ impl<'a> Course<'a> {
         let to = match self.target.receive(running, &self.spec, via) {
             Ok(to) => to,
             // That one is not of this migration.
-            Err(error @ VirtError::MachineExists { .. }) => {
+            Err(error @ (VirtError::MachineExists { .. } | VirtError::UuidTaken { .. })) => {
                 return Err(self.migration.stays(refused(Side::Target, error)));
             }
             Err(error) => return Err(self.back(refused(Side::Target, error))),
@@ -464,7 +464,7 @@ fn restart(host: &mut dyn Hypervisor, side: Side, spec: &DomainSpec) -> Whereabo
     match (started, host.state(&spec.name)) {
         (Ok(()), _) => Whereabouts::RestartedOn(side),
         // Another machine has its name, or its identity.
-        (Err(VirtError::MachineExists { .. }), _) => Whereabouts::Nowhere,
+        (Err(VirtError::MachineExists { .. } | VirtError::UuidTaken { .. }), _) => Whereabouts::Nowhere,
         // Its own crash action has done so.
         (Err(VirtError::State { .. }), Ok(state)) if state.is_active() => Whereabouts::RestartedOn(side),
         (Err(_), Ok(state)) if !state.is_active() => Whereabouts::Nowhere,
