@@ -85,7 +85,7 @@ pub trait Scheduler: Boxed + Debug + Send + Sync + 'static {
     }
 
     /// Whether picks read how many requests the backends have. Then all threads count on the
-    /// [shared](lb_core::lane::SHARED) counters of a backend, so that reading them is one load; else each thread counts
+    /// [shared](lb_core::lane::SHARED) counters of a backend, so that one cache line has them all; else each thread counts
     /// where no other does, which is cheaper. The same for all generations: it is asked once.
     #[inline]
     fn reads_load(&self) -> bool {
