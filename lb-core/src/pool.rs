@@ -334,7 +334,7 @@ impl<T, D> Pool<T, D> {
     }
 
     /// Runs `read` on the current snapshot, without waiting and without counting a reference.
-    #[inline]
+    #[inline(always)]
     pub fn with<R>(&self, read: impl FnOnce(&View<'_, T, D>) -> R) -> R {
         self.live.published.with(|snapshot, alone| {
             // Who hears of ends may keep an order by load, and reads the counters after publishing it. A plain store may be

@@ -26,7 +26,9 @@ impl<T> Published<T> {
 
     /// Runs `read` on the value that is current when the call begins, and says whether the thread is [`Alone`] on its
     /// lane with it.
-    #[inline]
+    // Always inline, down to the lock: what a call saves must have reached the cache before the next atomic operation goes
+    // on, which is 2 ns of a pick.
+    #[inline(always)]
     pub fn with<R>(&self, read: impl FnOnce(&T, Option<Alone<'_>>) -> R) -> R {
         self.0.with(read)
     }
@@ -123,7 +125,7 @@ mod imp {
             }
         }
 
-        #[inline]
+        #[inline(always)]
         pub(super) fn with<R>(&self, read: impl FnOnce(&T, Option<Alone<'_>>) -> R) -> R {
             let lane = lane::mine();
             let other = lane.checked_sub(1).and_then(|other| self.others.get(other));
