@@ -60,6 +60,9 @@ pub struct Counters {
     inactive: AtomicU32,
 }
 
+/// How often starts and ends are read for one moment's number of them.
+const TRIES: u32 = 3;
+
 impl Counters {
     /// Counts one more active request, for a thread that is alone on this lane.
     #[inline]
@@ -118,14 +121,22 @@ impl Counters {
         self.succeeded.load(Ordering::SeqCst) + self.otherwise.load(Ordering::SeqCst)
     }
 
-    /// Requests in flight that began on this lane.
+    /// Requests in flight that began on this lane: as many as there were at one moment, if one of a few tries falls between two
+    /// ends; else not more than there were.
     #[inline]
     pub fn active(&self) -> u32 {
-        // Ends first: who sees an end sees its start too, so there are never more of them.
-        let ended = self.ended();
-        let started = self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::Relaxed);
-        // More than 2³² requests at once are not to be had.
-        (started - ended) as u32
+        let (mut ended, mut last) = (self.ended(), 0);
+        for _ in 0..TRIES {
+            // Acquire: it is read before the ends are read again.
+            let started = self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::Acquire);
+            let before = core::mem::replace(&mut ended, self.ended());
+            if ended == before {
+                // More than 2³² requests at once are not to be had.
+                return (started - ended) as u32;
+            }
+            last = started;
+        }
+        last.saturating_sub(ended) as u32
     }
 
     /// Closed connections of this lane that are still remembered.
