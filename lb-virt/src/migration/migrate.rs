@@ -261,8 +261,11 @@ impl Migration {
 
     /// A link no faster than the settings allow.
     fn limited(&self, link: Link) -> Link {
-        let limit = self.policy.settings.bandwidth.unwrap_or(u64::MAX);
-        Link { bandwidth: link.bandwidth.min(limit), ..link }
+        match self.policy.settings.bandwidth {
+            // Nothing waits in sockets then.
+            Some(limit) if limit < link.bandwidth => Link { bandwidth: limit, buffered: 0, ..link },
+            _ => link,
+        }
     }
 
     /// Refuses what would never end.

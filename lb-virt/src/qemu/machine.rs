@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_secs(10);
 /// How long QEMU may take to end after it was told to: it writes what its disks have not yet.
 const END: Duration = Duration::from_secs(20);
+/// How long QEMU may take to reckon what it reports of a migration, and how often it is asked.
+const RECKONING: Duration = Duration::from_micros(200);
+const RECKONS: u32 = 50;
 /// The socket that commands go through.
 pub(super) const CONTROL: &str = "control.sock";
 /// The socket that is listened at.
@@ -157,7 +161,15 @@ impl Machine {
         if self.moving().is_none() {
             return self.ask_within("query-status", json!({}), patience);
         }
-        let migration = self.ask_within("query-migrate", json!({}), patience)?;
+        let mut migration = self.ask_within("query-migrate", json!({}), patience)?;
+        // A source is complete a moment before it has reckoned how long it took.
+        for _ in 0..RECKONS {
+            if migration["status"] != "completed" || migration["total-time"] != 0 {
+                break;
+            }
+            sleep(RECKONING);
+            migration = self.ask_within("query-migrate", json!({}), patience)?;
+        }
         let told = self.moving().is_some_and(Moving::is_told);
         let status = if migration["status"] == "completed" && !told {
             // A source's stands still for good then, and a target's until it is told otherwise.
