@@ -358,7 +358,7 @@ fn cpus_need_not_follow_each_other() {
     assert!(gone.contains("beyond the host's 0,2,4,6"), "{gone}");
 }
 
-const BY_HAND: &str = "# the router\nname = 'router'\ntype = \"hvm\"\nuuid = '44fecb083b5b4ab38b676c958d8cf5ce'\nmemory = 64\n\
+const BY_HAND: &str = "# the router\nname = 'router'\ntype = \"hvm\"\nuuid = '44FECB08-3b5b-4ab3-8b67-6c958d8cf5ce'\nmemory = 64\n\
     bios = \"ovmf\"\nviridian = 1\npci = [ '01:00.0' ]\ncpu_weight = 512\n\
     disk = [ 'format=raw,vdev=xvda,access=rw,script=block-iscsi,target=/nowhere/iscsi-disk' ]\n\
     vif = [ 'mac=00:16:3e:00:00:01,bridge=br0,ip=10.0.0.1,script=vif-route' ]\n";
@@ -557,12 +557,13 @@ fn xl_itself_reads_what_is_changed() {
             "disk = [ # two\n  'format=raw,vdev=hda,access=rw,target=/dev/null' , # the first\n  ",
         )
         .replace("iscsi-disk' ]", "iscsi-disk',\n]")
-        .replace("viridian = 1\n", "viridian=1 ; cpus = \"all,^0\"\n")
+        .replace("viridian = 1\n", "viridian=1 ; vcpus=1;cpus = \"all,^0\"\n")
         .replace("vif = ", "serial = [ \"pty\",\n \"file:/a\" ] # two, too\nvif = ");
     fs::write(&file, &text).unwrap();
     let mut host = Xen::new(&machines).program(&program);
     let (was, spec) = (read(), host.spec("router").unwrap());
     assert_eq!(spec.pins.vcpus[&0].to_string(), "1-15");
+    assert_eq!(spec.uuid, "44fecb08-3b5b-4ab3-8b67-6c958d8cf5ce".parse().ok());
     host.set_memory("router", Memory::from_mib(128)).unwrap();
     host.set_vcpus("router", 2).unwrap();
     host.pin("router", &pins(&[(1, "3")])).unwrap();

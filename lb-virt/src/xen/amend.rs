@@ -51,6 +51,11 @@ pub(super) fn amend(text: &str, before: &str, after: &str) -> Result<String, Str
             keys.extend(pair);
         }
     }
+    // What is no list is for all virtual CPUs, also for those that come.
+    let for_all = there.iter().any(|one| one.key == "cpus" && one.items.is_none());
+    if for_all && keys.contains(&"vcpus") && value(after, &new, "cpus").is_some() {
+        keys.push("cpus");
+    }
     keys.sort_unstable();
     keys.dedup();
     let (mut edits, mut added) = (Vec::new(), String::new());
@@ -250,6 +255,9 @@ mod tests {
         assert_eq!(amend(without, without, &with).unwrap(), with);
         assert_eq!(amend(&with, &with, without).unwrap(), without);
         assert_eq!(amend("a=1;vcpus=2;b=3", "vcpus = 2", "").unwrap(), "a=1;b=3\n");
+        let (one, two) = ("vcpus = 1\ncpus = [ \"3\" ]\n", "vcpus = 2\ncpus = [ \"3\" ]\n");
+        assert_eq!(amend("vcpus=1\ncpus='3'", one, two).unwrap(), "vcpus=2\ncpus=[ \"3\" ]\n");
+        assert_eq!(amend("vcpus=1\ncpus=['3']", one, two).unwrap(), "vcpus=2\ncpus=['3']\n");
         assert_eq!(amend("disk=[]", "", "disk = [ \"a\" ]").unwrap(), "disk=[ \"a\"]\n");
         assert_eq!(amend("disk=['a']", "disk = [ \"A\" ]", "").unwrap(), "");
     }

@@ -145,9 +145,7 @@ pub(super) fn outline(json: &str) -> Result<Outline, ReadError> {
 
 /// Whether a configuration has an identity in it; else xl gives it another one whenever it reads it.
 pub(super) fn says(config: &str, uuid: Uuid) -> bool {
-    // xl reads them without their hyphens, too.
-    let plain: String = config.chars().filter(|character| *character != '-').collect();
-    plain.to_ascii_lowercase().contains(&uuid.simple().to_string())
+    config.to_ascii_lowercase().contains(&uuid.to_string())
 }
 
 fn bus_of(target: &str) -> Option<Bus> {
