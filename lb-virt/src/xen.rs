@@ -31,6 +31,7 @@ mod tables;
 mod usage;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -170,7 +171,10 @@ impl Xen {
     }
 
     fn find(&self, name: &str) -> Result<Found, VirtError> {
-        let (row, file) = (self.seen(name)?, self.file(name)?);
+        let (row, file) = (self.row(name)?, self.file(name)?);
+        if row.is_none() && file.is_none() {
+            return Err(VirtError::NoMachine { name: name.into(), host: NAME.into() });
+        }
         Ok(Found { name: name.into(), row, file })
     }
 
@@ -205,7 +209,10 @@ impl Xen {
     fn running(&self, row: &Row) -> Result<DomainSpec, VirtError> {
         let operation = format!("describe {}", row.name);
         let json = self.xl(operation.as_str(), &["list", "-l", &row.id.to_string()]).run()?.text();
-        from_json(&json, &self.cpus()?).map_err(|error| said(operation, error))
+        let mut spec = from_json(&json, &self.cpus()?).map_err(|error| said(operation, error))?;
+        let pinned = self.affinities(row)?.into_iter();
+        spec.pins.vcpus = pinned.filter_map(|(vcpu, cpus)| Some((vcpu, cpus.parse().ok()?))).collect();
+        Ok(spec)
     }
 
     /// Where the disks of a machine that runs are.
@@ -215,14 +222,17 @@ impl Xen {
         Ok(read::outline(&json).map_err(|error| said(operation, error))?.targets)
     }
 
-    /// Pins a running machine; after a failure it is pinned as before. How it is pinned only `xl vcpu-list` knows: what `xl list -l`
-    /// says is how it was made.
-    fn pin_running(&self, row: &Row, pins: &Pins) -> Result<(), VirtError> {
-        let id = row.id.to_string();
+    /// How each virtual CPU of a running machine is pinned, in xl's words. Only `xl vcpu-list` knows: what `xl list -l` says is how
+    /// it was made.
+    fn affinities(&self, row: &Row) -> Result<BTreeMap<u32, String>, VirtError> {
         let operation = format!("list the virtual CPUs of {}", row.name);
-        let text = self.xl(operation.as_str(), &["vcpu-list", &id]).run()?.text();
-        let before =
-            tables::affinities(&text).ok_or_else(|| said(operation, format!("an unknown answer: {text}")))?;
+        let text = self.xl(operation.as_str(), &["vcpu-list", &row.id.to_string()]).run()?.text();
+        tables::affinities(&text).ok_or_else(|| said(operation, format!("an unknown answer: {text}")))
+    }
+
+    /// Pins a running machine; after a failure it is pinned as before.
+    fn pin_running(&self, row: &Row, pins: &Pins) -> Result<(), VirtError> {
+        let (id, before) = (row.id.to_string(), self.affinities(row)?);
         let set = |vcpu: u32, cpus: &str| {
             let operation = format!("pin virtual CPU {vcpu} of {}", row.name);
             self.xl(operation, &["vcpu-pin", &id, &vcpu.to_string(), cpus]).run().map(drop)
@@ -303,9 +313,16 @@ impl Hypervisor for Xen {
         // Not in the place of one that somebody else has defined meanwhile, or that has another's name in it.
         let placed = fs::hard_link(&new, &path);
         let _ = fs::remove_file(&new);
-        placed.map_err(|error| match self.file(&name) {
-            Ok(Some(_)) if error.kind() == io::ErrorKind::AlreadyExists => {
+        placed.map_err(|error| match (error.kind(), self.file(&name)) {
+            (io::ErrorKind::AlreadyExists, Ok(Some(_))) => {
                 VirtError::MachineExists { name: name.clone(), host: NAME.into() }
+            }
+            (io::ErrorKind::AlreadyExists, _) => {
+                let words = format!(
+                    "{} is that of a machine with another name in it: rename one of them",
+                    path.display()
+                );
+                said(format!("define {name}"), words)
             }
             _ => no_file(&name, &path, error),
         })

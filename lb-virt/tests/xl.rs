@@ -342,6 +342,10 @@ fn a_running_machine_is_pinned_as_it_is_said() {
     host.pin("web1", &Pins::default()).unwrap();
     assert_eq!(pinned(&directory), ["all", "all", "all"]);
     assert!(host.spec("web1").unwrap().pins.is_empty());
+    // Without a file it is what it runs as.
+    fs::remove_file(directory.join("machines/web1.cfg")).unwrap();
+    host.pin("web1", &pins(&[(2, "8-9")])).unwrap();
+    assert_eq!(host.spec("web1").unwrap().pins, pins(&[(2, "8-9")]));
 }
 
 /// Without the second threads of cores there are gaps.
@@ -471,7 +475,8 @@ fn names_are_those_in_the_files() {
 
     // The file of a new one is another's; of two with one name, the one that is called so is it.
     let other = DomainSpec::new("web", 1, Memory::from_mib(64));
-    assert!(matches!(host.define(&other), Err(VirtError::File { .. })));
+    let taken = host.define(&other).unwrap_err().to_string();
+    assert!(taken.contains("web.cfg is that of a machine with another name in it"), "{taken}");
     fs::write(machines.join("web1.cfg"), text.replace("64", "96")).unwrap();
     let listed = host.list().unwrap();
     assert_eq!((listed.len(), listed[0].memory), (1, Memory::from_mib(96)));

@@ -91,8 +91,11 @@ pub(super) fn pools(text: &str) -> Option<CpuSet> {
     }
     let mut all = Vec::new();
     for line in lines {
-        if let Some((_, cpus)) = line.trim().rsplit_once(char::is_whitespace) {
-            all.extend(cpus.parse::<CpuSet>().ok()?.iter());
+        match line.trim().rsplit_once(char::is_whitespace) {
+            Some((_, cpus)) => all.extend(cpus.parse::<CpuSet>().ok()?.iter()),
+            // No blank is between a long name and its CPUs.
+            None if line.trim().len() >= 19 => return None,
+            None => {}
         }
     }
     Some(all.into_iter().collect()).filter(|all: &CpuSet| !all.is_empty())
@@ -187,6 +190,7 @@ mod tests {
                 Some("0-1,6-7"),
             ),
             ("Name               CPU list\nPool-0\n", None),
+            ("Name               CPU list\nPool-0             0\nwith-a-name-that-is-long1,2\n", None),
             ("cpupool-list: no", None),
         ] {
             assert_eq!(pools(text).map(|cpus| cpus.to_string()).as_deref(), cpus, "{text}");
