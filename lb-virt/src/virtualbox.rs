@@ -129,6 +129,15 @@ impl VirtualBox {
         self.operate(name, Operation::Pause, "savestate")
     }
 
+    /// Gives up the memory that [`save_state`](Self::save_state) has written: the machine is as if its power had been taken then.
+    ///
+    /// # Errors
+    /// [`VirtError::Said`] if there is none.
+    pub fn discard_state(&mut self, name: &str) -> Result<(), VirtError> {
+        let uuid = self.find(name)?;
+        self.run(&format!("discard the saved state of {name}"), &["discardstate", &uuid]).map(drop)
+    }
+
     fn run(&self, operation: &str, words: &[&str]) -> Result<Output, VirtError> {
         self.program.call(operation).args(words).timeout(LONG).run()
     }
@@ -169,12 +178,17 @@ impl VirtualBox {
         Ok((info, spec))
     }
 
-    /// A machine whose state lets an operation be done, and its state before.
-    fn may(&self, name: &str, operation: Operation) -> Result<(String, State), VirtError> {
+    /// A machine whose state lets an operation be done, and what it is.
+    fn may(&self, name: &str, operation: Operation) -> Result<(String, Info), VirtError> {
         let uuid = self.find(name)?;
-        let state = self.info(name, &uuid)?.state();
-        state.after(operation).map_err(VirtError::state(name))?;
-        Ok((uuid, state))
+        let info = self.info(name, &uuid)?;
+        info.state().after(operation).map_err(VirtError::state(name))?;
+        Ok((uuid, info))
+    }
+
+    /// Ends the process of a machine that has crashed and is kept to be looked at: it holds the machine's lock.
+    fn free(&self, operation: &str, uuid: &str, info: &Info) -> Result<(), VirtError> {
+        if info.is_stuck() { self.run(operation, &["controlvm", uuid, "poweroff"]).map(drop) } else { Ok(()) }
     }
 
     fn operate(&self, name: &str, operation: Operation, word: &str) -> Result<(), VirtError> {
@@ -186,9 +200,10 @@ impl VirtualBox {
     fn at_rest(&self, name: &str, change: &'static str) -> Result<(String, Info, DomainSpec), VirtError> {
         let uuid = self.find(name)?;
         let (info, spec) = self.described(name, &uuid)?;
-        if info.state().is_active() {
+        if info.state().is_active() || info.is_stuck() {
             return Err(VirtError::NotAtRest { name: name.into(), hypervisor: NAME, change });
         }
+        not_saved(&format!("change {name}"), &info)?;
         Ok((uuid, info, spec))
     }
 
@@ -202,14 +217,19 @@ impl VirtualBox {
         Ok(Effect::Now)
     }
 
-    /// Removes a machine without its disks, which `unregistervm --delete` would take with it.
+    /// Removes a machine without its disks, which `unregistervm --delete` would take with it: on whatever controllers they are, also
+    /// those that no definition has.
     fn remove(&self, name: &str, uuid: &str) -> Result<(), VirtError> {
         let operation = format!("delete {name}");
-        let info = self.info(name, uuid)?;
-        let disks = info.spec("").map(|spec| spec.disks).map_err(|error| said(operation.as_str(), error))?;
-        for disk in disks {
-            let Some(place) = info.place(&disk) else { continue };
-            self.make(&operation, &write::attach(uuid, place, &disk, "none".into()))?;
+        for (medium, (controller, port, device)) in self.info(name, uuid)?.media() {
+            let place = (controller.into(), port, device);
+            self.make(&operation, &write::attach(uuid, place, &read::disk_of(medium), "none".into()))?;
+        }
+        if let Some((medium, (controller, port, device))) = self.info(name, uuid)?.media().next() {
+            let words = format!(
+                "{medium} is still at port {port}, device {device} of {controller}, and would be deleted with it: detach it by hand"
+            );
+            return Err(said(operation, words));
         }
         self.run(&operation, &["unregistervm", uuid, "--delete"]).map(drop)
     }
@@ -243,6 +263,16 @@ fn said(operation: impl Into<String>, words: impl ToString) -> VirtError {
     VirtError::Said { hypervisor: NAME, operation: operation.into(), words: words.to_string() }
 }
 
+/// Refuses what has its memory in a file: it can't be changed, and its disks are not those of a guest that has ended.
+fn not_saved(operation: &str, info: &Info) -> Result<(), VirtError> {
+    if !info.is_saved() {
+        return Ok(());
+    }
+    let words =
+        "its state is saved: start it and shut it down, or give that state up (VBoxManage discardstate)";
+    Err(said(operation, words))
+}
+
 fn check_data(name: &str, disk: &Disk) -> Result<(), VirtError> {
     disk.source.iter().try_for_each(|source| {
         let missing =
@@ -272,7 +302,9 @@ impl Hypervisor for VirtualBox {
         let mut machines = Vec::new();
         for (name, uuid) in self.machines()? {
             let info = self.info(&name, &uuid.to_string())?;
-            let (vcpus, memory) = info.size().map_err(|error| said(format!("describe {name}"), error))?;
+            // Its folder can't be read, so nothing more is known of it.
+            let size = if info.is_accessible() { info.size() } else { Ok((0, Memory::default())) };
+            let (vcpus, memory) = size.map_err(|error| said(format!("describe {name}"), error))?;
             machines.push(Summary { name, uuid: Some(uuid), state: info.state(), vcpus, memory });
         }
         machines.sort_by(|a, b| a.name.cmp(&b.name));
@@ -291,8 +323,12 @@ impl Hypervisor for VirtualBox {
         let spec = spec.completed(VENDOR, &mut self.random);
         let calls = to_calls(&spec)?;
         let (name, uuid) = (spec.name.clone(), spec.uuid.unwrap_or_default());
-        if self.machines()?.iter().any(|(known, other)| *known == name || *other == uuid) {
+        let machines = self.machines()?;
+        if machines.iter().any(|(known, _)| *known == name) {
             return Err(VirtError::MachineExists { name, host: NAME.into() });
+        }
+        if let Some((holder, _)) = machines.into_iter().find(|(_, other)| *other == uuid) {
+            return Err(VirtError::UuidTaken { name, uuid, holder, host: NAME.into() });
         }
         spec.disks.iter().try_for_each(|disk| check_data(&name, disk))?;
         let operation = format!("define {name}");
@@ -313,28 +349,43 @@ impl Hypervisor for VirtualBox {
     }
 
     fn delete(&mut self, name: &str) -> Result<(), VirtError> {
-        let (uuid, _) = self.may(name, Operation::Delete)?;
+        let (uuid, info) = self.may(name, Operation::Delete)?;
+        let operation = format!("delete {name}");
+        not_saved(&operation, &info)?;
+        self.free(&operation, &uuid, &info)?;
         let mut snapshots = self.kept(name, &uuid)?;
         // The youngest first: what it is becomes a part of the one before.
         while let Some((snapshot, _)) = snapshots.pop() {
-            self.run(&format!("delete {name}"), &["snapshot", &uuid, "delete", &snapshot.to_string()])?;
+            self.run(&operation, &["snapshot", &uuid, "delete", &snapshot.to_string()])?;
         }
         self.remove(name, &uuid)
     }
 
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
-        let (uuid, _) = self.may(name, Operation::Start)?;
-        let (_, spec) = self.described(name, &uuid)?;
-        spec.disks.iter().try_for_each(|disk| check_data(name, disk))?;
-        self.run(&format!("start {name}"), &["startvm", &uuid, "--type", "headless"]).map(drop)
+        let (uuid, info) = self.may(name, Operation::Start)?;
+        // What is no path of a file is on a network.
+        let mut files = info.media().map(|(medium, _)| read::disk_of(medium));
+        files.try_for_each(|disk| match &disk.source {
+            Some(source) if source.path().is_absolute() => check_data(name, &disk),
+            _ => Ok(()),
+        })?;
+        let operation = format!("start {name}");
+        self.free(&operation, &uuid, &info)?;
+        self.run(&operation, &["startvm", &uuid, "--type", "headless"]).map(drop)
     }
 
     fn shut_down(&mut self, name: &str) -> Result<(), VirtError> {
         self.operate(name, Operation::ShutDown, "acpipowerbutton")
     }
 
+    /// One whose process has ended ([`State::Crashed`], to VirtualBox "aborted") has no power to be taken, so there is nothing to do;
+    /// VirtualBox calls it so until it is started.
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
-        self.operate(name, Operation::PowerOff, "poweroff")
+        let (uuid, info) = self.may(name, Operation::PowerOff)?;
+        if info.state() == State::Crashed && !info.is_stuck() {
+            return Ok(());
+        }
+        self.run(&format!("{} {name}", Operation::PowerOff), &["controlvm", &uuid, "poweroff"]).map(drop)
     }
 
     fn pause(&mut self, name: &str) -> Result<(), VirtError> {
@@ -449,7 +500,8 @@ impl Hypervisor for VirtualBox {
         let uuid = self.find(name)?;
         let (id, kept) = self.snapshot(name, &uuid, snapshot)?;
         let operation = format!("restore {snapshot} of {name}");
-        if self.info(name, &uuid)?.state().is_active() {
+        let info = self.info(name, &uuid)?;
+        if info.state().is_active() || info.is_stuck() {
             self.run(&operation, &["controlvm", &uuid, "poweroff"])?;
         }
         self.run(&operation, &["snapshot", &uuid, "restore", &id.to_string()])?;
@@ -474,6 +526,14 @@ impl Hypervisor for VirtualBox {
         let uuid = self.find(template)?;
         let (info, spec) = self.described(template, &uuid)?;
         info.state().after(Operation::Clone).map_err(VirtError::state(template))?;
+        let operation = format!("clone {template}");
+        not_saved(&operation, &info)?;
+        if info.is_stuck() {
+            return Err(said(
+                operation,
+                "it has crashed, and its process holds its disks: power it off, and try again",
+            ));
+        }
         if self.machines()?.iter().any(|(name, _)| *name == request.name) {
             return Err(VirtError::MachineExists { name: request.name.clone(), host: NAME.into() });
         }
@@ -481,9 +541,7 @@ impl Hypervisor for VirtualBox {
             return Err(write::inexpressible(&spec, "linked clones", "copy it whole: linked = false"));
         }
         let mut clone = spec.for_clone(request);
-        let operation = format!("clone {template}");
-        let mut made = Vec::new();
-        let mut copied = Ok(());
+        let mut copies = Vec::new();
         for (own, theirs) in clone.disks.iter_mut().zip(&spec.disks) {
             let (Some(Source::File(to)), Some(from)) = (&mut own.source, &theirs.source) else { continue };
             if own.read_only {
@@ -491,13 +549,21 @@ impl Hypervisor for VirtualBox {
             }
             // By its ending, as it is read.
             to.set_extension(from.path().extension().unwrap_or_default());
+            copies.push((from.path().clone(), to.clone()));
+        }
+        let clone = clone.completed(VENDOR, &mut self.random);
+        // What can't be defined is not copied; and its name is a part of paths.
+        to_calls(&clone)?;
+        let mut made = Vec::new();
+        let mut copied = Ok(());
+        for (from, to) in copies {
             let mut call = write::call(&["clonemedium", "disk"]);
-            call.extend([from.path().into(), to.clone().into()]);
+            call.extend([from.into(), to.clone().into()]);
             copied = self.make(&operation, &call).map(drop);
             if copied.is_err() {
                 break;
             }
-            made.push(to.clone());
+            made.push(to);
         }
         let done = copied.and_then(|()| self.define(&clone));
         if done.is_err() {

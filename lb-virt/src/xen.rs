@@ -1,8 +1,9 @@
 //! Xen, driven by its program `xl`.
 //!
 //! `xl` knows machines only while they run, so definitions are kept here: a configuration of xl's for each machine, `NAME.cfg` in a
-//! directory. Each can be read, and started, with `xl` alone; and one that was written by hand is a machine here too. What they
-//! say is asked of `xl` itself (`xl -N create`), never guessed.
+//! directory. Each can be read, and started, with `xl` alone; and one that was written by hand is a machine here too, also one
+//! that says more than a definition can: a change leaves the rest of its file as it is. What they say is asked of `xl` itself
+//! (`xl -N create`), never guessed.
 //!
 //! ```no_run
 //! use lb_virt::domain::{Bus, Disk, Nic, NicModel};
@@ -23,11 +24,14 @@
 //! What `xl` can't: snapshots of disks, clones, events. What it moves to another host it moves all by itself:
 //! [`migrate`](Xen::migrate).
 
+mod amend;
+mod kept;
 mod read;
 mod tables;
 mod usage;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +41,7 @@ use fastrand::Rng;
 use lb_affinity::CpuSet;
 
 use crate::command::{Call, Program};
-use crate::domain::{Bus, Console, Disk, DomainSpec, Kind, Mac, Memory, Nic, NicModel, Pins, check_name};
+use crate::domain::{Bus, Console, Disk, DomainSpec, Kind, Mac, Memory, Nic, NicModel, Pins};
 use crate::error::VirtError;
 use crate::hypervisor::{Capabilities, ConsoleAddress, Effect, Host, Hypervisor, Statistics, Summary};
 use crate::state::{Operation, State};
@@ -107,7 +111,7 @@ impl Xen {
     /// # Errors
     /// [`VirtError::State`] if it does not run; [`VirtError::Said`].
     pub fn save(&mut self, name: &str, file: &Path) -> Result<(), VirtError> {
-        let id = self.moved(name)?;
+        let id = self.id(name, Operation::MigrateLive)?;
         let file = std::path::absolute(file).map_err(|source| VirtError::File {
             name: name.into(),
             path: file.into(),
@@ -139,14 +143,8 @@ impl Xen {
             let words = format!("{host:?} is no name of a host: letters, digits and any of `.-_:@`");
             return Err(said(format!("migrate {name}"), words));
         }
-        let id = self.moved(name)?;
+        let id = self.id(name, Operation::MigrateLive)?;
         self.xl(format!("migrate {name} to {host}"), &["migrate", &id, host]).timeout(MOVE).run().map(drop)
-    }
-
-    /// The number of a machine that can be moved.
-    fn moved(&self, name: &str) -> Result<String, VirtError> {
-        let (found, _) = self.may(name, Operation::MigrateLive)?;
-        Ok(found.row.map_or(0, |row| row.id).to_string())
     }
 
     fn xl(&self, operation: impl Into<String>, arguments: &[&str]) -> Call<'_> {
@@ -159,160 +157,94 @@ impl Xen {
         tables::domains(&text).ok_or_else(|| said("list machines", format!("an unknown answer: {text}")))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("{name}.cfg"))
+    fn row(&self, name: &str) -> Result<Option<Row>, VirtError> {
+        Ok(self.domains()?.into_iter().find(|row| row.name == name))
+    }
+
+    /// A machine as it runs, if it does. Its file is not looked at then, whatever is in it.
+    fn seen(&self, name: &str) -> Result<Option<Row>, VirtError> {
+        let row = self.row(name)?;
+        if row.is_none() && self.file(name)?.is_none() {
+            return Err(VirtError::NoMachine { name: name.into(), host: NAME.into() });
+        }
+        Ok(row)
     }
 
     fn find(&self, name: &str) -> Result<Found, VirtError> {
-        let row = self.domains()?.into_iter().find(|row| row.name == name);
-        // No other text becomes a path.
-        let file = check_name(name).is_ok().then(|| self.path(name)).filter(|path| path.is_file());
+        let (row, file) = (self.row(name)?, self.file(name)?);
         if row.is_none() && file.is_none() {
             return Err(VirtError::NoMachine { name: name.into(), host: NAME.into() });
         }
         Ok(Found { name: name.into(), row, file })
     }
 
-    /// A machine whose state lets an operation be done, and its state then.
-    fn may(&self, name: &str, operation: Operation) -> Result<(Found, State), VirtError> {
+    /// A machine whose state lets an operation be done.
+    fn may(&self, name: &str, operation: Operation) -> Result<Found, VirtError> {
         let found = self.find(name)?;
-        let after = found.state().after(operation).map_err(VirtError::state(name))?;
-        Ok((found, after))
+        found.state().after(operation).map_err(VirtError::state(name))?;
+        Ok(found)
+    }
+
+    /// The number of a machine that runs, and whose state lets an operation be done.
+    fn id(&self, name: &str, operation: Operation) -> Result<String, VirtError> {
+        let row = self.seen(name)?;
+        let state = row.as_ref().map_or(State::ShutOff, |row| row.state);
+        state.after(operation).map_err(VirtError::state(name))?;
+        Ok(row.map_or(0, |row| row.id).to_string())
     }
 
     /// Lets `xl` do something to a machine that runs.
     fn operate(&self, name: &str, operation: Operation, arguments: &[&str]) -> Result<(), VirtError> {
-        let (found, _) = self.may(name, operation)?;
-        let Some(row) = found.row else { return Ok(()) };
-        self.xl(format!("{operation} {name}"), arguments).arg(row.id.to_string()).run().map(drop)
+        let id = self.id(name, operation)?;
+        self.xl(format!("{operation} {name}"), arguments).arg(id).run().map(drop)
     }
 
-    /// The CPUs that a virtual one may run on.
+    /// The CPUs that a virtual one may run on: those of Xen's pools. Without the second threads of cores (`smt=0`) they have gaps.
     fn cpus(&self) -> Result<CpuSet, VirtError> {
-        let text = self.xl("describe the host", &["info"]).run()?.text();
-        let host = tables::host(&text).ok_or_else(|| said("describe the host", text))?;
-        Ok(CpuSet::first_n(host.cpus.min(1 << 16)))
-    }
-
-    /// What `xl` reads in a definition.
-    fn read(&self, name: &str, path: &Path, cpus: &CpuSet) -> Result<DomainSpec, VirtError> {
-        let operation = format!("read {}", path.display());
-        let json = self.xl(operation.as_str(), &["-N", "create"]).arg(path).run()?.text();
-        let mut spec = from_json(&json, cpus).map_err(|error| said(operation, error))?;
-        let config = fs::read_to_string(path).map_err(|source| no_file(name, path, source))?;
-        read::own(&config, &mut spec);
-        Ok(spec)
+        let text = self.xl("list the host's CPUs", &["cpupool-list", "-c"]).run()?.text();
+        tables::pools(&text).ok_or_else(|| said("list the host's CPUs", format!("an unknown answer: {text}")))
     }
 
     /// A machine's definition as it runs.
     fn running(&self, row: &Row) -> Result<DomainSpec, VirtError> {
         let operation = format!("describe {}", row.name);
         let json = self.xl(operation.as_str(), &["list", "-l", &row.id.to_string()]).run()?.text();
-        from_json(&json, &self.cpus()?).map_err(|error| said(operation, error))
+        let mut spec = from_json(&json, &self.cpus()?).map_err(|error| said(operation, error))?;
+        let pinned = self.affinities(row)?.into_iter();
+        spec.pins.vcpus = pinned.filter_map(|(vcpu, cpus)| Some((vcpu, cpus.parse().ok()?))).collect();
+        Ok(spec)
     }
 
-    fn defined(&self, found: &Found) -> Result<DomainSpec, VirtError> {
-        match (&found.file, &found.row) {
-            (Some(path), _) => self.read(&found.name, path, &self.cpus()?),
-            (None, Some(row)) => self.running(row),
-            (None, None) => Err(VirtError::NoMachine { name: found.name.clone(), host: NAME.into() }),
-        }
+    /// Where the disks of a machine that runs are.
+    fn targets(&self, row: &Row) -> Result<Vec<(Bus, String)>, VirtError> {
+        let operation = format!("describe {}", row.name);
+        let json = self.xl(operation.as_str(), &["list", "-l", &row.id.to_string()]).run()?.text();
+        Ok(read::outline(&json).map_err(|error| said(operation, error))?.targets)
     }
 
-    /// Checks a definition, and lets `xl` read what is written of it; the file is not a machine's yet.
-    fn write(&self, spec: &DomainSpec) -> Result<PathBuf, VirtError> {
-        let config = to_config(spec)?;
-        let cpus = self.cpus()?;
-        // xl passes over those that are not there.
-        if let Some((vcpu, _)) = spec.pins.vcpus.iter().find(|(_, pinned)| !pinned.is_subset(&cpus)) {
-            let what = format!("CPU for virtual CPU {vcpu} beyond the host's {cpus}");
-            return Err(write::inexpressible(spec, what, "pin it to those that there are"));
-        }
-        let path = self.directory.join(format!(".{}.new", spec.name));
-        let written = fs::create_dir_all(&self.directory).and_then(|()| fs::write(&path, config));
-        written.map_err(|source| no_file(&spec.name, &path, source))?;
-        let judged = self.read(&spec.name, &path, &cpus);
-        if let Err(error) = judged {
-            let _ = fs::remove_file(&path);
-            return Err(error);
-        }
-        Ok(path)
-    }
-
-    /// Changes a machine: `live` does to the one that runs what can be done at once, and then its definition is changed too.
-    fn change(
-        &self,
-        found: &Found,
-        spec: &DomainSpec,
-        live: Option<impl FnOnce(&Row) -> Result<(), VirtError>>,
-    ) -> Result<Effect, VirtError> {
-        let name = &found.name;
-        spec.validate().map_err(VirtError::spec(name))?;
-        let new = match &found.file {
-            Some(_) => Some(self.write(spec)?),
-            None if live.is_some() => None,
-            None => {
-                let words = format!(
-                    "it has no definition in {}, and can't be changed while it runs",
-                    self.directory.display()
-                );
-                return Err(said(format!("change {name}"), words));
-            }
-        };
-        let effect = match (&found.row, live) {
-            (None, _) => Effect::Now,
-            (Some(_), None) => Effect::NextBoot,
-            (Some(row), Some(live)) => {
-                if let Err(error) = live(row) {
-                    new.iter().for_each(|new| drop(fs::remove_file(new)));
-                    return Err(error);
-                }
-                Effect::Now
-            }
-        };
-        if let (Some(new), Some(path)) = (new, &found.file) {
-            fs::rename(new, path).map_err(|source| no_file(name, path, source))?;
-        }
-        Ok(effect)
+    /// How each virtual CPU of a running machine is pinned, in xl's words. Only `xl vcpu-list` knows: what `xl list -l` says is how
+    /// it was made.
+    fn affinities(&self, row: &Row) -> Result<BTreeMap<u32, String>, VirtError> {
+        let operation = format!("list the virtual CPUs of {}", row.name);
+        let text = self.xl(operation.as_str(), &["vcpu-list", &row.id.to_string()]).run()?.text();
+        tables::affinities(&text).ok_or_else(|| said(operation, format!("an unknown answer: {text}")))
     }
 
     /// Pins a running machine; after a failure it is pinned as before.
-    fn pin_running(&self, row: &Row, before: &DomainSpec, pins: &Pins) -> Result<(), VirtError> {
-        let set = |vcpu: u32, pins: &Pins| {
-            let cpus = pins.vcpus.get(&vcpu).map_or("all".into(), ToString::to_string);
+    fn pin_running(&self, row: &Row, pins: &Pins) -> Result<(), VirtError> {
+        let (id, before) = (row.id.to_string(), self.affinities(row)?);
+        let set = |vcpu: u32, cpus: &str| {
             let operation = format!("pin virtual CPU {vcpu} of {}", row.name);
-            self.xl(operation, &["vcpu-pin", &row.id.to_string(), &vcpu.to_string(), &cpus]).run().map(drop)
+            self.xl(operation, &["vcpu-pin", &id, &vcpu.to_string(), cpus]).run().map(drop)
         };
-        for vcpu in 0..before.most_vcpus() {
-            if pins.vcpus.get(&vcpu) == before.pins.vcpus.get(&vcpu) {
-                continue;
-            }
-            if let Err(error) = set(vcpu, pins) {
-                (0..=vcpu).for_each(|vcpu| drop(set(vcpu, &before.pins)));
+        for &vcpu in before.keys() {
+            let cpus = pins.vcpus.get(&vcpu).map_or("all".into(), ToString::to_string);
+            if let Err(error) = set(vcpu, &cpus) {
+                before.range(..=vcpu).for_each(|(&vcpu, cpus)| drop(set(vcpu, cpus)));
                 return Err(error);
             }
         }
         Ok(())
-    }
-
-    /// Files of definitions, with the names of their machines.
-    fn files(&self) -> Result<Vec<(String, PathBuf)>, VirtError> {
-        let entries = match fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(no_file("", &self.directory, source)),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|source| no_file("", &self.directory, source))?.path();
-            let name =
-                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".cfg"));
-            if let Some(name) = name.filter(|name| check_name(name).is_ok()) {
-                files.push((name.to_owned(), path.clone()));
-            }
-        }
-        files.sort();
-        Ok(files)
     }
 }
 
@@ -325,10 +257,8 @@ fn no_file(name: &str, path: &Path, source: io::Error) -> VirtError {
 }
 
 /// Whether a disk's data is there.
-fn check_data(name: &str, disk: &Disk) -> Result<(), VirtError> {
-    disk.source.iter().try_for_each(|source| {
-        fs::metadata(source.path()).map(drop).map_err(|error| no_file(name, source.path(), error))
-    })
+fn check_data(name: &str, path: &Path) -> Result<(), VirtError> {
+    fs::metadata(path).map(drop).map_err(|error| no_file(name, path, error))
 }
 
 impl Hypervisor for Xen {
@@ -347,30 +277,19 @@ impl Hypervisor for Xen {
     }
 
     fn list(&mut self) -> Result<Vec<Summary>, VirtError> {
-        let (rows, files) = (self.domains()?, self.files()?);
-        let cpus = if files.is_empty() { CpuSet::new() } else { self.cpus()? };
-        let mut machines = Vec::new();
-        for (name, path) in &files {
-            let spec = self.read(name, path, &cpus)?;
-            let row = rows.iter().find(|row| row.name == *name);
-            machines.push(Summary {
-                name: name.clone(),
-                uuid: spec.uuid,
-                state: row.map_or(State::ShutOff, |row| row.state),
-                vcpus: row.map_or(spec.vcpus, |row| row.vcpus),
-                memory: row.map_or(spec.memory, |row| row.memory),
-            });
-        }
-        for row in rows.into_iter().filter(|row| !files.iter().any(|(name, _)| *name == row.name)) {
-            let Row { name, memory, vcpus, state, .. } = row;
-            machines.push(Summary { name, uuid: None, state, vcpus, memory });
+        let rows = self.domains()?;
+        let mut machines = self.kept(&rows)?;
+        for Row { name, memory, vcpus, state, .. } in rows {
+            if !machines.iter().any(|one| one.name == name) {
+                machines.push(Summary { name, uuid: None, state, vcpus, memory });
+            }
         }
         machines.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(machines)
     }
 
     fn state(&mut self, name: &str) -> Result<State, VirtError> {
-        Ok(self.find(name)?.state())
+        Ok(self.seen(name)?.map_or(State::ShutOff, |row| row.state))
     }
 
     fn spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
@@ -381,22 +300,36 @@ impl Hypervisor for Xen {
         let spec = spec.completed(VENDOR, &mut self.random);
         let name = spec.name.clone();
         spec.validate().map_err(VirtError::spec(&name))?;
-        let taken = || VirtError::MachineExists { name: name.clone(), host: NAME.into() };
-        if self.list()?.iter().any(|other| other.name == name || other.uuid == spec.uuid) {
-            return Err(taken());
+        let machines = self.list()?;
+        if machines.iter().any(|other| other.name == name) {
+            return Err(VirtError::MachineExists { name, host: NAME.into() });
+        }
+        if let (Some(uuid), Some(holder)) =
+            (spec.uuid, machines.into_iter().find(|other| other.uuid == spec.uuid))
+        {
+            return Err(VirtError::UuidTaken { name, uuid, holder: holder.name, host: NAME.into() });
         }
         let (new, path) = (self.write(&spec)?, self.path(&name));
-        // Not in the place of one that somebody else has defined meanwhile.
+        // Not in the place of one that somebody else has defined meanwhile, or that has another's name in it.
         let placed = fs::hard_link(&new, &path);
         let _ = fs::remove_file(&new);
-        placed.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => taken(),
+        placed.map_err(|error| match (error.kind(), self.file(&name)) {
+            (io::ErrorKind::AlreadyExists, Ok(Some(_))) => {
+                VirtError::MachineExists { name: name.clone(), host: NAME.into() }
+            }
+            (io::ErrorKind::AlreadyExists, _) => {
+                let words = format!(
+                    "{} is that of a machine with another name in it: rename one of them",
+                    path.display()
+                );
+                said(format!("define {name}"), words)
+            }
             _ => no_file(&name, &path, error),
         })
     }
 
     fn delete(&mut self, name: &str) -> Result<(), VirtError> {
-        let (found, _) = self.may(name, Operation::Delete)?;
+        let found = self.may(name, Operation::Delete)?;
         // What has crashed is kept to be looked at, until now.
         if let Some(row) = &found.row {
             self.xl(format!("delete {name}"), &["destroy", &row.id.to_string()]).run()?;
@@ -407,12 +340,11 @@ impl Hypervisor for Xen {
     }
 
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
-        let (found, _) = self.may(name, Operation::Start)?;
+        let found = self.may(name, Operation::Start)?;
         let Some(path) = &found.file else {
             return Err(said(format!("start {name}"), "it has no definition"));
         };
-        let spec = self.defined(&found)?;
-        spec.disks.iter().try_for_each(|disk| check_data(name, disk))?;
+        self.outline(path)?.files.iter().try_for_each(|file| check_data(name, file))?;
         if let Some(row) = &found.row {
             self.xl(format!("start {name}"), &["destroy", &row.id.to_string()]).run()?;
         }
@@ -484,9 +416,7 @@ impl Hypervisor for Xen {
         let found = self.find(name)?;
         let mut spec = self.defined(&found)?;
         spec.pins = pins.clone();
-        let running = found.row.as_ref().map(|row| self.running(row)).transpose()?;
-        let before = running.as_ref().unwrap_or(&spec);
-        self.change(&found, &spec, Some(|row: &Row| self.pin_running(row, before, pins)))
+        self.change(&found, &spec, Some(|row: &Row| self.pin_running(row, pins)))
     }
 
     /// At once where it is Xen's own; others when the machine is started next.
@@ -500,7 +430,7 @@ impl Hypervisor for Xen {
         let disk = spec.disks.last().unwrap_or(disk);
         disk.validate().map_err(VirtError::spec(name))?;
         let words = write::disk_words(&spec, disk)?;
-        check_data(name, disk)?;
+        disk.source.iter().try_for_each(|source| check_data(name, source.path()))?;
         let live = |row: &Row| {
             let call = self.xl(format!("attach a disk to {name}"), &["block-attach", &row.id.to_string()]);
             call.args(words).run().map(drop)
@@ -535,13 +465,19 @@ impl Hypervisor for Xen {
             return Err(VirtError::PartExists { name: name.into(), what: "network interface", part });
         }
         nic.validate().map_err(VirtError::spec(name))?;
-        let spec = spec.nic(nic.clone()).completed(VENDOR, &mut self.random);
+        // Nothing else of it is completed: it may be somebody else's.
+        let mut nic = nic.clone();
+        while nic.mac.is_none() || spec.nics.iter().any(|other| other.mac == nic.mac) {
+            nic.mac = Some(Mac::random(VENDOR, &mut self.random));
+        }
+        let model = nic.model;
+        let spec = spec.nic(nic);
         let words = spec.nics.last().map_or(Ok(Vec::new()), |nic| write::nic_words(&spec, nic))?;
         let live = |row: &Row| {
             let operation = format!("attach a network interface to {name}");
             self.xl(operation, &["network-attach", &row.id.to_string()]).args(words).run().map(drop)
         };
-        self.change(&found, &spec, (nic.model == NicModel::Netfront).then_some(live))
+        self.change(&found, &spec, (model == NicModel::Netfront).then_some(live))
     }
 
     fn detach_nic(&mut self, name: &str, mac: Mac) -> Result<Effect, VirtError> {
@@ -581,15 +517,14 @@ impl Hypervisor for Xen {
 
     /// Xen counts time; the kernel of Domain-0 counts what its drivers move. Of image files it counts nothing.
     fn statistics(&mut self, name: &str) -> Result<Statistics, VirtError> {
-        let found = self.find(name)?;
-        let Some(row) = found.row else { return Ok(Statistics::default()) };
-        let targets = self.running(&row)?.disks.into_iter().map(|disk| (disk.bus, disk.target));
+        let Some(row) = self.seen(name)? else { return Ok(Statistics::default()) };
+        let targets = self.targets(&row)?;
         Ok(Statistics {
             cpu_time: row.cpu_time,
             vcpus: row.vcpus,
             memory: row.memory,
             resident: Some(row.memory),
-            disks: usage::disks(&self.sysfs, row.id, targets),
+            disks: usage::disks(&self.sysfs, row.id, targets.into_iter()),
             net: usage::network(&self.sysfs, row.id),
         })
     }

@@ -16,6 +16,7 @@ use lb_virt::hypervisor::CloneRequest;
 use lb_virt::virtualbox::{Info, VirtualBox, to_calls};
 use lb_virt::{DomainSpec, Hypervisor, Memory, State, VirtError};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use stand_ins::{Directory, vbox};
 
 fn directory(test: &str) -> Directory {
@@ -280,6 +281,7 @@ fn states_are_saved_and_machines_reset() {
     assert_eq!(host.state("web1").unwrap(), State::ShutOff);
     host.start("web1").unwrap();
     assert_eq!(host.state("web1").unwrap(), State::Running);
+    assert!(host.discard_state("web1").unwrap_err().to_string().contains("already locked"));
     // A name is a name: another machine's identity is none.
     let uuid = host.spec("web1").unwrap().uuid.unwrap().to_string();
     assert!(matches!(host.power_off(&uuid), Err(VirtError::NoMachine { .. })));
@@ -290,4 +292,193 @@ fn states_are_saved_and_machines_reset() {
         changed.to_string(),
         "virtualbox changes network interfaces only at rest: shut web1 off, and try again"
     );
+}
+
+/// Changes what is registered, as somebody else does.
+fn elsewhere(directory: &Directory, change: impl FnOnce(&mut Value)) {
+    let file = directory.0.join("state/vbox.json");
+    let mut state = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    change(&mut state);
+    fs::write(file, serde_json::to_vec(&state).unwrap()).unwrap();
+}
+
+fn becomes(directory: &Directory, state: &str) {
+    elsewhere(directory, |host| host["machines"][0]["state"] = json!(state));
+}
+
+/// A machine of somebody else's can be more than a definition can say.
+#[test]
+fn what_is_no_definition_starts_and_is_deleted_without_its_disks() {
+    let directory = directory("foreign");
+    let mut host = host(&directory);
+    host.define(&spec(&directory)).unwrap();
+    let places = [
+        ("SCSI", "LsiLogic"),
+        ("SAS 1", "LsiLogicSas"),
+        ("NVMe", "NVMe"),
+        ("USB", "USB"),
+        ("Floppy", "I82078"),
+    ];
+    let image = |controller: &str| directory.0.join(format!("{controller}.vdi"));
+    elsewhere(&directory, |host| {
+        let machine = &mut host["machines"][0];
+        machine["name"] = json!("Windows 10");
+        let hardware = &mut machine["hardware"];
+        hardware["settings"]["nic1"] = json!("hostonly");
+        for (controller, kind) in places {
+            hardware["controllers"].as_array_mut().unwrap().push(json!([controller, kind, 2]));
+            let medium = directory.image(&format!("{controller}.vdi"));
+            hardware["media"][format!("{controller}-{}-0", u32::from(controller != "SCSI"))] = json!(medium);
+        }
+    });
+    host.spec("Windows 10").unwrap_err();
+    fs::remove_file(image("NVMe")).unwrap();
+    let missing = host.start("Windows 10").unwrap_err();
+    assert!(matches!(missing, VirtError::File { ref path, .. } if *path == image("NVMe")), "{missing}");
+    fs::write(image("NVMe"), "").unwrap();
+    host.start("Windows 10").unwrap();
+    host.power_off("Windows 10").unwrap();
+    host.take_snapshot("Windows 10", "a").unwrap();
+
+    let stuck = directory.image("stuck.vdi");
+    elsewhere(&directory, |host| host["machines"][0]["hardware"]["media"]["USB-0-0"] = json!(stuck));
+    let refused = host.delete("Windows 10").unwrap_err().to_string();
+    assert!(refused.contains("stuck.vdi is still at port 0, device 0 of USB"), "{refused}");
+    assert!(stuck.exists() && host.list().unwrap().len() == 1);
+    elsewhere(&directory, |host| host["machines"][0]["hardware"]["media"] = json!({}));
+    elsewhere(&directory, |host| {
+        for (controller, _) in places {
+            host["machines"][0]["hardware"]["media"][format!("{controller}-1-0")] = json!(image(controller));
+        }
+    });
+    host.delete("Windows 10").unwrap();
+    assert!(host.list().unwrap().is_empty());
+    for (controller, _) in places {
+        assert!(image(controller).exists(), "{controller}");
+    }
+}
+
+#[test]
+fn what_is_saved_is_not_touched() {
+    let directory = directory("kept");
+    let mut host = host(&directory);
+    host.define(&spec(&directory)).unwrap();
+    host.take_snapshot("web1", "a").unwrap();
+    host.start("web1").unwrap();
+    host.save_state("web1").unwrap();
+    let clones = directory.0.join("clones");
+    fs::create_dir(&clones).unwrap();
+    let request = CloneRequest { name: "web2".into(), directory: clones.clone(), linked: false };
+    for state in ["saved", "aborted-saved"] {
+        becomes(&directory, state);
+        for refused in
+            [host.delete("web1"), host.clone_machine("web1", &request), host.set_vcpus("web1", 1).map(drop)]
+        {
+            let words = refused.unwrap_err().to_string();
+            assert!(words.contains("start it and shut it down, or give that state up"), "{words}");
+        }
+        assert_eq!(host.snapshots("web1").unwrap().len(), 1, "{state}");
+        assert_eq!(fs::read_dir(&clones).unwrap().count(), 0, "{state}");
+    }
+    becomes(&directory, "saved");
+    host.discard_state("web1").unwrap();
+    host.set_vcpus("web1", 1).unwrap();
+    host.delete("web1").unwrap();
+    assert!(host.list().unwrap().is_empty());
+}
+
+/// What has crashed has ended, or is held to be looked at.
+#[test]
+fn what_has_crashed_is_powered_off_started_and_deleted() {
+    type Try = fn(&mut VirtualBox) -> Result<(), VirtError>;
+    let tries: [(Try, State); 3] = [
+        (|host| host.start("web1"), State::Running),
+        (|host| host.restore_snapshot("web1", "a"), State::ShutOff),
+        (|host| host.delete("web1"), State::Unknown),
+    ];
+    let directory = directory("crashed");
+    let mut host = host(&directory);
+    host.define(&spec(&directory)).unwrap();
+    host.take_snapshot("web1", "a").unwrap();
+    becomes(&directory, "aborted");
+    host.power_off("web1").unwrap();
+    assert_eq!(host.state("web1").unwrap(), State::Crashed, "VirtualBox' word for it until it is started");
+    becomes(&directory, "gurumeditation");
+    assert_eq!(host.state("web1").unwrap(), State::Crashed);
+    assert!(matches!(host.set_vcpus("web1", 1), Err(VirtError::NotAtRest { .. })));
+    let request = CloneRequest { name: "web2".into(), directory: directory.0.clone(), linked: false };
+    let held = host.clone_machine("web1", &request).unwrap_err().to_string();
+    assert!(held.contains("power it off, and try again"), "{held}");
+    host.power_off("web1").unwrap();
+    assert_eq!(host.state("web1").unwrap(), State::ShutOff);
+    for crash in ["aborted", "gurumeditation"] {
+        for (operate, after) in tries {
+            if host.list().unwrap().is_empty() {
+                host.define(&spec(&directory)).unwrap();
+                host.take_snapshot("web1", "a").unwrap();
+            }
+            becomes(&directory, crash);
+            operate(&mut host).unwrap();
+            assert_eq!(host.state("web1").unwrap_or(State::Unknown), after, "{crash}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_mounted_is_listed() {
+    let directory = directory("inaccessible");
+    let mut host = host(&directory);
+    host.define(&spec(&directory)).unwrap();
+    let uuid = host.spec("web1").unwrap().uuid;
+    becomes(&directory, "inaccessible");
+    let mut other = DomainSpec::new("web2", 1, Memory::from_mib(64));
+    other.console = Console::None;
+    host.define(&other).unwrap();
+    let listed = host.list().unwrap();
+    let [lost, there] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((lost.name.as_str(), lost.uuid, lost.state), ("<inaccessible>", uuid, State::Unknown));
+    assert_eq!((lost.vcpus, lost.memory), (0, Memory::default()));
+    assert_eq!((there.name.as_str(), there.vcpus), ("web2", 1));
+}
+
+#[test]
+fn what_can_t_be_cloned_copies_nothing() {
+    let directory = directory("no-clone");
+    let mut host = host(&directory);
+    host.define(&spec(&directory)).unwrap();
+    let clones = directory.0.join("a/clones");
+    fs::create_dir_all(&clones).unwrap();
+    let files = || walk(&directory.0.join("a")).len() + fs::read_dir(&directory.0).unwrap().count();
+    let before = files();
+    let absolute = directory.0.join("evil").to_str().unwrap().to_owned();
+    for name in ["../../evil", "../evil", &absolute, "two words", ""] {
+        let request = CloneRequest { name: name.into(), directory: clones.clone(), linked: false };
+        // A copy would fail of itself.
+        fs::write(directory.0.join("state/fail"), "clonemedium").unwrap();
+        let refused = host.clone_machine("web1", &request);
+        assert!(matches!(refused, Err(VirtError::Spec { .. })), "{name:?}: {refused:?}");
+        assert_eq!(files(), before, "{name:?}");
+    }
+}
+
+fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_taken_identity_is_named() {
+    let directory = directory("identity");
+    let mut host = host(&directory);
+    host.define(&spec(&directory)).unwrap();
+    let uuid = host.spec("web1").unwrap().uuid;
+    let mut twin = DomainSpec::new("web2", 1, Memory::from_mib(64));
+    (twin.uuid, twin.console) = (uuid, Console::None);
+    let taken = host.define(&twin).unwrap_err();
+    assert!(
+        matches!(taken, VirtError::UuidTaken { ref name, ref holder, .. } if name == "web2" && holder == "web1"),
+        "{taken}"
+    );
+    twin.name = "web1".into();
+    assert!(matches!(host.define(&twin), Err(VirtError::MachineExists { .. })));
 }

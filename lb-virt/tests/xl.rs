@@ -11,8 +11,8 @@ use std::process::Command;
 
 use lb_affinity::CpuSet;
 use lb_virt::domain::{
-    Arch, Bus, Console, CpuModel, Disk, DiskDevice, Features, Format, Kernel, Kind, Network, NicModel, Pins,
-    Screen, Source,
+    Arch, Bus, Console, CpuModel, Disk, DiskDevice, Features, Format, Kernel, Kind, Network, Nic, NicModel,
+    Pins, Screen, Source,
 };
 use lb_virt::xen::{Xen, from_json, to_config};
 use lb_virt::{DomainSpec, Hypervisor, Memory, State, VirtError};
@@ -306,6 +306,203 @@ fn machines_are_saved_restored_and_moved() {
     assert_eq!(host.state("web1").unwrap(), State::ShutOff, "its definition stays");
 }
 
+/// The host as the stand-in has it; changed, as somebody else does.
+fn elsewhere(directory: &Path, change: impl FnOnce(&mut Value)) {
+    let file = directory.join("state/xl.json");
+    let mut state = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    change(&mut state);
+    fs::write(file, serde_json::to_vec(&state).unwrap()).unwrap();
+}
+
+/// How each virtual CPU of the first machine is pinned, to Xen.
+fn pinned(directory: &Path) -> Vec<String> {
+    let table = stand_ins::xl::answer(&directory.join("state"), &["vcpu-list", "1"]).stdout;
+    let hard = |line: &str| line.split(" / ").next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    table.lines().skip(1).map(hard).collect()
+}
+
+fn pins(vcpus: &[(u32, &str)]) -> Pins {
+    let vcpus = vcpus.iter().map(|(vcpu, cpus)| (*vcpu, cpus.parse().unwrap())).collect();
+    Pins { vcpus, ..Pins::default() }
+}
+
+/// `xl list -l` says how a machine was made, whatever it has been pinned to since.
+#[test]
+fn a_running_machine_is_pinned_as_it_is_said() {
+    let (mut host, directory) = a_host("pins");
+    host.define(&DomainSpec::new("web1", 3, Memory::from_mib(128))).unwrap();
+    host.start("web1").unwrap();
+    host.pin("web1", &pins(&[(0, "4"), (1, "5-6")])).unwrap();
+    assert_eq!(pinned(&directory), ["4", "5-6", "all"]);
+    elsewhere(&directory, |host| host["unpinnable"] = 1.into());
+    host.pin("web1", &pins(&[(0, "7"), (1, "7"), (2, "7")])).unwrap_err();
+    assert_eq!(pinned(&directory), ["4", "5-6", "all"], "as before");
+    assert_eq!(host.spec("web1").unwrap().pins, pins(&[(0, "4"), (1, "5-6")]));
+    elsewhere(&directory, |host| host["unpinnable"] = Value::Null);
+    host.pin("web1", &Pins::default()).unwrap();
+    assert_eq!(pinned(&directory), ["all", "all", "all"]);
+    assert!(host.spec("web1").unwrap().pins.is_empty());
+    // Without a file it is what it runs as.
+    fs::remove_file(directory.join("machines/web1.cfg")).unwrap();
+    host.pin("web1", &pins(&[(2, "8-9")])).unwrap();
+    assert_eq!(host.spec("web1").unwrap().pins, pins(&[(2, "8-9")]));
+}
+
+/// Without the second threads of cores there are gaps.
+#[test]
+fn cpus_need_not_follow_each_other() {
+    let (mut host, directory) = a_host("gaps");
+    host.define(&DomainSpec::new("web1", 1, Memory::from_mib(128))).unwrap();
+    elsewhere(&directory, |host| host["cpus"] = "0,2,4,6".into());
+    host.pin("web1", &pins(&[(0, "6")])).unwrap();
+    assert_eq!(host.spec("web1").unwrap().pins, pins(&[(0, "6")]));
+    host.pin("web1", &pins(&[(0, "0,2")])).unwrap();
+    assert_eq!(host.spec("web1").unwrap().pins, pins(&[(0, "0,2")]));
+    let gone = host.pin("web1", &pins(&[(0, "5")])).unwrap_err().to_string();
+    assert!(gone.contains("beyond the host's 0,2,4,6"), "{gone}");
+}
+
+const BY_HAND: &str = "# the router\nname = 'router'\ntype = \"hvm\"\nuuid = '44FECB08-3b5b-4ab3-8b67-6c958d8cf5ce'\nmemory = 64\n\
+    bios = \"ovmf\"\nviridian = 1\npci = [ '01:00.0' ]\ncpu_weight = 512\n\
+    disk = [ 'format=raw,vdev=xvda,access=rw,script=block-iscsi,target=/nowhere/iscsi-disk' ]\n\
+    vif = [ 'mac=00:16:3e:00:00:01,bridge=br0,ip=10.0.0.1,script=vif-route' ]\n";
+
+/// What an operator has written stays, but for what is changed.
+#[test]
+fn a_file_by_hand_keeps_what_no_definition_says() {
+    let (mut host, directory) = a_host("by-hand");
+    let file = directory.join("machines/router.cfg");
+    fs::create_dir_all(directory.join("machines")).unwrap();
+    fs::write(&file, BY_HAND).unwrap();
+    let says = |text: &str| assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    host.set_memory("router", Memory::from_mib(128)).unwrap();
+    let mut text = BY_HAND.replace("memory = 64\n", "memory = 128\n") + "maxmem = 128\n";
+    says(&text);
+    host.set_vcpus("router", 2).unwrap();
+    text.push_str("maxvcpus = 2\nvcpus = 2\n");
+    says(&text);
+    host.pin("router", &pins(&[(0, "3")])).unwrap();
+    says(&format!("{text}cpus = [ \"3\" ]\n"));
+    host.pin("router", &Pins::default()).unwrap();
+    says(&text);
+    let image = directory.join("more.img");
+    fs::write(&image, "").unwrap();
+    host.attach_disk("router", &Disk::file(&image).on(Bus::Xen).named("xvdb").shared()).unwrap();
+    let changed = fs::read_to_string(&file).unwrap();
+    assert!(changed.starts_with("# lb-virt: shared xvdb\n# the router\n"), "{changed}");
+    assert!(
+        changed.contains("script=block-iscsi,target=/nowhere/iscsi-disk', \"format=raw,vdev=xvdb,"),
+        "{changed}"
+    );
+    host.detach_disk("router", "xvdb").unwrap();
+    says(&text);
+    let nic = Nic::bridge("br1").model(NicModel::Netfront);
+    host.attach_nic("router", &nic).unwrap();
+    let mac = host.spec("router").unwrap().nics[1].mac.unwrap();
+    assert!(fs::read_to_string(&file).unwrap().contains("script=vif-route', \"mac="));
+    host.detach_nic("router", mac).unwrap();
+    says(&text);
+    host.start("router").unwrap();
+
+    // What can't be told is refused, and stays.
+    let twice = format!("{text}memory = 128\n");
+    fs::write(&file, &twice).unwrap();
+    let refused = host.set_memory("router", Memory::from_mib(64)).unwrap_err().to_string();
+    assert!(
+        refused.contains("memory, which is put together, in ") && refused.contains("edit it by hand"),
+        "{refused}"
+    );
+    says(&twice);
+    assert_eq!(fs::read_dir(directory.join("machines")).unwrap().count(), 1);
+}
+
+/// One that no definition can express is listed, started, watched, stopped and deleted, and is in nobody's way.
+#[test]
+fn what_is_no_definition_is_a_machine() {
+    let (mut host, directory) = a_host("foreign");
+    let machines = directory.join("machines");
+    fs::create_dir_all(&machines).unwrap();
+    let files = [
+        ("boots", "bootloader = \"pygrub\"\n"),
+        ("part", "type = \"hvm\"\ndisk = [ \"format=raw,vdev=xvda1,target=/dev/null\" ]\n"),
+        ("dumps", "type = \"hvm\"\non_crash = \"coredump-destroy\"\n"),
+    ];
+    for (name, rest) in files {
+        fs::write(
+            machines.join(format!("{name}.cfg")),
+            format!("name = \"{name}\"\nmemory = 64\nvcpus = 2\n{rest}"),
+        )
+        .unwrap();
+    }
+    fs::write(machines.join("broken.cfg"), "memory = [\n").unwrap();
+    host.define(&DomainSpec::new("web1", 1, Memory::from_mib(128))).unwrap();
+    let listed = host.list().unwrap();
+    let names: Vec<&str> = listed.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["boots", "broken", "dumps", "part", "web1"]);
+    assert_eq!((listed[0].vcpus, listed[0].memory), (2, Memory::from_mib(64)));
+    assert_eq!((listed[1].vcpus, listed[1].memory, listed[1].state), (0, Memory::default(), State::ShutOff));
+    for (name, _) in files {
+        host.spec(name).unwrap_err();
+        host.start(name).unwrap();
+        assert_eq!(host.statistics(name).unwrap().vcpus, 2);
+        host.power_off(name).unwrap();
+        host.delete(name).unwrap();
+    }
+    host.delete("broken").unwrap();
+    assert_eq!(host.list().unwrap().len(), 1);
+}
+
+/// A machine is called what xl calls it, and has no identity but the one in its file.
+#[test]
+fn names_are_those_in_the_files() {
+    let (mut host, directory) = a_host("renamed");
+    let machines = directory.join("machines");
+    fs::create_dir_all(&machines).unwrap();
+    let text = "name = \"web1\"\ntype = \"hvm\"\nmemory = 64\n";
+    fs::write(machines.join("web.cfg"), text).unwrap();
+    let listed = host.list().unwrap();
+    let [one] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((one.name.as_str(), one.uuid), ("web1", None));
+    assert!(matches!(host.start("web"), Err(VirtError::NoMachine { .. })));
+    host.start("web1").unwrap();
+    let listed = host.list().unwrap();
+    assert_eq!((listed.len(), listed[0].state), (1, State::Running));
+    host.set_memory("web1", Memory::from_mib(32)).unwrap();
+    let changed = fs::read_to_string(machines.join("web.cfg")).unwrap();
+    assert!(changed.contains("memory = 32\n") && !changed.contains("uuid"), "{changed}");
+    host.power_off("web1").unwrap();
+    assert_eq!(host.spec("web1").unwrap().uuid, None);
+
+    // The file of a new one is another's; of two with one name, the one that is called so is it.
+    let other = DomainSpec::new("web", 1, Memory::from_mib(64));
+    let taken = host.define(&other).unwrap_err().to_string();
+    assert!(taken.contains("web.cfg is that of a machine with another name in it"), "{taken}");
+    fs::write(machines.join("web1.cfg"), text.replace("64", "96")).unwrap();
+    let listed = host.list().unwrap();
+    assert_eq!((listed.len(), listed[0].memory), (1, Memory::from_mib(96)));
+    host.delete("web1").unwrap();
+    assert!(machines.join("web.cfg").exists() && !machines.join("web1.cfg").exists());
+
+    // One that runs is stopped whatever has become of its file.
+    host.start("web1").unwrap();
+    fs::write(machines.join("web.cfg"), "name = [\n").unwrap();
+    host.power_off("web1").unwrap();
+}
+
+#[test]
+fn a_taken_identity_is_named() {
+    let (mut host, _) = a_host("identity");
+    host.define(&DomainSpec::new("web1", 1, Memory::from_mib(64))).unwrap();
+    let uuid = host.spec("web1").unwrap().uuid;
+    assert_eq!(host.list().unwrap()[0].uuid, uuid);
+    let twin = DomainSpec { uuid, ..DomainSpec::new("web2", 1, Memory::from_mib(64)) };
+    let taken = host.define(&twin).unwrap_err();
+    assert!(
+        matches!(taken, VirtError::UuidTaken { ref name, ref holder, .. } if name == "web2" && holder == "web1"),
+        "{taken}"
+    );
+}
+
 /// What no definition says: how Xen balances itself, what runs below it.
 fn without_the_rest(value: &mut Value) {
     if let Value::Object(map) = value {
@@ -326,12 +523,9 @@ fn without_the_rest(value: &mut Value) {
     }
 }
 
-/// The true `xl`, told by a small library before its own that there is a host of 16 CPUs. It is the judge of what is written, of
-/// what is read, and of the stand-in.
-#[test]
-#[ignore = "needs xl of xen-utils-4.17, its libraries (libxenmisc4.17), and a C compiler"]
-fn xl_itself_reads_what_is_written() {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("xl-judge");
+/// The true `xl`, what goes before its libraries, and a directory.
+fn judge(test: &str) -> (&'static str, PathBuf, PathBuf) {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     fs::create_dir_all(&directory).unwrap();
     // Where the package puts it, or where it is unpacked alone: to install it makes a machine boot with Xen.
     let places = ["/usr/lib/xen-4.17/bin/xl", "/opt/xen-utils/usr/lib/xen-4.17/bin/xl"];
@@ -340,7 +534,71 @@ fn xl_itself_reads_what_is_written() {
     let mut compiler = Command::new("cc");
     compiler.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(&before).arg(source);
     assert!(compiler.status().unwrap().success());
+    (xl, before, directory)
+}
 
+/// Files with what xl allows, which it reads before and after a change, on a host where nothing runs.
+#[test]
+#[ignore = "needs xl of xen-utils-4.17, its libraries (libxenmisc4.17), and a C compiler"]
+fn xl_itself_reads_what_is_changed() {
+    let (xl, before, directory) = judge("xl-changed");
+    let (program, machines) = (directory.join("xl"), directory.join("machines"));
+    let script = format!(
+        "#!/bin/sh\ncase $1 in list) echo Name ;; cpupool-list) echo Name; echo Pool-0 0-15 ;;\n\
+         *) LD_PRELOAD='{}' exec {xl} \"$@\" ;; esac\n",
+        before.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::create_dir_all(&machines).unwrap();
+    let file = machines.join("router.cfg");
+    let read = || {
+        let said = Command::new(&program).args(["-N", "create"]).arg(&file).output().unwrap();
+        serde_json::from_slice::<Value>(&said.stdout).unwrap()
+    };
+    let text = BY_HAND
+        .replace(
+            "disk = [ ",
+            "disk = [ # two\n  'format=raw,vdev=hda,access=rw,target=/dev/null' , # the first\n  ",
+        )
+        .replace("iscsi-disk' ]", "iscsi-disk',\n]")
+        .replace("viridian = 1\n", "viridian=1 ; vcpus=1;cpus = \"all,^0\"\n")
+        .replace("vif = ", "serial = [ \"pty\",\n \"file:/a\" ] # two, too\nvif = ");
+    fs::write(&file, &text).unwrap();
+    let mut host = Xen::new(&machines).program(&program);
+    let (was, spec) = (read(), host.spec("router").unwrap());
+    assert_eq!(spec.pins.vcpus[&0].to_string(), "1-15");
+    assert_eq!(spec.uuid, "44fecb08-3b5b-4ab3-8b67-6c958d8cf5ce".parse().ok());
+    host.set_memory("router", Memory::from_mib(128)).unwrap();
+    host.set_vcpus("router", 2).unwrap();
+    host.pin("router", &pins(&[(1, "3")])).unwrap();
+    host.attach_disk("router", &Disk::file("/dev/zero").on(Bus::Xen).named("xvdb").shared()).unwrap();
+    host.detach_disk("router", "hda").unwrap();
+    host.attach_nic("router", &Nic::bridge("br1")).unwrap();
+    let changed = host.spec("router").unwrap();
+    assert_eq!(
+        (changed.vcpus, changed.memory, &changed.pins),
+        (2, Memory::from_mib(128), &pins(&[(1, "3")]))
+    );
+    assert_eq!((changed.disks.len(), changed.nics.len()), (2, 2));
+    let is = read();
+    for path in ["/c_info", "/b_info/type.hvm", "/b_info/sched_params", "/pcidevs", "/nics/0", "/on_reboot"] {
+        assert!(was.pointer(path).is_some(), "{path}");
+        assert_eq!(is.pointer(path), was.pointer(path), "{path}");
+    }
+    assert_eq!(is["disks"][0], was["disks"][1], "that with a script");
+    let changed = fs::read_to_string(&file).unwrap();
+    for comment in ["# the router", "# two", "# two, too"] {
+        assert!(changed.contains(comment), "{changed}");
+    }
+}
+
+/// The true `xl`, told by a small library before its own that there is a host of 16 CPUs. It is the judge of what is written, of
+/// what is read, and of the stand-in.
+#[test]
+#[ignore = "needs xl of xen-utils-4.17, its libraries (libxenmisc4.17), and a C compiler"]
+fn xl_itself_reads_what_is_written() {
+    let (xl, before, directory) = judge("xl-judge");
     let mut runner = TestRunner::deterministic();
     let mut written: Vec<DomainSpec> =
         (0..200).map(|_| specs().new_tree(&mut runner).unwrap().current()).collect();

@@ -121,6 +121,34 @@ impl Info {
         }
     }
 
+    /// Whether its memory is in a file, and goes on when it is started.
+    pub(super) fn is_saved(&self) -> bool {
+        matches!(self.get("VMState"), Some("saved" | "aborted-saved"))
+    }
+
+    /// Whether it has crashed and is still there, to be looked at; else what has crashed has ended too.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.get("VMState") == Some("gurumeditation")
+    }
+
+    /// Whether its own file can be read. Of one that is on what is not mounted, there is no more than an identity.
+    pub(super) fn is_accessible(&self) -> bool {
+        self.get("name") != Some("<inaccessible>")
+    }
+
+    /// What is in its drives, on whatever controllers: each medium with its controller, port and device.
+    pub(super) fn media(&self) -> impl Iterator<Item = (&str, (&str, u32, u32))> {
+        let controllers = (0..).map_while(|number: u32| self.get(&format!("storagecontrollername{number}")));
+        controllers.flat_map(|controller| {
+            self.0.iter().filter_map(move |(key, medium)| {
+                // There are others with a word before the numbers.
+                let (port, device) = key.strip_prefix(controller)?.strip_prefix('-')?.split_once('-')?;
+                let place = (controller, port.parse().ok()?, device.parse().ok()?);
+                (medium != "none").then_some((medium.as_str(), place))
+            })
+        })
+    }
+
     /// Its virtual CPUs and its memory.
     pub(super) fn size(&self) -> Result<(u32, Memory), ReadError> {
         Ok((self.number("cpus")?, Memory::from_mib(self.number("memory")?)))
@@ -285,7 +313,7 @@ fn own_value(line: &str) -> Option<(&str, &str)> {
 }
 
 /// A disc by its name's ending, as the writer demands it; else a disk.
-fn disk_of(medium: &str) -> Disk {
+pub(super) fn disk_of(medium: &str) -> Disk {
     if medium == "emptydrive" {
         return Disk { source: None, ..Disk::cdrom("") };
     }
@@ -378,9 +406,9 @@ mod tests {
     #[test]
     fn lists_are_read_from_the_right() {
         let text = "\"web1\" {295e77c3-d922-4849-93de-4422b8c08880}\n\"a \"b\" {c}\" {295e77c3-d922-4849-93de-4422b8c08881}\n\
-                    \"<inaccessible>\" {295e77c3}\nnothing\n";
+                    \"<inaccessible>\" {295e77c3-d922-4849-93de-4422b8c08882}\n\"short\" {295e77c3}\nnothing\n";
         let names: Vec<String> = list(text).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["web1", "a \"b\" {c}"]);
+        assert_eq!(names, ["web1", "a \"b\" {c}", "<inaccessible>"]);
     }
 
     #[test]

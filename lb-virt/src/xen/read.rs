@@ -1,7 +1,10 @@
 //! Reads what xl says of machines in JSON.
 
+use std::path::PathBuf;
+
 use lb_affinity::CpuSet;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::OWN;
 use super::write::ACTIONS;
@@ -45,11 +48,7 @@ pub enum ReadError {
 /// # Errors
 /// If it is no JSON, or no machine, or has a disk or a network that can't be expressed.
 pub fn from_json(json: &str, host: &CpuSet) -> Result<DomainSpec, ReadError> {
-    // `xl list -l` says a list, with each machine's number.
-    let whole = match serde_json::from_str(json)? {
-        Value::Array(mut machines) if machines.len() == 1 => machines.remove(0),
-        whole => whole,
-    };
+    let whole = whole(json)?;
     let config = whole.get("config").unwrap_or(&whole);
     let (creation, build) = (map(config, "c_info")?, map(config, "b_info")?);
     let name = string(creation, "name").ok_or(ReadError::Missing("name"))?;
@@ -94,6 +93,63 @@ pub fn from_json(json: &str, host: &CpuSet) -> Result<DomainSpec, ReadError> {
     }
     spec.validate().map_err(|source| ReadError::Spec { name: spec.name.clone(), source })?;
     Ok(spec)
+}
+
+fn whole(json: &str) -> Result<Value, ReadError> {
+    // `xl list -l` says a list, with each machine's number.
+    Ok(match serde_json::from_str(json)? {
+        Value::Array(mut machines) if machines.len() == 1 => machines.remove(0),
+        whole => whole,
+    })
+}
+
+/// What a machine is at least, also one that no definition can express: enough to be listed, started and watched.
+pub(super) struct Outline {
+    pub(super) name: String,
+    pub(super) uuid: Option<Uuid>,
+    pub(super) vcpus: u32,
+    pub(super) memory: Memory,
+    /// The disks that have a place which is known here.
+    pub(super) targets: Vec<(Bus, String)>,
+    /// The disks that are files or devices of this domain.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// As [`from_json`], of any machine.
+pub(super) fn outline(json: &str) -> Result<Outline, ReadError> {
+    let whole = whole(json)?;
+    let config = whole.get("config").unwrap_or(&whole);
+    let (creation, build) = (map(config, "c_info")?, map(config, "b_info")?);
+    let name = string(creation, "name").ok_or(ReadError::Missing("name"))?;
+    let mut sized = DomainSpec::new(name, 1, Memory::default());
+    size(build, &CpuSet::new(), &mut sized)?;
+    let disks = || list(config, "disks").iter().filter_map(Value::as_object);
+    let target = |disk: &Map<String, Value>| {
+        let target = string(disk, "vdev")?;
+        Some((bus_of(target)?, target.to_owned()))
+    };
+    let file = |disk: &Map<String, Value>| {
+        // What a script or another domain makes a disk of is theirs to know.
+        let theirs = ["script", "backend_domname", "backend_domid"].iter().any(|key| disk.contains_key(*key));
+        string(disk, "pdev_path").map(PathBuf::from).filter(|path| !theirs && path.is_absolute())
+    };
+    Ok(Outline {
+        name: name.into(),
+        uuid: string(creation, "uuid").and_then(|uuid| uuid.parse().ok()),
+        vcpus: sized.vcpus,
+        memory: sized.memory,
+        targets: disks().filter_map(target).collect(),
+        files: disks().filter_map(file).collect(),
+    })
+}
+
+/// Whether a configuration has an identity in it; else xl gives it another one whenever it reads it.
+pub(super) fn says(config: &str, uuid: Uuid) -> bool {
+    config.to_ascii_lowercase().contains(&uuid.to_string())
+}
+
+fn bus_of(target: &str) -> Option<Bus> {
+    [Bus::Ide, Bus::Scsi, Bus::Xen].into_iter().find(|bus| bus.place(target).is_some())
 }
 
 /// What stands in the comments of a configuration that this crate has written.
@@ -236,7 +292,6 @@ fn hardware(
 
 fn disk_of(disk: &Map<String, Value>) -> Result<Disk, ReadError> {
     let target = string(disk, "vdev").ok_or(ReadError::Missing("vdev"))?;
-    let bus = [Bus::Ide, Bus::Scsi, Bus::Xen].into_iter().find(|bus| bus.place(target).is_some());
     let source = string(disk, "pdev_path").filter(|path| !path.is_empty()).map(|path| {
         let block = match string(disk, "backend") {
             Some("phy") => true,
@@ -249,7 +304,7 @@ fn disk_of(disk: &Map<String, Value>) -> Result<Disk, ReadError> {
     Ok(Disk {
         source,
         device: if cdrom { DiskDevice::Cdrom } else { DiskDevice::Disk },
-        bus: bus.ok_or_else(|| unknown("vdev", target))?,
+        bus: bus_of(target).ok_or_else(|| unknown("vdev", target))?,
         target: target.into(),
         format: match string(disk, "format") {
             None | Some("raw" | "empty" | "unknown") => Format::Raw,

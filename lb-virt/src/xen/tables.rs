@@ -1,6 +1,9 @@
 //! What xl prints in columns.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use lb_affinity::CpuSet;
 
 use crate::domain::Memory;
 use crate::hypervisor::Host;
@@ -59,6 +62,43 @@ fn state_of(flags: &str) -> Option<State> {
         () if has('b') => State::Blocked,
         () => State::Running,
     })
+}
+
+/// What each virtual CPU may run on, in xl's words, from `xl vcpu-list ID`; `None` if it is none.
+///
+/// `NAME ID VCPU CPU STATE SECONDS HARD / SOFT`; a name may have blanks.
+pub(super) fn affinities(text: &str) -> Option<BTreeMap<u32, String>> {
+    let mut lines = text.lines();
+    if !lines.next()?.trim_start().starts_with("Name") {
+        return None;
+    }
+    let affinity = |line: &str| {
+        let mut words = line.rsplit_once(" / ")?.0.split_whitespace().rev();
+        let hard = words.next()?.to_owned();
+        // Seconds, state, CPU.
+        Some((words.nth(3)?.parse().ok()?, hard))
+    };
+    lines.filter(|line| !line.trim().is_empty()).map(affinity).collect()
+}
+
+/// The CPUs of all pools, from `xl cpupool-list -c`; `None` if it is none.
+///
+/// `NAME CPUS`; an empty pool has none.
+pub(super) fn pools(text: &str) -> Option<CpuSet> {
+    let mut lines = text.lines();
+    if !lines.next()?.trim_start().starts_with("Name") {
+        return None;
+    }
+    let mut all = Vec::new();
+    for line in lines {
+        match line.trim().rsplit_once(char::is_whitespace) {
+            Some((_, cpus)) => all.extend(cpus.parse::<CpuSet>().ok()?.iter()),
+            // No blank is between a long name and its CPUs.
+            None if line.trim().len() >= 19 => return None,
+            None => {}
+        }
+    }
+    Some(all.into_iter().collect()).filter(|all: &CpuSet| !all.is_empty())
 }
 
 /// The host, from `xl info`; `None` if it does not say what is needed.
@@ -126,6 +166,34 @@ mod tests {
             ["", "no table", "Name ID\nweb1 -1 2 3 r----- 1", "Name\na b c d e f", "Name\na 1 2 3 r----- -1"]
         {
             assert_eq!(domains(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pins_and_pools_are_read() {
+        let text = "Name                                ID  VCPU   CPU State   Time(s) Affinity (Hard / Soft)\n\
+                    two words                            3     0    5   -b-       4.2  0,2-5 / all\n\
+                    two words                            3     1    -   --p       0.0  all / none\n";
+        let read: Vec<(u32, String)> = affinities(text).unwrap().into_iter().collect();
+        assert_eq!(read, [(0, "0,2-5".into()), (1, "all".into())]);
+        for wrong in ["", "no table", "Name\na 3 0 5 -b- 4.2 all", "Name\na 3 x 5 -b- 4.2 all / all"] {
+            assert_eq!(affinities(wrong), None, "{wrong}");
+        }
+        for (text, cpus) in [
+            ("Name               CPU list\nPool-0             0,2,4,6\n", Some("0,2,4,6")),
+            (
+                "Name               CPU list\nPool-0             0,1\nspare one          \nb                  6-7\n",
+                None,
+            ),
+            (
+                "Name               CPU list\nPool-0             0,1\nspare              \nb                  6-7\n",
+                Some("0-1,6-7"),
+            ),
+            ("Name               CPU list\nPool-0\n", None),
+            ("Name               CPU list\nPool-0             0\nwith-a-name-that-is-long1,2\n", None),
+            ("cpupool-list: no", None),
+        ] {
+            assert_eq!(pools(text).map(|cpus| cpus.to_string()).as_deref(), cpus, "{text}");
         }
     }
 

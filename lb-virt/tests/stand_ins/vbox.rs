@@ -28,6 +28,7 @@ struct Hardware {
 struct Machine {
     name: String,
     uuid: Uuid,
+    /// As `VMState` has it; or `inaccessible`: its folder is not mounted.
     state: String,
     hardware: Hardware,
     extra: BTreeMap<String, String>,
@@ -67,7 +68,7 @@ impl Host {
         match arguments {
             ["--version"] => Ok("7.0.14r161095\n".into()),
             ["list", "vms"] => {
-                let line = |machine: &Machine| format!("\"{}\" {{{}}}\n", machine.name, machine.uuid);
+                let line = |machine: &Machine| format!("\"{}\" {{{}}}\n", machine.shown(), machine.uuid);
                 Ok(self.machines.iter().map(line).collect())
             }
             ["list", "hostinfo"] => Ok("Host Information:\n\nHost time: 2024-02-03T10:11:12.000000000Z\n\
@@ -114,7 +115,7 @@ impl Host {
             }
             ["showvminfo", id, "--machinereadable"] => Ok(self.find(id)?.info()),
             ["unregistervm", id, "--delete"] => {
-                let uuid = self.mutable(id)?.uuid;
+                let uuid = self.unlocked(id)?.uuid;
                 let at = self.machines.iter().position(|machine| machine.uuid == uuid).unwrap();
                 let machine = self.machines.remove(at);
                 for medium in machine.hardware.media.values().filter(|medium| !medium.ends_with(".iso") && *medium != "emptydrive") {
@@ -123,12 +124,20 @@ impl Host {
                 Ok(PROGRESS.into())
             }
             ["startvm", id, "--type", "headless"] => {
-                let machine = self.mutable(id)?;
+                let machine = self.unlocked(id)?;
                 if let Some(missing) = machine.hardware.media.values().find(|medium| *medium != "emptydrive" && !fs::exists(medium).unwrap()) {
                     return Err(format!("Could not open the medium '{missing}'.\nVBoxManage: error: VD: error VERR_FILE_NOT_FOUND opening image file '{missing}' (VERR_FILE_NOT_FOUND)"));
                 }
                 machine.state = "running".into();
                 Ok(format!("Waiting for VM \"{id}\" to power on...\nVM \"{id}\" has been successfully started.\n"))
+            }
+            ["discardstate", id] => {
+                let machine = self.unlocked(id)?;
+                if machine.state != "saved" {
+                    return Err("Cannot discard the machine state because the machine is not saved".into());
+                }
+                machine.state = "poweroff".into();
+                Ok(String::new())
             }
             ["controlvm", id, word] => self.find(id)?.control(word),
             ["snapshot", id, "take", name, "--description", description] => {
@@ -148,7 +157,7 @@ impl Host {
             }
             ["snapshot", id, "list", "--machinereadable"] => self.find(id)?.list(),
             ["snapshot", id, "restore", snapshot] => {
-                let machine = self.mutable(id)?;
+                let machine = self.unlocked(id)?;
                 let kept = machine.snapshot(snapshot)?;
                 machine.hardware = kept.hardware;
                 machine.current = Some(kept.uuid);
@@ -196,7 +205,18 @@ impl Host {
         })
     }
 
+    /// What can be changed.
     fn mutable(&mut self, id: &str) -> Result<&mut Machine, String> {
+        let machine = self.unlocked(id)?;
+        if machine.state == "saved" {
+            return Err("The machine is not mutable or running (state is Saved)\n\
+                 VBoxManage: error: Details: code VBOX_E_INVALID_VM_STATE (0x80bb0002), component SessionMachine, interface IMachine"
+                .into());
+        }
+        Ok(machine)
+    }
+
+    fn unlocked(&mut self, id: &str) -> Result<&mut Machine, String> {
         let machine = self.find(id)?;
         if machine.runs() {
             return Err(format!(
@@ -286,6 +306,10 @@ impl Host {
                     "No storage device attached to device slot {device} on port {port} of controller '{controller}'"
                 )
             };
+            // One that stays, whatever is said.
+            if machine.hardware.media.get(&place).is_some_and(|medium| medium.ends_with("stuck.vdi")) {
+                return Ok(String::new());
+            }
             return machine.hardware.media.remove(&place).map(|_| String::new()).ok_or_else(missing);
         }
         let image = match kind {
@@ -366,7 +390,11 @@ fn modify(settings: &mut BTreeMap<String, String>, mut options: &[&str]) -> Resu
 
 impl Machine {
     fn runs(&self) -> bool {
-        matches!(self.state.as_str(), "running" | "paused")
+        matches!(self.state.as_str(), "running" | "paused" | "gurumeditation")
+    }
+
+    fn shown(&self) -> &str {
+        if self.state == "inaccessible" { "<inaccessible>" } else { &self.name }
     }
 
     fn control(&mut self, word: &str) -> Done {
@@ -375,7 +403,7 @@ impl Machine {
         }
         self.state = match (word, self.state.as_str()) {
             ("poweroff", _) => "poweroff",
-            ("savestate", _) => "saved",
+            ("savestate", "running" | "paused") => "saved",
             ("pause", "running") => "paused",
             ("resume", "paused") | ("reset", "running") => "running",
             // A guest without ACPI hears nothing.
@@ -419,7 +447,11 @@ impl Machine {
     fn info(&self) -> String {
         let mut lines = String::new();
         let mut line = |key: &str, value: &str| lines.push_str(&format!("{key}={value}\n"));
-        line("name", &quoted(&self.name));
+        line("name", &quoted(self.shown()));
+        if self.state == "inaccessible" {
+            line("UUID", &quoted(&self.uuid.to_string()));
+            return lines;
+        }
         line("groups", "\"/\"");
         line("UUID", &quoted(&self.uuid.to_string()));
         line("CfgFile", &quoted(&format!("/home/user/VirtualBox VMs/{0}/{0}.vbox", self.name)));
@@ -451,6 +483,12 @@ impl Machine {
                         &format!("\"{name}-{port}-{device}\""),
                         &quoted(medium.map_or("none", String::as_str)),
                     );
+                    if medium.is_some_and(|medium| medium != "emptydrive") {
+                        line(
+                            &format!("\"{name}-ImageUUID-{port}-{device}\""),
+                            &quoted(&Uuid::nil().to_string()),
+                        );
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! A stand-in for `xl` of Xen 4.17.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,12 +19,22 @@ const OWN_MEMORY: u64 = 2048;
 struct Host {
     last: u32,
     domains: Vec<Domain>,
+    /// The CPUs of the pool, as a list; all, if nothing is said.
+    #[serde(default)]
+    cpus: Option<String>,
+    /// A virtual CPU that can't be pinned.
+    #[serde(default)]
+    unpinnable: Option<u64>,
 }
 
 #[derive(Clone, Deserialize, Serialize)]
 struct Domain {
     domid: u32,
+    /// As it was made; but for its size and its devices.
     config: Value,
+    /// The CPUs of virtual ones that have been pinned since, as lists.
+    #[serde(default)]
+    pins: BTreeMap<u64, String>,
     paused: bool,
     /// In its place when it has ended and stays: `s` or `c`.
     ended: Option<char>,
@@ -38,6 +49,30 @@ impl Domain {
 
     fn memory(&self) -> u64 {
         self.config["b_info"]["target_memkb"].as_u64().unwrap() / 1024
+    }
+
+    /// As `xl vcpu-list` has it.
+    fn vcpus(&self) -> String {
+        let mut table =
+            "Name                                ID  VCPU   CPU State   Time(s) Affinity (Hard / Soft)\n"
+                .to_owned();
+        for vcpu in 0..self.config["b_info"]["max_vcpus"].as_u64().unwrap() {
+            let made = &self.config["b_info"]["vcpu_hard_affinity"][vcpu as usize];
+            let made = made.as_array().map(|cpus| {
+                cpus.iter()
+                    .map(|cpu| cpu.as_u64().unwrap() as u32)
+                    .collect::<lb_affinity::CpuSet>()
+                    .to_string()
+            });
+            let hard = self.pins.get(&vcpu).cloned().or(made).unwrap_or_else(|| "all".into());
+            let hard = if hard == lb_affinity::CpuSet::first_n(CPUS).to_string() { "all" } else { &hard };
+            table.push_str(&format!(
+                "{:<32} {:>5} {vcpu:>5}     -   --p       0.0  {hard} / all\n",
+                self.name(),
+                self.domid
+            ));
+        }
+        table
     }
 
     fn row(&self) -> String {
@@ -88,6 +123,15 @@ impl Host {
                 Ok(serde_json::to_string_pretty(&json!([{"domid": domid, "config": config}])).unwrap())
             }
             ["info"] => Ok(self.info()),
+            ["cpupool-list", "-c"] => {
+                let all = (0..CPUS).map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(",");
+                let cpus = self.cpus.as_ref().unwrap_or(&all);
+                Ok(format!("{:<19}CPU list\n{:<19}{cpus}\n", "Name", "Pool-0"))
+            }
+            ["vcpu-list", id] => {
+                let at = self.find(id)?;
+                Ok(self.domains[at].vcpus())
+            }
             ["-N", "create", path] => {
                 let config =
                     fs::read_to_string(path).map_err(|_| format!("Failed to read config file: {path}"))?;
@@ -235,6 +279,7 @@ impl Host {
             .as_array()
             .into_iter()
             .flatten()
+            .filter(|disk| disk["script"].is_null())
             .find(|disk| disk["pdev_path"].as_str().is_some_and(|path| !fs::exists(path).unwrap()));
         if let Some(disk) = missing {
             return Err(format!(
@@ -253,7 +298,8 @@ impl Host {
             ));
         }
         self.last += 1;
-        let domain = Domain { domid: self.last, config, paused: false, ended: None, started: now() };
+        let (pins, started) = (BTreeMap::new(), now());
+        let domain = Domain { domid: self.last, config, pins, paused: false, ended: None, started };
         if domain.memory() > self.free() {
             return Err("failed to free memory for the domain".into());
         }
@@ -277,23 +323,24 @@ impl Host {
 
     fn pin(&mut self, id: &str, vcpu: &str, cpus: &str) -> Done {
         let build = self.build(id)?;
-        let vcpu: usize = vcpu.parse().map_err(|_| format!("Error: Invalid argument {vcpu} as VCPU."))?;
-        let most = build["max_vcpus"].as_u64().unwrap() as usize;
+        let vcpu: u64 = vcpu.parse().map_err(|_| format!("Error: Invalid argument {vcpu} as VCPU."))?;
+        let most = build["max_vcpus"].as_u64().unwrap();
         if vcpu >= most {
             return Err(format!(
                 "libxl: error: libxl_sched.c: libxl_set_vcpuaffinity: Domain {id}:Setting vcpu affinity: Invalid argument"
             ));
         }
-        let set = if cpus == "all" { Ok(lb_affinity::CpuSet::first_n(CPUS)) } else { cpus.parse() };
-        let set: lb_affinity::CpuSet =
-            set.map_err(|_| format!("Error: Invalid argument {cpus} as hard affinity."))?;
-        if !build["vcpu_hard_affinity"].is_array() {
-            build["vcpu_hard_affinity"] = json!([]);
+        let set: Result<lb_affinity::CpuSet, _> =
+            if cpus == "all" { Ok(lb_affinity::CpuSet::first_n(CPUS)) } else { cpus.parse() };
+        let set = set.map_err(|_| format!("Error: Invalid argument {cpus} as hard affinity."))?;
+        if self.unpinnable == Some(vcpu) {
+            return Err(format!(
+                "libxl: error: libxl_sched.c:62: Domain {id}:Setting vcpu affinity: Resource busy"
+            ));
         }
-        let pins = build["vcpu_hard_affinity"].as_array_mut().unwrap();
-        let all: Vec<u32> = (0..CPUS).collect();
-        pins.resize(most, json!(all));
-        pins[vcpu] = json!(set.iter().collect::<Vec<u32>>());
+        // What it was made with stays as it was.
+        let at = self.find(id)?;
+        self.domains[at].pins.insert(vcpu, set.to_string());
         Ok(String::new())
     }
 

@@ -69,6 +69,7 @@ pub fn to_json(config: &str) -> Result<Value, String> {
     put(&mut build, "target_memkb", Some(memory * 1024));
     put(&mut build, "localtime", truth("localtime")?);
     put(&mut build, "kernel", text("kernel")?);
+    put(&mut build, "bootloader", text("bootloader")?);
     put(&mut build, "ramdisk", text("ramdisk")?);
     put(&mut build, "cmdline", text("cmdline")?);
     put(&mut build, "acpi", truth("acpi")?);
@@ -103,6 +104,7 @@ pub fn to_json(config: &str) -> Result<Value, String> {
     for (key, default) in [("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")] {
         let action = match text(key)?.unwrap_or(default) {
             "rename-restart" => "restart_rename",
+            "coredump-destroy" => "coredump_destroy",
             action @ ("restart" | "preserve" | "destroy") => action,
             other => return Err(format!("Unknown {key} action \"{other}\" specified")),
         };
@@ -138,6 +140,7 @@ pub fn disk(words: &[&str], _: u64) -> Result<Value, String> {
                     put(&mut disk, "removable", Some(1));
                 }
                 ("access", access @ ("ro" | "rw")) => write = access == "rw",
+                ("script", script) => put(&mut disk, "script", Some(script)),
                 ("backendtype", backend @ ("phy" | "qdisk")) => put(&mut disk, "backend", Some(backend)),
                 (key, value) => {
                     return Err(format!("config parsing error in disk specification: {key}={value}"));
@@ -156,7 +159,7 @@ pub fn nic(words: &[&str], number: u64) -> Result<Value, String> {
     put(&mut nic, "devid", Some(number));
     for word in words.iter().flat_map(|words| words.split(',')) {
         match word.split_once('=').ok_or_else(|| format!("unrecognized argument `{word}'"))? {
-            (key @ ("mac" | "bridge" | "script" | "model"), value) => put(&mut nic, key, Some(value)),
+            (key @ ("mac" | "bridge" | "script" | "model" | "ip"), value) => put(&mut nic, key, Some(value)),
             ("type", "ioemu") => put(&mut nic, "nictype", Some("vif_ioemu")),
             ("type", "vif") => put(&mut nic, "nictype", Some("vif")),
             _ => return Err(format!("unrecognized argument `{word}'")),
