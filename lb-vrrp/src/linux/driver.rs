@@ -8,6 +8,7 @@
 
 mod act;
 mod bind;
+mod devices;
 mod roster;
 mod turn;
 
@@ -36,6 +37,7 @@ use crate::wire::{Family, MAX_MESSAGE};
 use crate::{Event, Timestamp, VirtualRouter};
 use act::{Moving, Unsent};
 use bind::{Binding, Ports};
+use devices::Device;
 use turn::Watch;
 
 /// An instance of a [`Driver`]. A number is never given twice.
@@ -70,6 +72,8 @@ struct Slot {
     /// The tracked interfaces, by name.
     tracked: Vec<(String, TrackId)>,
     binding: Option<Binding>,
+    /// Interfaces beside its own that have some of its addresses.
+    devices: Vec<Device>,
     /// Why it could not be bound, and when to try again.
     trouble: Option<String>,
     rebind: Option<Timestamp>,

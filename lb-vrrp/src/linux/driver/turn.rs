@@ -248,9 +248,8 @@ impl Driver {
         self.expected.clear();
         let mut lost = Vec::new();
         for (&id, slot) in &self.slots {
-            let Some(binding) = &slot.binding else { continue };
-            let index = binding.address_index();
             let missing = slot.router.present_addresses().filter(|present| {
+                let Some(index) = slot.index_of(present) else { return false };
                 // Polled, but not carried out.
                 let add = crate::Action::AddAddress(*present);
                 let waits =
