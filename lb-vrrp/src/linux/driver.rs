@@ -38,7 +38,7 @@ use crate::{Event, Timestamp, VirtualRouter};
 use act::{Moving, Unsent};
 use bind::{Binding, Ports};
 use devices::Device;
-use turn::Watch;
+use turn::Watches;
 
 /// An instance of a [`Driver`]. A number is never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,7 +144,7 @@ pub struct Driver {
     deadlines: BTreeSet<(Timestamp, InstanceId)>,
     /// When the last wait ended: whatever had come until then is read.
     heard: Timestamp,
-    watch: Watch,
+    watches: Watches,
     /// Instances whose routers may have an advert to send.
     fresh: VecDeque<InstanceId>,
     /// Instances with addresses to move or to announce.
@@ -243,7 +243,7 @@ impl Driver {
             counters: HashMap::new(),
             deadlines: BTreeSet::new(),
             heard: now(),
-            watch: Watch::default(),
+            watches: Watches::default(),
             fresh: VecDeque::new(),
             work: VecDeque::new(),
             pace: Pace::new(Duration::from_micros(20)),

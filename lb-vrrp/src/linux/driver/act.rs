@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A frame that finds no room is tried so often at once.
 const TRIES_AT_ONCE: usize = 3;
 /// How long a turn works before it looks at the sockets again.
-const STINT: Duration = Duration::from_micros(500);
+const STINT: Duration = Duration::from_micros(200);
 /// Notifications that wait to be asked for; beyond, the oldest are lost.
 const NOTIFICATIONS: usize = 65_536;
 /// The most changes of one request, and frames of one call.
@@ -244,7 +244,9 @@ impl Driver {
         if let Some(plan) = self.plan(id, actions, &mut announcements) {
             let room = self.deadlines.first().map_or(LOT, |&(deadline, _)| deadline.since(now()).min(LOT));
             let estimate = self.pace.estimate(plan.changes.len());
-            let plan = if here || estimate <= room {
+            // The kernel makes one change at a time: what the worker has in hand would be waited for.
+            let alone = self.worker.as_ref().is_none_or(|worker| worker.pending == 0);
+            let plan = if here || alone && estimate <= room {
                 Some(plan)
             } else {
                 self.hand_over(id, plan, &mut announcements)
