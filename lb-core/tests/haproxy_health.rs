@@ -28,7 +28,7 @@ impl Haproxy {
         fs::create_dir_all(&directory).unwrap();
         let config = format!(
             "global\n stats socket {}/socket level admin\n\
-             defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
+             defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n timeout check 30s\n\
              backend judge\n balance roundrobin\n option httpchk GET /\n server it {} weight 16 check {options}\n",
             directory.display(),
             server.local_addr().unwrap(),
@@ -111,22 +111,32 @@ fn the_same_verdicts_give_the_same_states() {
             verdicts.remove(0);
             verdicts.insert(0, false);
         }
-        let haproxy =
-            Haproxy::start(&format!("states-{seed}"), &format!("inter 10ms rise {rise} fall {fall}"));
-        let config = Config { rise, fall, ..Config::default() };
-        let mut checker = Checker::new(config, Timestamp::ZERO, 0).unwrap();
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for &pass in &verdicts {
-            // When the next check arrives, HAProxy has drawn its conclusions from the last.
-            let check = haproxy.check();
-            theirs.push(haproxy.stat("status").starts_with("UP"));
-            ours.push(checker.is_up());
-            checker.record(Timestamp::ZERO, if pass { Verdict::Pass } else { Verdict::Fail("500".into()) });
-            answer(check, pass);
-        }
+        // A machine that stands still makes HAProxy give a check up: then it has not heard what we said.
+        let (ours, theirs) = (0..20).find_map(|_| states(rise, fall, &verdicts)).unwrap();
         assert_eq!(ours, theirs, "rise {rise} fall {fall}: {verdicts:?}");
         assert!(ours.contains(&false) && ours.contains(&true), "both states were seen");
     }
+}
+
+/// Ours and HAProxy's states before each verdict; `None` if HAProxy has given a check up.
+fn states(rise: u32, fall: u32, verdicts: &[bool]) -> Option<(Vec<bool>, Vec<bool>)> {
+    let haproxy =
+        Haproxy::start(&format!("states-{rise}-{fall}"), &format!("inter 10ms rise {rise} fall {fall}"));
+    let config = Config { rise, fall, ..Config::default() };
+    let mut checker = Checker::new(config, Timestamp::ZERO, 0).unwrap();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for &pass in verdicts {
+        // When the next check arrives, HAProxy has drawn its conclusions from the last.
+        let check = haproxy.check();
+        if haproxy.stat("check_status").contains("TOUT") {
+            return None;
+        }
+        theirs.push(haproxy.stat("status").starts_with("UP"));
+        ours.push(checker.is_up());
+        checker.record(Timestamp::ZERO, if pass { Verdict::Pass } else { Verdict::Fail("500".into()) });
+        answer(check, pass);
+    }
+    Some((ours, theirs))
 }
 
 #[test]

@@ -366,7 +366,6 @@ impl<F: Read> Stream<F> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 

@@ -47,6 +47,8 @@ mod open;
 pub mod qemu;
 pub mod sim;
 pub mod state;
+#[cfg(any(feature = "qemu", feature = "virtualbox"))]
+mod usage;
 #[cfg(feature = "virtualbox")]
 pub mod virtualbox;
 #[cfg(feature = "xen")]

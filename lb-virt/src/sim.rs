@@ -75,6 +75,11 @@ pub struct Sim {
     moving: usize,
 }
 
+fn random(name: &str, seed: u64) -> Rng {
+    name.bytes()
+        .fold(Rng::with_seed(seed), |mut random, byte| Rng::with_seed(random.u64(..) ^ u64::from(byte)))
+}
+
 impl Sim {
     /// A host with so many CPUs and so much memory; nothing fails.
     #[must_use]
@@ -89,7 +94,7 @@ impl Sim {
             machines: BTreeMap::new(),
             ending: BTreeSet::new(),
             events: VecDeque::new(),
-            random: Rng::with_seed(0),
+            random: random(name, 0),
             faults: 0,
             planned: VecDeque::new(),
             reachable: true,
@@ -105,10 +110,10 @@ impl Sim {
         self
     }
 
-    /// Chooses identities and faults by another seed.
+    /// Chooses identities and faults by another seed; hosts of different names choose different ones by the same.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.random = Rng::with_seed(seed);
+        self.random = random(&self.host.name, seed);
         self
     }
 

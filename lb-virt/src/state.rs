@@ -68,6 +68,7 @@ impl State {
     /// | wake | suspended | running |
     /// | migrate live | running, blocked, paused | as before, on another host |
     /// | migrate cold | shut off | shut off, on another host |
+    /// | clone | shut off, crashed | as before, with a copy beside it |
     /// | delete | shut off, crashed | no longer there |
     ///
     /// # Errors
@@ -86,7 +87,7 @@ impl State {
             (O::Pause, S::Running | S::Blocked) => S::Paused,
             (O::MigrateLive, S::Running | S::Blocked | S::Paused)
             | (O::MigrateCold, S::ShutOff)
-            | (O::Delete, S::ShutOff | S::Crashed) => self,
+            | (O::Clone | O::Delete, S::ShutOff | S::Crashed) => self,
             _ => return Err(WrongState { operation, state: self }),
         };
         Ok(after)
@@ -133,13 +134,15 @@ pub enum Operation {
     MigrateLive,
     /// Moves its definition to another host.
     MigrateCold,
+    /// Makes another of it; its disks must stand still.
+    Clone,
     /// Removes its definition.
     Delete,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::ShutDown,
         Self::PowerOff,
@@ -149,6 +152,7 @@ impl Operation {
         Self::Wake,
         Self::MigrateLive,
         Self::MigrateCold,
+        Self::Clone,
         Self::Delete,
     ];
 }
@@ -165,6 +169,7 @@ impl fmt::Display for Operation {
             Self::Wake => "wake",
             Self::MigrateLive => "migrate live",
             Self::MigrateCold => "migrate cold",
+            Self::Clone => "clone",
             Self::Delete => "delete",
         })
     }
@@ -231,6 +236,7 @@ mod tests {
             (Operation::Wake, ".......R."),
             (Operation::MigrateLive, ".RBP....."),
             (Operation::MigrateCold, ".....O..."),
+            (Operation::Clone, ".....OC.."),
             (Operation::Delete, ".....OC.."),
         ];
         for (operation, states) in expected {

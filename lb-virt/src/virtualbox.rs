@@ -36,7 +36,7 @@ use crate::error::VirtError;
 use crate::hypervisor::{
     Capabilities, CloneRequest, ConsoleAddress, Effect, Host, Hypervisor, Snapshot, Statistics, Summary,
 };
-use crate::state::{Operation, State, WrongState};
+use crate::state::{Operation, State};
 
 pub use read::{Info, ReadError};
 pub use write::{Call, to_calls};
@@ -173,10 +173,8 @@ impl VirtualBox {
     fn may(&self, name: &str, operation: Operation) -> Result<(String, State), VirtError> {
         let uuid = self.find(name)?;
         let state = self.info(name, &uuid)?.state();
-        match state.after(operation) {
-            Ok(_) => Ok((uuid, state)),
-            Err(source) => Err(VirtError::State { name: name.into(), source }),
-        }
+        state.after(operation).map_err(VirtError::state(name))?;
+        Ok((uuid, state))
     }
 
     fn operate(&self, name: &str, operation: Operation, word: &str) -> Result<(), VirtError> {
@@ -475,11 +473,7 @@ impl Hypervisor for VirtualBox {
     fn clone_machine(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
         let uuid = self.find(template)?;
         let (info, spec) = self.described(template, &uuid)?;
-        if info.state().is_active() {
-            // As with a cold migration: its disks must stand still.
-            let source = WrongState { operation: Operation::MigrateCold, state: info.state() };
-            return Err(VirtError::State { name: template.into(), source });
-        }
+        info.state().after(Operation::Clone).map_err(VirtError::state(template))?;
         if self.machines()?.iter().any(|(name, _)| *name == request.name) {
             return Err(VirtError::MachineExists { name: request.name.clone(), host: NAME.into() });
         }

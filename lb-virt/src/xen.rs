@@ -176,10 +176,8 @@ impl Xen {
     /// A machine whose state lets an operation be done, and its state then.
     fn may(&self, name: &str, operation: Operation) -> Result<(Found, State), VirtError> {
         let found = self.find(name)?;
-        match found.state().after(operation) {
-            Ok(after) => Ok((found, after)),
-            Err(source) => Err(VirtError::State { name: name.into(), source }),
-        }
+        let after = found.state().after(operation).map_err(VirtError::state(name))?;
+        Ok((found, after))
     }
 
     /// Lets `xl` do something to a machine that runs.

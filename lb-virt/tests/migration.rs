@@ -123,6 +123,63 @@ fn what_speaks_against_it_is_said_before() {
     assert_eq!(hosts.states(), (Some(State::Running), Some(State::ShutOff)), "nobody's machine is touched");
 }
 
+#[test]
+fn what_is_nowhere_is_said_to_be_nowhere() {
+    let mut hosts = Hosts::new();
+    let Hosts { here, there, .. } = &mut hosts;
+    for result in
+        [Migration::of("db1").run(here, there, |_| None), Migration::of("db1").resume(here, there, |_| None)]
+    {
+        let error = result.unwrap_err();
+        assert_eq!(error.whereabouts, Whereabouts::Nowhere, "{error}");
+        assert!(matches!(*error.why, Why::Hypervisor { source: VirtError::NoMachine { .. }, .. }), "{error}");
+    }
+}
+
+#[test]
+fn without_patience_it_moves_as_well() {
+    let mut hosts = Hosts::new();
+    let migration = Migration::of("web1").patience(Duration::ZERO).every(Duration::ZERO);
+    hosts.migrate(&migration).unwrap();
+    assert_eq!(hosts.states(), (None, Some(State::Running)));
+}
+
+/// Two hosts may have machines of one name: one is not the other's copy.
+#[test]
+fn another_machine_of_the_name_is_left_alone() {
+    for if_lost in [IfLost::RestartOnSource, IfLost::RestartOnTarget, IfLost::LeaveOff] {
+        for crashed in [false, true] {
+            for moved in [false, true] {
+                let mut hosts = Hosts::new();
+                let Hosts { here, there, .. } = &mut hosts;
+                if moved {
+                    send(here, there);
+                    there.power_off("web1").unwrap();
+                }
+                there.define(&spec()).unwrap();
+                there.start("web1").unwrap();
+                let (ours, other) = (here.spec("web1").unwrap(), there.spec("web1").unwrap());
+                if crashed {
+                    here.kill("web1").unwrap();
+                } else {
+                    here.power_off("web1").unwrap();
+                }
+                let error = quick().if_lost(if_lost).resume(here, there, |_| None).unwrap_err();
+
+                let case = format!("{if_lost:?}, crashed {crashed}, moved {moved}: {error}");
+                let restarted = crashed && if_lost == IfLost::RestartOnSource;
+                let expected =
+                    if restarted { Whereabouts::RestartedOn(Side::Source) } else { Whereabouts::Nowhere };
+                assert_eq!(error.whereabouts, expected, "{case}");
+                assert_eq!(here.spec("web1").unwrap(), ours, "{case}");
+                assert_eq!(here.state("web1").unwrap() == State::Running, restarted, "{case}");
+                assert_eq!(there.spec("web1").unwrap(), other, "{case}");
+                assert_eq!(there.state("web1").unwrap(), State::Running, "{case}");
+            }
+        }
+    }
+}
+
 /// What a guest writes at `rate` while it is moved so.
 fn busy(rate: u64, policy: Policy) -> (Hosts, Result<Report, MigrationError>) {
     let mut hosts = Hosts::new();
@@ -294,6 +351,13 @@ fn one_copy_runs_whatever_happens_and_whenever() {
     }
 }
 
+/// Begins by hand what a migration begins.
+fn send(here: &mut Sim, there: &mut Sim) {
+    let spec = here.spec("web1").unwrap();
+    let to = there.receive(&spec, &spec, &lb_virt::migration::Via::Own).unwrap();
+    here.send("web1", &to, &Settings::default()).unwrap();
+}
+
 fn strike(blow: Blow, moment: Duration, if_lost: IfLost) {
     let case = format!("{blow:?} at {moment:?}, {if_lost:?}");
     let mut hosts = Hosts::new();
@@ -301,8 +365,7 @@ fn strike(blow: Blow, moment: Duration, if_lost: IfLost) {
     let policy = Policy { stall: Duration::from_secs(3), ..Policy::default() };
     let migration = Migration::of("web1").policy(policy).if_lost(if_lost);
     let migration = migration.every(Duration::from_millis(2)).patience(Duration::from_millis(20));
-    let to = there.receive(&spec(), &spec(), &lb_virt::migration::Via::Own).unwrap();
-    here.send("web1", &to, &Settings::default()).unwrap();
+    send(here, there);
     here.advance(moment);
     let mut cancel = None;
     match blow {

@@ -112,8 +112,6 @@ struct Flight {
     there: Qemu,
     wire: Wire,
     to: Destination,
-    /// When it was struck.
-    count: u64,
 }
 
 impl Flight {
@@ -133,7 +131,7 @@ impl Flight {
         let port: SocketAddr = at.uri.strip_prefix("tcp:").unwrap().parse().unwrap();
         let wire = Wire::to(port);
         let to = Destination { uri: format!("tcp:{}", wire.address), ..at };
-        Self { lab, here, there, wire, to, count: 0 }
+        Self { lab, here, there, wire, to }
     }
 
     /// Sends until it is so far.
@@ -237,7 +235,6 @@ fn strike(fault: Fault, moment: Moment) -> String {
         std::thread::sleep(Duration::from_millis(50));
     }
     flight.reach(moment);
-    flight.count = *guest::numbers(&flight.lab.console(NAME)).last().unwrap();
     if fault != Fault::PortRefused {
         flight.strike(fault);
     }

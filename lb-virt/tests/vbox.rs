@@ -6,7 +6,7 @@ mod stand_ins;
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lb_virt::domain::{
     Action, Arch, BootDevice, Bus, Cache, Console, CpuModel, Disk, DiskDevice, Format, Network, Nic,
@@ -16,43 +16,21 @@ use lb_virt::hypervisor::CloneRequest;
 use lb_virt::virtualbox::{Info, VirtualBox, to_calls};
 use lb_virt::{DomainSpec, Hypervisor, Memory, State, VirtError};
 use proptest::prelude::*;
-use stand_ins::vbox;
+use stand_ins::{Directory, vbox};
 
-/// A directory of one test's own, that goes with it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(test: &str) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vbox-{test}"));
-        if directory.exists() {
-            fs::remove_dir_all(&directory).unwrap();
-        }
-        fs::create_dir_all(&directory).unwrap();
-        Self(directory)
-    }
-
-    fn image(&self, name: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, "").unwrap();
-        path
-    }
-
-    fn host(&self) -> VirtualBox {
-        VirtualBox::new().program(stand_ins::install(&self.0, "VBoxManage", "stand_ins_answer"))
-    }
-
-    /// As it is registered, without the backend.
-    fn described(&self, name: &str) -> DomainSpec {
-        let say = |words: &[&str]| vbox::answer(&self.0, words).stdout;
-        let own = say(&["getextradata", name, "enumerate"]);
-        Info::read(&say(&["showvminfo", name, "--machinereadable"])).unwrap().spec(&own).unwrap()
-    }
+fn directory(test: &str) -> Directory {
+    Directory::new(&format!("vbox-{test}"))
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn host(directory: &Directory) -> VirtualBox {
+    VirtualBox::new().program(stand_ins::install(&directory.0, "VBoxManage", "stand_ins_answer"))
+}
+
+/// A machine as it is registered, without the backend.
+fn described(directory: &Directory, name: &str) -> DomainSpec {
+    let say = |words: &[&str]| vbox::answer(&directory.0, words).stdout;
+    let own = say(&["getextradata", name, "enumerate"]);
+    Info::read(&say(&["showvminfo", name, "--machinereadable"])).unwrap().spec(&own).unwrap()
 }
 
 /// What the backend runs is a script that starts this very program; see [`stand_ins`].
@@ -126,14 +104,14 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read(spec in support::specs()) {
-        let directory = Directory::new("properties");
+        let directory = directory("properties");
         let spec = expressible(spec, &directory);
         for call in to_calls(&spec).unwrap() {
             let words: Vec<&str> = call.iter().map(|word| word.to_str().unwrap()).collect();
             let answer = vbox::answer(&directory.0, &words);
             prop_assert_eq!(answer.code, 0, "{:?}: {}", words, answer.stderr);
         }
-        prop_assert_eq!(directory.described(&spec.name), spec);
+        prop_assert_eq!(described(&directory, &spec.name), spec);
     }
 
     #[test]
@@ -160,7 +138,7 @@ fn spec(directory: &Directory) -> DomainSpec {
 
 #[test]
 fn the_calls_are_those_of_the_manual() {
-    let directory = Directory::new("calls");
+    let directory = directory("calls");
     let calls = to_calls(&DomainSpec { uuid: Some(uuid::Uuid::from_u128(7)), ..spec(&directory) }).unwrap();
     let line = |call: &Vec<std::ffi::OsString>| {
         call.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
@@ -200,7 +178,7 @@ fn what_can_t_be_written_is_said() {
         (|spec| spec.vcpus = 65, "more than 64"),
         (|spec| spec.on_crash = Action::Restart, "what follows when a guest ends"),
     ];
-    let directory = Directory::new("refused");
+    let directory = directory("refused");
     for (change, said) in table {
         let mut spec = spec(&directory);
         change(&mut spec);
@@ -217,8 +195,8 @@ fn what_can_t_be_written_is_said() {
 /// Whatever call of a definition fails: nothing of it is left, the images are, and it can be made when the fault is gone.
 #[test]
 fn nothing_half_defined_stays() {
-    let directory = Directory::new("faults");
-    let (mut host, spec) = (directory.host(), spec(&directory));
+    let directory = directory("faults");
+    let (mut host, spec) = (host(&directory), spec(&directory));
     let fault = directory.0.join("state/fail");
     for words in [
         "createvm",
@@ -252,8 +230,8 @@ fn nothing_half_defined_stays() {
 
 #[test]
 fn a_machine_is_deleted_without_its_disks() {
-    let directory = Directory::new("deleted");
-    let (mut host, spec) = (directory.host(), spec(&directory));
+    let directory = directory("deleted");
+    let (mut host, spec) = (host(&directory), spec(&directory));
     host.define(&spec).unwrap();
     for snapshot in ["a", "b", "c"] {
         host.take_snapshot("web1", snapshot).unwrap();
@@ -270,8 +248,8 @@ fn a_machine_is_deleted_without_its_disks() {
 
 #[test]
 fn a_clone_that_fails_leaves_no_image() {
-    let directory = Directory::new("clone");
-    let mut host = directory.host();
+    let directory = directory("clone");
+    let mut host = host(&directory);
     host.define(&spec(&directory)).unwrap();
     let request = CloneRequest { name: "web2".into(), directory: directory.0.join("clones"), linked: false };
     fs::create_dir(&request.directory).unwrap();
@@ -292,8 +270,8 @@ fn a_clone_that_fails_leaves_no_image() {
 
 #[test]
 fn states_are_saved_and_machines_reset() {
-    let directory = Directory::new("saved");
-    let (mut host, spec) = (directory.host(), spec(&directory));
+    let directory = directory("saved");
+    let (mut host, spec) = (host(&directory), spec(&directory));
     host.define(&spec).unwrap();
     assert!(matches!(host.reset("web1"), Err(VirtError::State { .. })));
     host.start("web1").unwrap();

@@ -5,6 +5,7 @@
 //! 1. A target's copy runs only when it is told to, and is told only after the source's was given up for good.
 //! 2. A source's copy goes on only after the target's was given up, or can't be whole, or was never told to run.
 //! 3. Who does not answer is not dead. Nothing is decided then, and both copies stand still or go on as before.
+//! 4. Another machine of the same name is not this one: what is deleted, given up or booted has its identity.
 
 use std::time::{Duration, Instant};
 
@@ -60,18 +61,20 @@ enum Origin {
 struct Patience {
     end: Instant,
     looks: u32,
+    looked: bool,
 }
 
 impl Patience {
     fn of(migration: &Migration) -> Self {
-        Self { end: Instant::now() + migration.patience, looks: migration.looks() }
+        Self { end: Instant::now() + migration.patience, looks: migration.looks(), looked: false }
     }
 
-    /// One look more; whether it was the last.
+    /// One look more; whether it was the last. The first never is.
     fn is_over(&mut self) -> bool {
+        let first = !std::mem::replace(&mut self.looked, true);
         let over = self.looks == 0 || Instant::now() >= self.end;
         self.looks = self.looks.saturating_sub(1);
-        over
+        over && !first
     }
 }
 
@@ -79,7 +82,34 @@ const fn is_gone(error: &VirtError) -> bool {
     matches!(error, VirtError::NoMachine { .. })
 }
 
-impl Course<'_> {
+/// Whether a host's machine of this name is this one.
+fn is_same(host: &mut dyn Hypervisor, spec: &DomainSpec) -> Result<bool, VirtError> {
+    Ok(host.spec(&spec.name)?.uuid == spec.uuid)
+}
+
+impl<'a> Course<'a> {
+    /// Of a machine that runs, now.
+    pub(super) fn new(
+        migration: &'a Migration,
+        source: &'a mut dyn Hypervisor,
+        target: &'a mut dyn Hypervisor,
+        monitor: Monitor,
+        spec: DomainSpec,
+    ) -> Self {
+        Self {
+            migration,
+            source,
+            target,
+            monitor,
+            estimate: None,
+            spec,
+            conclusion: Conclusion::Run,
+            steered: Vec::new(),
+            post_copied: false,
+            begun: Instant::now(),
+        }
+    }
+
     /// Lets the target wait, and the source send.
     pub(super) fn begin(&mut self, running: &DomainSpec) -> Result<(), MigrationError> {
         let (name, via) = (&self.migration.name, &self.migration.via);
@@ -131,10 +161,10 @@ impl Course<'_> {
             }
             match sample.phase {
                 Phase::Completed => return self.complete(sample),
-                Phase::Failed(words) => return self.return_to_source(Why::Failed(words)),
+                Phase::Failed(words) => return Err(self.back(Why::Failed(words))),
                 Phase::Cancelled => {
                     let reason = cancelling.map_or(Reason::Asked, |(_, reason)| reason);
-                    return self.return_to_source(Why::Cancelled(reason));
+                    return Err(self.back(Why::Cancelled(reason)));
                 }
                 // The copy that is to run has a host of its own, which looks now.
                 Phase::PostCopy => {
@@ -149,7 +179,7 @@ impl Course<'_> {
                 && patience.is_over()
             {
                 let why = Why::Cancelled(*reason);
-                return self.return_to_source(why);
+                return Err(self.back(why));
             }
         }
     }
@@ -175,7 +205,7 @@ impl Course<'_> {
     /// The source has sent all: it is given up, and the target runs.
     fn complete(mut self, sample: Sample) -> Result<Report, MigrationError> {
         let name = &self.migration.name;
-        let words = match self.copy() {
+        let why = match self.copy() {
             Copy::Runs => return self.already_runs(Some(sample)),
             Copy::Whole => match self.source.conclude(name, Conclusion::GiveUp) {
                 Ok(()) => return self.run_target(Some(sample)),
@@ -193,7 +223,7 @@ impl Course<'_> {
             Copy::Broken(words) => Why::Failed(words),
             Copy::Silent(error) => refused(Side::Target, error),
         };
-        Err(self.back(words))
+        Err(self.back(why))
     }
 
     /// The source's copy is given up, or gone, and the target's is whole.
@@ -226,7 +256,7 @@ impl Course<'_> {
     /// The source does not know of a migration: the machine goes on there, or has ended there.
     fn without_source(mut self, why: Why) -> Result<Report, MigrationError> {
         let ended = match self.origin() {
-            Origin::Active => return self.return_to_source(why),
+            Origin::Active => return Err(self.back(why)),
             Origin::Silent => return Err(self.migration.fails(why, Whereabouts::Unknown)),
             Origin::Ended(state) => state,
         };
@@ -242,7 +272,7 @@ impl Course<'_> {
             }
             Copy::Broken(_) => {
                 // Its copy is not whole, and was never told to run.
-                let _ = self.target.conclude(&self.migration.name, Conclusion::GiveUp);
+                self.forget_target();
                 let why = Why::Ended(ended);
                 // A guest that has shut down meanwhile is not lost.
                 if ended == State::ShutOff {
@@ -267,8 +297,11 @@ impl Course<'_> {
         }
     }
 
-    fn return_to_source(mut self, why: Why) -> Result<Report, MigrationError> {
-        Err(self.back(why))
+    /// A copy that waits there is not needed.
+    fn forget_target(&mut self) {
+        if !matches!(is_same(self.target, &self.spec), Ok(false)) {
+            let _ = self.target.conclude(&self.spec.name, Conclusion::GiveUp);
+        }
     }
 
     /// The machine stays where it was: the target's copy is given up, and the source's goes on.
@@ -278,7 +311,7 @@ impl Course<'_> {
             return self.migration.fails(why, whereabouts);
         }
         // A copy that waits where nobody answers was never told to run.
-        let _ = self.target.conclude(name, Conclusion::GiveUp);
+        self.forget_target();
         match self.source.conclude(name, self.conclusion) {
             Ok(()) | Err(VirtError::NotMoving { .. }) => {}
             Err(error) if is_gone(&error) => return self.lost(why),
@@ -330,13 +363,31 @@ impl Course<'_> {
         let whereabouts = match self.migration.if_lost {
             IfLost::LeaveOff => Whereabouts::Nowhere,
             IfLost::RestartOnSource => restart(self.source, Side::Source, &self.spec),
-            IfLost::RestartOnTarget => match self.source.delete(&self.migration.name) {
-                Ok(()) => restart(self.target, Side::Target, &self.spec),
-                Err(error) if is_gone(&error) => restart(self.target, Side::Target, &self.spec),
-                Err(_) => Whereabouts::Nowhere,
-            },
+            IfLost::RestartOnTarget => self.restart_on_target(),
         };
         self.migration.fails(why, whereabouts)
+    }
+
+    /// Defined there before it is gone here, and gone here before it is booted there.
+    fn restart_on_target(&mut self) -> Whereabouts {
+        let name = &self.spec.name;
+        let defined = define(self.target, &self.spec);
+        if defined.is_ok() {
+            match self.source.delete(name) {
+                Ok(()) => return restart(self.target, Side::Target, &self.spec),
+                Err(error) if is_gone(&error) => return restart(self.target, Side::Target, &self.spec),
+                Err(_) => {
+                    let _ = self.target.delete(name);
+                }
+            }
+        }
+        match self.source.state(name) {
+            // Its own crash action has booted it.
+            Ok(state) if state.is_active() => Whereabouts::RestartedOn(Side::Source),
+            Ok(_) => Whereabouts::Nowhere,
+            Err(error) if is_gone(&error) => Whereabouts::Nowhere,
+            Err(_) => Whereabouts::Unknown,
+        }
     }
 
     /// What the target has; waits for it to say so.
@@ -349,11 +400,18 @@ impl Course<'_> {
                 Ok(Some(Sample { phase: Phase::Failed(words), .. })) => return Copy::Broken(words),
                 Ok(Some(Sample { phase: Phase::Cancelled, .. })) => return Copy::Broken("cancelled".into()),
                 Ok(Some(_)) => None,
-                Ok(None) => match self.target.state(name) {
-                    Ok(state) if state.is_active() => return Copy::Runs,
-                    Ok(state) => return Copy::Broken(format!("the copy on the target is {state}")),
-                    Err(error) if is_gone(&error) => return Copy::Broken(error.to_string()),
-                    Err(error) => Some(error),
+                Ok(None) => match (self.target.state(name), is_same(self.target, &self.spec)) {
+                    (Ok(_), Ok(false)) => {
+                        return Copy::Broken("the target has another machine of this name".into());
+                    }
+                    (Ok(state), Ok(true)) if state.is_active() => return Copy::Runs,
+                    (Ok(state), Ok(true)) => {
+                        return Copy::Broken(format!("the copy on the target is {state}"));
+                    }
+                    (Err(error), _) | (_, Err(error)) if is_gone(&error) => {
+                        return Copy::Broken(error.to_string());
+                    }
+                    (Err(error), _) | (_, Err(error)) => Some(error),
                 },
                 Err(error) if is_gone(&error) => return Copy::Broken(error.to_string()),
                 Err(error) => Some(error),
@@ -388,14 +446,25 @@ impl Course<'_> {
     }
 }
 
+/// Defines a machine where it may be defined already.
+fn define(host: &mut dyn Hypervisor, spec: &DomainSpec) -> Result<(), VirtError> {
+    match host.define(spec) {
+        Err(error @ VirtError::MachineExists { .. }) => match is_same(host, spec) {
+            Ok(true) => Ok(()),
+            Err(silent) if !is_gone(&silent) => Err(silent),
+            _ => Err(error),
+        },
+        other => other,
+    }
+}
+
 /// Boots a machine anew.
 fn restart(host: &mut dyn Hypervisor, side: Side, spec: &DomainSpec) -> Whereabouts {
-    let started = match host.define(spec) {
-        Ok(()) | Err(VirtError::MachineExists { .. }) => host.start(&spec.name),
-        Err(error) => Err(error),
-    };
+    let started = define(host, spec).and_then(|()| host.start(&spec.name));
     match (started, host.state(&spec.name)) {
         (Ok(()), _) => Whereabouts::RestartedOn(side),
+        // Another machine has its name, or its identity.
+        (Err(VirtError::MachineExists { .. }), _) => Whereabouts::Nowhere,
         // Its own crash action has done so.
         (Err(VirtError::State { .. }), Ok(state)) if state.is_active() => Whereabouts::RestartedOn(side),
         (Err(_), Ok(state)) if !state.is_active() => Whereabouts::Nowhere,

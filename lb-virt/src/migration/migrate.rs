@@ -39,7 +39,7 @@ pub enum Whereabouts {
     On(Side),
     /// There, booted anew: the copy that ran was lost.
     RestartedOn(Side),
-    /// It runs nowhere: it was shut off meanwhile, or was lost and not to be restarted.
+    /// It runs nowhere, as far as both hosts say: there is none, it was shut off meanwhile, or was lost and not to be restarted.
     Nowhere,
     /// Not known: a host does not answer. At most one copy runs; [`Migration::resume`] finds out and ends it, as soon as both answer.
     Unknown,
@@ -224,14 +224,14 @@ impl Migration {
         self
     }
 
-    /// How often it is looked at. Default: 100 ms; a change of its phase is seen at once.
+    /// How often it is looked at, at most once a millisecond. Default: 100 ms; a change of its phase is seen at once.
     #[must_use]
-    pub const fn every(mut self, interval: Duration) -> Self {
-        self.every = interval;
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.every = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// How long a host is waited for that has still to say how it ended. Default: 10 s.
+    /// How long a host is waited for that has still to say how it ended; it is asked twice at least. Default: 10 s.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -300,48 +300,42 @@ impl Migration {
         watch: impl FnMut(&Progress) -> Option<Control>,
     ) -> Result<Report, MigrationError> {
         let begun = Instant::now();
+        let source_said = |error| self.stays(refused(Side::Source, error));
         let monitor = Monitor::new(self.policy.clone()).map_err(|error| self.stays(error.into()))?;
-        let state = source.state(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        let state = match source.state(&self.name) {
+            Ok(state) => state,
+            Err(error @ VirtError::NoMachine { .. }) => {
+                return Err(self.fails(refused(Side::Source, error), Whereabouts::Nowhere));
+            }
+            Err(error) => return Err(source_said(error)),
+        };
         if state == State::ShutOff {
             return self.run_cold(source, target, begun);
         }
-        let wrong = |source| refused(Side::Source, VirtError::State { name: self.name.clone(), source });
-        state.after(Operation::MigrateLive).map_err(|error| self.stays(wrong(error)))?;
+        state.after(Operation::MigrateLive).map_err(VirtError::state(&self.name)).map_err(source_said)?;
         for (side, host) in [(Side::Source, &*source), (Side::Target, &*target)] {
             if !host.capabilities().contains(Capabilities::LIVE_MIGRATION) {
                 let error = host.unsupported("move machines while they run");
                 return Err(self.stays(refused(side, error)));
             }
         }
-        let running =
-            source.running_spec(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
-        let defined = source.spec(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        let running = source.running_spec(&self.name).map_err(source_said)?;
+        let defined = source.spec(&self.name).map_err(source_said)?;
         let concerns = checks::before_live_migration(&running);
         if !self.despite && !concerns.is_empty() {
             return Err(self.stays(Why::Concerns(concerns)));
         }
 
         let estimate = match state {
-            State::Running => {
-                self.estimate(source).map_err(|error| self.stays(refused(Side::Source, error)))?
-            }
+            State::Running => self.estimate(source).map_err(source_said)?,
             _ => None,
         };
         if let Some(estimate) = &estimate {
             self.must_converge(estimate).map_err(|why| self.stays(why))?;
         }
-        let mut course = Course {
-            migration: self,
-            source,
-            target,
-            monitor,
-            estimate,
-            spec: defined,
-            conclusion: if state == State::Paused { Conclusion::Pause } else { Conclusion::Run },
-            steered: Vec::new(),
-            post_copied: false,
-            begun,
-        };
+        let conclusion = if state == State::Paused { Conclusion::Pause } else { Conclusion::Run };
+        let course = Course::new(self, source, target, monitor, defined);
+        let mut course = Course { begun, conclusion, estimate, ..course };
         course.begin(&running)?;
         course.follow(watch)
     }
@@ -359,24 +353,16 @@ impl Migration {
     ) -> Result<Report, MigrationError> {
         let monitor = Monitor::new(self.policy.clone())
             .map_err(|error| self.fails(error.into(), Whereabouts::Unknown))?;
-        let spec = match source.spec(&self.name) {
-            Err(VirtError::NoMachine { .. }) => target.spec(&self.name),
-            other => other,
+        let (side, spec) = match source.spec(&self.name) {
+            Err(VirtError::NoMachine { .. }) => (Side::Target, target.spec(&self.name)),
+            other => (Side::Source, other),
         };
-        let spec = spec.map_err(|error| self.fails(refused(Side::Source, error), Whereabouts::Unknown))?;
-        let course = Course {
-            migration: self,
-            source,
-            target,
-            monitor,
-            estimate: None,
-            spec,
-            conclusion: Conclusion::Run,
-            steered: Vec::new(),
-            post_copied: false,
-            begun: Instant::now(),
-        };
-        course.follow(watch)
+        let spec = spec.map_err(|error| {
+            let neither = matches!(error, VirtError::NoMachine { .. });
+            let whereabouts = if neither { Whereabouts::Nowhere } else { Whereabouts::Unknown };
+            self.fails(refused(side, error), whereabouts)
+        })?;
+        Course::new(self, source, target, monitor, spec).follow(watch)
     }
 
     /// Moves a machine that is shut off: its definition.
@@ -386,7 +372,8 @@ impl Migration {
         target: &mut dyn Hypervisor,
         begun: Instant,
     ) -> Result<Report, MigrationError> {
-        let spec = source.spec(&self.name).map_err(|error| self.stays(refused(Side::Source, error)))?;
+        let source_said = |error| self.stays(refused(Side::Source, error));
+        let spec = source.spec(&self.name).map_err(source_said)?;
         let own: Vec<Concern> = checks::before_live_migration(&spec)
             .into_iter()
             .filter(|concern| matches!(concern, Concern::NotShared { .. }))
@@ -395,23 +382,19 @@ impl Migration {
             return Err(self.stays(Why::Concerns(own)));
         }
         target.define(&spec).map_err(|error| self.stays(refused(Side::Target, error)))?;
-        let Err(error) = source.delete(&self.name) else {
-            return Ok(Report { sample: None, estimate: None, took: begun.elapsed(), steered: Vec::new() });
+        let done = |begun: Instant| Report {
+            sample: None,
+            estimate: None,
+            took: begun.elapsed(),
+            steered: Vec::new(),
         };
+        let Err(error) = source.delete(&self.name) else { return Ok(done(begun)) };
         // It must not be defined twice. Whether it still is here decides where.
-        let whereabouts = match source.state(&self.name) {
-            Err(VirtError::NoMachine { .. }) => {
-                return Ok(Report {
-                    sample: None,
-                    estimate: None,
-                    took: begun.elapsed(),
-                    steered: Vec::new(),
-                });
-            }
-            Ok(_) if target.delete(&self.name).is_ok() => Whereabouts::On(Side::Source),
-            _ => Whereabouts::Unknown,
-        };
-        Err(self.fails(refused(Side::Source, error), whereabouts))
+        match source.state(&self.name) {
+            Err(VirtError::NoMachine { .. }) => Ok(done(begun)),
+            Ok(_) if target.delete(&self.name).is_ok() => Err(source_said(error)),
+            _ => Err(self.fails(refused(Side::Source, error), Whereabouts::Unknown)),
+        }
     }
 
     pub(super) fn stays(&self, why: Why) -> MigrationError {

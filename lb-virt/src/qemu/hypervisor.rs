@@ -16,7 +16,7 @@ use crate::hypervisor::{
     Statistics, Summary,
 };
 use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
-use crate::state::{Operation, State, WrongState};
+use crate::state::{Operation, State};
 
 impl Hypervisor for Qemu {
     fn name(&self) -> &'static str {
@@ -371,13 +371,7 @@ impl Hypervisor for Qemu {
     }
 
     fn clone_machine(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
-        let mut machine = self.hold(template, "clone")?;
-        let state = self.look(&mut machine)?;
-        if machine.run.is_some() {
-            // As with a cold migration: its disks must stand still.
-            let source = WrongState { operation: Operation::MigrateCold, state };
-            return Err(VirtError::State { name: template.into(), source });
-        }
+        let (machine, _) = self.hold_for(template, Operation::Clone)?;
         let spec = Self::complete(&machine.spec.for_clone(request));
         launch::check(&spec)?;
         if self.store.find(&spec.name).is_some() {

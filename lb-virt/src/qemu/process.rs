@@ -21,6 +21,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::usage;
+
 /// Processes that this program has started: when they end, it must take note of that, or they stay in the kernel's table.
 static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
@@ -95,16 +97,12 @@ impl Process {
 
     /// What time it had on CPUs.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid).ok()?);
-        let time = nix::time::clock_getcpuclockid(pid).ok()?.now().ok()?;
-        Some(Duration::new(u64::try_from(time.tv_sec()).ok()?, u32::try_from(time.tv_nsec()).ok()?))
+        usage::cpu_time(self.pid)
     }
 
     /// The memory of the host that it takes, in KiB.
     pub(crate) fn resident(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
+        usage::resident(self.pid)
     }
 
     /// What of its smallest area of memory of at least so many KiB takes memory of the host, in KiB: a guest's memory is one area, and

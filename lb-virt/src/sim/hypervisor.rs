@@ -272,14 +272,8 @@ impl Hypervisor for Sim {
     }
 
     fn clone_machine(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
-        let machine = self.machine(template)?;
-        if machine.state.is_active() {
-            // As with a cold migration: its disks must stand still.
-            let operation = Operation::MigrateCold;
-            let source = crate::state::WrongState { operation, state: machine.state };
-            return Err(VirtError::State { name: template.into(), source });
-        }
-        let spec = machine.spec.for_clone(request);
+        self.may(template, Operation::Clone)?;
+        let spec = self.machine(template)?.spec.for_clone(request);
         self.define(&spec)
     }
 

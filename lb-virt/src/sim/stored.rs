@@ -116,7 +116,6 @@ impl Sim {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
     use crate::{Hypervisor, Memory};

@@ -345,7 +345,6 @@ pub(super) fn host(text: &str, version: &str, name: &str) -> Option<Host> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 

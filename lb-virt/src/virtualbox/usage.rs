@@ -1,55 +1,42 @@
 //! What the process that runs a machine has used.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::domain::Memory;
-
-/// The kernel's clock ticks in this file, on every architecture that VirtualBox runs on (proc(5), `_SC_CLK_TCK`).
-const TICKS: u64 = 100;
-/// A page of memory, there.
-const PAGE: u64 = 4096;
+use crate::usage::{cpu_time, resident};
 
 /// Time on CPUs and memory of the process that was started for a machine: `VBoxHeadless … --startvm UUID …`.
 pub(super) fn of(uuid: &str) -> Option<(Duration, Option<Memory>)> {
-    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
-    let mut processes = processes.map(|process| process.path()).filter(|process| {
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let started = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0);
         words.by_ref().any(|word| word == b"--startvm") && words.next() == Some(uuid.as_bytes())
-    });
-    let process = processes.next()?;
-    let read = |file: &str| fs::read_to_string(Path::new(&process).join(file)).ok();
-    Some((cpu_time(&read("stat")?)?, read("statm").and_then(|text| resident(&text))))
-}
-
-/// From `stat`: user's and system's ticks are the 14th and 15th. The second is a name in parentheses, with anything in it.
-fn cpu_time(stat: &str) -> Option<Duration> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut ticks = rest.split_whitespace().skip(11).map(str::parse::<u64>);
-    let ticks = ticks.next()?.ok()?.checked_add(ticks.next()?.ok()?)?;
-    Some(Duration::from_millis(ticks.checked_mul(1000 / TICKS)?))
-}
-
-/// From `statm`: the second number, in pages.
-fn resident(statm: &str) -> Option<Memory> {
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Memory::from_bytes(pages.checked_mul(PAGE)?))
+    };
+    let entries = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let pid = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(started)?;
+    Some((cpu_time(pid)?, resident(pid).map(Memory::from_kib)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
-    fn processes_are_read() {
-        let stat = "42 (VBox) 3 (x)) S 1 42 42 0 -1 4194560 1 2 3 4 150 50 6 7 20 0 30 0 9 1 2";
-        assert_eq!(cpu_time(stat), Some(Duration::from_secs(2)));
-        assert_eq!(resident("1000 256 3 4 0 5 0"), Some(Memory::from_mib(1)));
-        for wrong in ["", "42 (a) S", "42 (a) S 1 2 3 4 5 6 7 8 9 10 x y"] {
-            assert_eq!(cpu_time(wrong), None, "{wrong}");
-        }
-        assert_eq!(of("no such machine"), None);
+    fn the_process_of_a_machine_is_found() {
+        let uuid = "5f7c3b1e-8d0a-4a6b-9c55-0d1f7e3a2b90";
+        // A shell that says that it is there and waits for the end of its input, with the words of VirtualBox' own.
+        let arguments = ["-c", "echo; read line", "VBoxHeadless", "--comment", "web1", "--startvm", uuid];
+        let mut shell = Command::new("sh");
+        let mut process = shell.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        process.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let (_, memory) = of(uuid).unwrap();
+        assert!(memory.unwrap() > Memory::from_kib(100));
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        assert_eq!(of(uuid), None);
     }
 }

@@ -64,7 +64,6 @@ fn number(bus: Bus, place: u32) -> Option<u32> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 

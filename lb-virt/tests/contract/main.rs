@@ -16,12 +16,13 @@ mod stand_ins;
 mod suite;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lb_virt::domain::{Bus, Console, Disk, Nic, NicModel};
 use lb_virt::virtualbox::VirtualBox;
 use lb_virt::xen::Xen;
 use lb_virt::{DomainSpec, Memory, Sim};
+use stand_ins::Directory;
 use suite::Fixture;
 
 fn sim() -> Fixture {
@@ -112,36 +113,13 @@ fn stand_ins_answer() {
     assert_eq!(stand_ins::vbox::answer(nowhere, &["explode"]).code, 1);
 }
 
-/// A directory of one test's own, that goes with it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(backend: &str) -> Self {
-        let test = std::thread::current().name().unwrap_or_default().replace("::", "-");
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{backend}-{test}"));
-        if directory.exists() {
-            fs::remove_dir_all(&directory).unwrap();
-        }
-        fs::create_dir_all(&directory).unwrap();
-        Self(directory)
-    }
-
-    /// An image of that name in it.
-    fn image(&self, name: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, "").unwrap();
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn own_directory(backend: &str) -> Directory {
+    let test = std::thread::current().name().unwrap_or_default().replace("::", "-");
+    Directory::new(&format!("contract-{backend}-{test}"))
 }
 
 fn xen() -> Fixture {
-    let directory = Directory::new("xen");
+    let directory = own_directory("xen");
     let xl = stand_ins::install(&directory.0, "xl", "stand_ins_answer");
     Fixture {
         host: Box::new(Xen::new(directory.0.join("machines")).program(xl)),
@@ -157,7 +135,7 @@ fn xen() -> Fixture {
 }
 
 fn virtualbox() -> Fixture {
-    let directory = Directory::new("virtualbox");
+    let directory = own_directory("virtualbox");
     let program = stand_ins::install(&directory.0, "VBoxManage", "stand_ins_answer");
     let images = directory.0.clone();
     Fixture {

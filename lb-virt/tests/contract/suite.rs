@@ -65,6 +65,11 @@ impl Fixture {
             Operation::Delete => self.host.delete(name),
             Operation::Reboot if self.can(Capabilities::REBOOT) => self.host.reboot(name),
             Operation::Wake if self.can(Capabilities::WAKE) => self.host.wake(name),
+            Operation::Clone if self.can(Capabilities::CLONE) => {
+                let directory = self.directory.clone();
+                let request = CloneRequest { name: format!("{name}-twin"), directory, linked: false };
+                self.host.clone_machine(name, &request)
+            }
             _ => return None,
         })
     }

@@ -13,6 +13,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 /// How a program ends.
 #[derive(Debug, Default, PartialEq)]
 pub struct Answer {
@@ -29,6 +32,45 @@ impl Answer {
     pub fn fails(stderr: impl Into<String>) -> Self {
         Self { code: 1, stderr: stderr.into(), ..Self::default() }
     }
+}
+
+/// A directory of one test's own, that goes with it.
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    pub fn new(name: &str) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if directory.exists() {
+            fs::remove_dir_all(&directory).unwrap();
+        }
+        fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+
+    /// An image of that name in it.
+    pub fn image(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, "").unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Does what is asked of the host that a file keeps; what fails, for the reason that is said, changes nothing.
+fn ask<Host: Default + Serialize + DeserializeOwned>(
+    file: &Path,
+    obey: impl FnOnce(&mut Host) -> Result<String, String>,
+) -> Result<String, String> {
+    let mut host =
+        fs::read(file).map_or_else(|_| Host::default(), |state| serde_json::from_slice(&state).unwrap());
+    let said = obey(&mut host)?;
+    fs::write(file, serde_json::to_vec(&host).unwrap()).unwrap();
+    Ok(said)
 }
 
 type Program = fn(&Path, &[&str]) -> Answer;

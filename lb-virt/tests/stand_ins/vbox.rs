@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Answer;
+use super::{Answer, ask};
 
 #[derive(Default, Deserialize, Serialize)]
 struct Host {
@@ -54,14 +54,8 @@ pub fn answer(directory: &Path, arguments: &[&str]) -> Answer {
     {
         return Answer::fails("VBoxManage: error: The object functionality is limited\n");
     }
-    let file = directory.join("vbox.json");
-    let mut host: Host =
-        fs::read(&file).map_or_else(|_| Host::default(), |state| serde_json::from_slice(&state).unwrap());
-    match host.obey(arguments) {
-        Ok(said) => {
-            fs::write(&file, serde_json::to_vec(&host).unwrap()).unwrap();
-            Answer::says(said)
-        }
+    match ask(&directory.join("vbox.json"), |host: &mut Host| host.obey(arguments)) {
+        Ok(said) => Answer::says(said),
         Err(words) => Answer::fails(format!("VBoxManage: error: {words}\n")),
     }
 }
@@ -222,7 +216,7 @@ impl Host {
             .ok_or_else(|| format!("Guest OS type '{system}' is invalid"))?;
         if self.machines.iter().any(|machine| machine.name == name) {
             return Err(format!(
-                "Machine settings file '/root/VirtualBox VMs/{name}/{name}.vbox' already exists"
+                "Machine settings file '/home/user/VirtualBox VMs/{name}/{name}.vbox' already exists"
             ));
         }
         let uuid: Uuid = uuid.parse().map_err(|_| format!("Cannot parse UUID {uuid}"))?;
@@ -428,7 +422,7 @@ impl Machine {
         line("name", &quoted(&self.name));
         line("groups", "\"/\"");
         line("UUID", &quoted(&self.uuid.to_string()));
-        line("CfgFile", &quoted(&format!("/root/VirtualBox VMs/{0}/{0}.vbox", self.name)));
+        line("CfgFile", &quoted(&format!("/home/user/VirtualBox VMs/{0}/{0}.vbox", self.name)));
         for (key, value) in &self.hardware.settings {
             let number = matches!(key.as_str(), "memory" | "cpus");
             let hidden =

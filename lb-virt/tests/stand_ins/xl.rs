@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Answer;
 use super::xl_config::{self, CPUS};
+use super::{Answer, ask};
 
 /// The host's memory, in MiB, and what of it Domain-0 has.
 const MEMORY: u64 = 16_384;
@@ -72,14 +72,8 @@ fn now() -> f64 {
 type Done = Result<String, String>;
 
 pub fn answer(directory: &Path, arguments: &[&str]) -> Answer {
-    let file = directory.join("xl.json");
-    let mut host: Host =
-        fs::read(&file).map_or_else(|_| Host::default(), |state| serde_json::from_slice(&state).unwrap());
-    match host.obey(arguments) {
-        Ok(said) => {
-            fs::write(&file, serde_json::to_vec(&host).unwrap()).unwrap();
-            Answer::says(said)
-        }
+    match ask(&directory.join("xl.json"), |host: &mut Host| host.obey(arguments)) {
+        Ok(said) => Answer::says(said),
         Err(words) => Answer::fails(format!("{words}\n")),
     }
 }

@@ -221,9 +221,7 @@ fn estimates(rounds: usize) -> Result<Vec<Row>, VirtBenchError> {
             let downtime = Sending::default().downtime;
             let estimate = Estimate::new(&demand, &Link::of(RATE), downtime);
             busy.send(RATE)?;
-            let policy = Policy::default();
-            let report =
-                Migration::of(NAME).policy(policy).resume(&mut busy.here, &mut busy.there, |_| None)?;
+            let report = Migration::of(NAME).resume(&mut busy.here, &mut busy.there, |_| None)?;
             let Some(sample) = report.sample else { continue };
             durations.push((milliseconds(estimate.duration), milliseconds(sample.elapsed)));
             downtimes

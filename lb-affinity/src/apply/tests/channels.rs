@@ -449,6 +449,41 @@ fn channels_that_can_not_be_put_back_take_nothing_with_them() {
 }
 
 #[test]
+fn restoring_twice_what_can_not_be_restored_does_what_once_does() {
+    // What somebody has set since, the channels themselves among it; and whether the driver refuses the channels.
+    for (name, content) in [(None, ""), (Some(FIRST), "1"), (Some("/proc/irq/30/smp_affinity_list"), "5")] {
+        for (strange, refuses, finished) in
+            [(false, true, true), (false, true, false), (true, false, true), (true, true, false)]
+        {
+            let case = format!("{name:?} strange {strange}, refuses {refuses}, finished {finished}");
+            let (card, directory) = (customized(4), Directory::new("twice"));
+            let mut applier = open(&card, &directory);
+            apply(&mut applier, 2).unwrap();
+            let path = directory.0.join("journal");
+            if !finished {
+                let mut journal = Journal::load(&path).unwrap().unwrap();
+                journal.complete = false;
+                journal.store(&path).unwrap();
+            }
+            if strange {
+                card.resize(3);
+            }
+            if let Some(name) = name {
+                card.put(name, content);
+            }
+            let mut restore = || {
+                card.refuses.set(refuses.then_some(0));
+                let restored = applier.restore(IfChanged::Leave).unwrap();
+                assert!(!restored.is_complete(), "{case}: {restored}");
+                card.state()
+            };
+            let once = restore();
+            assert_eq!(restore(), once, "{case}");
+        }
+    }
+}
+
+#[test]
 fn what_could_not_be_put_back_is_no_strangers() {
     // After a crash, before it could tell what the driver made of the card; and of each of the writes that come after, one is refused.
     let (mut refusals, mut writes) = (0, 0..);

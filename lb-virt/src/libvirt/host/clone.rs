@@ -16,18 +16,13 @@ use crate::hypervisor::CloneRequest;
 use crate::libvirt::amend;
 use crate::libvirt::read::{child, parse};
 use crate::libvirt::write::{piece, text, unwritable, within};
-use crate::state::{Operation, WrongState};
+use crate::state::Operation;
 
 impl Libvirt {
     pub(super) fn clone_of(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
         check_name(&request.name).map_err(VirtError::spec(&request.name))?;
         let domain = self.connection.domain(template)?;
-        let state = self.state_of(template, &domain)?;
-        if state.is_active() {
-            // As with a cold migration: its disks must stand still.
-            let source = WrongState { operation: Operation::MigrateCold, state };
-            return Err(VirtError::State { name: template.into(), source });
-        }
+        self.may(template, &domain, Operation::Clone)?;
         let defined = self.defined(template, &domain)?;
         let spec = defined.spec.for_clone(request);
         let xml = without_variables(&amend(&defined.xml, &spec)?);
