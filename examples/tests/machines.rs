@@ -101,7 +101,10 @@ fn pins_snapshots_and_consoles() {
     hosts.define("a", "name = 'web1'\nvcpus = 2\nmemory = '256 MiB'\n");
     hosts.out("a", &["pin", "web1", "0=4", "1=5-7"]);
     assert!(hosts.out("a", &["show", "web1"]).contains("[pins.vcpus]\n0 = \"4\"\n1 = \"5-7\"\n"));
-    hosts.out("a", &["pin", "web1"]);
+    // Shown as they are given, and none taken away by looking.
+    assert_eq!(hosts.out("a", &["pin", "web1"]), "0=4\n1=5-7\n");
+    hosts.out("a", &["pin", "web1", "--none"]);
+    assert_eq!(hosts.out("a", &["pin", "web1"]), "0=any\n1=any\n");
     assert!(!hosts.out("a", &["show", "web1"]).contains("5-7"));
     hosts.out("a", &["snapshot", "take", "web1", "fresh"]);
     hosts.out("a", &["start", "web1"]);
@@ -121,6 +124,82 @@ fn pins_snapshots_and_consoles() {
         let complaint = hosts.complaint("a", arguments);
         assert!(complaint.contains(said), "{complaint}: {said}");
     }
+}
+
+#[test]
+fn machines_are_resized_and_started_anew() {
+    let hosts = Hosts::new("sizes");
+    hosts.define("a", "name = 'web1'\nvcpus = 2\nmax-vcpus = 4\nmemory = '256 MiB'\nmax-memory = '1 GiB'\n");
+    hosts.out("a", &["start", "web1"]);
+    assert_eq!(hosts.out("a", &["resize", "web1", "--vcpus", "4", "--memory", "512 MiB"]), "");
+    let listed: Value = serde_json::from_str(&hosts.out("a", &["list", "--json"])).unwrap();
+    assert_eq!((&listed[0]["vcpus"], &listed[0]["memory"]), (&json!(4), &json!("512 MiB")));
+    let complaint = hosts.complaint("a", &["resize", "web1", "--vcpus", "5"]);
+    assert!(complaint.contains("at most 4"), "{complaint}");
+    hosts.out("a", &["reboot", "web1"]);
+    assert_eq!(hosts.state("a", "web1"), "running");
+    assert!(hosts.complaint("a", &["wake", "web1"]).contains("running"));
+    hosts.out("a", &["off", "web1"]);
+    hosts.out("a", &["resize", "web1", "--vcpus", "8"]);
+    assert!(hosts.out("a", &["show", "web1"]).contains("vcpus = 8"));
+    assert!(hosts.complaint("a", &["reboot", "web1"]).contains("shut off"));
+    assert_eq!(hosts.run("a", &["resize", "web1"], "").status.code(), Some(2), "to nothing");
+}
+
+#[test]
+fn disks_and_network_interfaces_come_and_go() {
+    let hosts = Hosts::new("devices");
+    hosts.define(
+        "a",
+        "name = 'web1'\nvcpus = 1\nmemory = '64 MiB'\n[[disks]]\nsource = { file = '/a.img' }\n",
+    );
+    hosts.out("a", &["start", "web1"]);
+    let shown = || -> Value {
+        let all: Value = serde_json::from_str(&hosts.out("a", &["show", "web1", "--json"])).unwrap();
+        all["definition"].clone()
+    };
+    assert_eq!(hosts.out("a", &["attach", "disk", "web1", "/b.qcow2", "--shared"]), "vdb\n");
+    let disc = ["attach", "disk", "web1", "/c.iso", "--cdrom", "--bus", "scsi", "--target", "sdc"];
+    assert_eq!(hosts.out("a", &disc), "sdc\n");
+    hosts.out("a", &["attach", "disk", "web1", "/dev/vg/d", "--block", "--cache", "none"]);
+    let disks = &shown()["disks"];
+    assert_eq!((&disks[1]["format"], &disks[1]["shared"]), (&json!("qcow2"), &json!(true)));
+    assert_eq!((&disks[2]["device"], &disks[2]["read-only"]), (&json!("cdrom"), &json!(true)));
+    assert_eq!((&disks[3]["source"]["block"], &disks[3]["cache"]), (&json!("/dev/vg/d"), &json!("none")));
+    let mac = "52:54:00:00:00:07";
+    let nic = ["attach", "nic", "web1", "--bridge", "br0", "--model", "e1000", "--mac", mac, "--vlan", "129"];
+    assert_eq!(hosts.out("a", &nic), format!("{mac}\n"));
+    let chosen = hosts.out("a", &["attach", "nic", "web1", "--nat"]);
+    let nics = &shown()["nics"];
+    assert_eq!((&nics[0]["network"]["bridge"], &nics[0]["vlan"]), (&json!("br0"), &json!(129)));
+    assert_eq!(nics[1]["mac"], chosen.trim());
+    for (arguments, said) in [
+        (&["attach", "disk", "web1", "/e.img", "--target", "vdb"][..], "has a disk \"vdb\" already"),
+        (&["attach", "disk", "web1", "e.img"], "write an absolute one"),
+        (&nic, mac),
+        (&["detach", "disk", "web1", "vdz"], "has no disk \"vdz\""),
+        (&["detach", "nic", "web1", "52:54:00:00:00:08"], "has no network interface"),
+    ] {
+        let complaint = hosts.complaint("a", arguments);
+        assert!(complaint.contains(said), "{complaint}: {said}");
+    }
+    for wrong in [&["attach", "nic", "web1"][..], &["attach", "nic", "web1", "--nat", "--bridge", "br0"]] {
+        assert_eq!(hosts.run("a", wrong, "").status.code(), Some(2), "{wrong:?}");
+    }
+    hosts.out("a", &["detach", "disk", "web1", "sdc"]);
+    hosts.out("a", &["detach", "nic", "web1", mac]);
+    let left = shown();
+    assert_eq!((left["disks"].as_array().unwrap().len(), left["nics"].as_array().unwrap().len()), (3, 1));
+}
+
+#[test]
+fn a_machine_is_made_from_another() {
+    let hosts = Hosts::new("clones");
+    hosts.define("a", "name = 'web1'\nvcpus = 1\nmemory = '64 MiB'\n[[disks]]\nsource = { file = '/a.qcow2' }\nformat = 'qcow2'\n");
+    hosts.out("a", &["clone", "web1", "web2", "--directory", "/srv/images", "--linked"]);
+    assert!(hosts.out("a", &["show", "web2"]).contains("/srv/images/web2-vda.qcow2"));
+    let complaint = hosts.complaint("a", &["clone", "web1", "web2", "--directory", "/srv/images"]);
+    assert!(complaint.contains("web2"), "{complaint}");
 }
 
 #[test]
@@ -148,8 +227,32 @@ fn a_machine_moves_to_another_host() {
     assert!(back.contains("it was shut off"), "{back}");
     assert_eq!(hosts.state("a", "web2"), "shut-off");
     let itself = hosts.complaint("b", &["migrate", "web1", "--to", &to]);
-    assert!(itself.contains("is in use"), "{itself}");
+    assert!(itself.contains(&format!("web1 is on {to} already: name another host")), "{itself}");
     assert_eq!(hosts.state("b", "web1"), "running");
+    // A target that can't keep the machine leaves it where it was.
+    fs::create_dir(hosts.0.join("b.json.new")).unwrap();
+    let unkept = hosts.complaint("a", &["migrate", "web2", "--to", &to, "--force"]);
+    assert!(unkept.contains("b.json"), "{unkept}");
+    assert_eq!(hosts.state("a", "web2"), "shut-off");
+}
+
+#[test]
+fn who_types_a_definition_keeps_nobody_from_the_host() {
+    let hosts = Hosts::new("typed");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_machines"));
+    program.args(["--host", &hosts.uri("a"), "define", "-"]).stdin(Stdio::piped());
+    let mut typing = program.spawn().unwrap();
+    let mut input = typing.stdin.take().unwrap();
+    input.write_all(b"name = 'web1'\n").unwrap();
+    hosts.define("a", "name = 'web2'\nvcpus = 2\nmemory = '256 MiB'\n");
+    input.write_all(b"vcpus = 2\nmemory = '256 MiB'\n").unwrap();
+    drop(input);
+    assert!(typing.wait().unwrap().success());
+    let listed = hosts.out("a", &["list"]);
+    assert!(listed.contains("web1") && listed.contains("web2"), "{listed}");
+    hosts.out("a", &["start", "web1"]);
+    hosts.out("a", &["stop", "web1", "--wait", "500000000000y"]);
+    assert_eq!(hosts.state("a", "web1"), "shut-off");
 }
 
 #[test]
@@ -183,11 +286,13 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     assert!(hosts.complaint("a", &["define", "/nowhere.toml"]).contains("/nowhere.toml: No such file"));
     fs::write(hosts.0.join("broken.json"), "{}").unwrap();
     assert!(hosts.complaint("broken", &["list"]).contains("is no simulated host"));
-    let unknown =
-        Command::new(env!("CARGO_BIN_EXE_machines")).args(["--host", "kvm:", "list"]).output().unwrap();
-    assert!(
-        String::from_utf8(unknown.stderr)
-            .unwrap()
-            .contains("write sim:, qemu:DIRECTORY, xen:, vbox: or libvirt+URI")
-    );
+    for (uri, said) in [
+        ("kvm:", "write sim:, qemu:DIRECTORY, xen:, vbox: or libvirt+URI"),
+        ("qemu:///system", "that is libvirt's: write libvirt+ before it"),
+    ] {
+        let unknown =
+            Command::new(env!("CARGO_BIN_EXE_machines")).args(["--host", uri, "list"]).output().unwrap();
+        let complaint = String::from_utf8(unknown.stderr).unwrap();
+        assert!(complaint.contains(said), "{complaint}");
+    }
 }

@@ -318,7 +318,11 @@ mod tests {
                             } else {
                                 counters.start();
                             }
-                            assert!(load.active() <= 4, "each thread has one at most");
+                            // The lanes are read one after the other: who moves meanwhile may be seen on each.
+                            assert!(
+                                load.active() as usize <= 4 * lane::count(),
+                                "each thread has one at most"
+                            );
                             counters.end(match turn % 7 {
                                 0 => Some(Outcome::Failure),
                                 1 => None,

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::domain::SpecError;
 use crate::state::WrongState;
 
@@ -45,6 +47,20 @@ pub enum VirtError {
     MachineExists {
         /// Its name.
         name: String,
+        /// Where.
+        host: String,
+    },
+    /// Another machine has the identity.
+    #[error(
+        "machine {name}: its uuid {uuid} is that of machine {holder:?} on {host}: leave the uuid out, or delete the other"
+    )]
+    UuidTaken {
+        /// The machine that would have it too.
+        name: String,
+        /// The identity.
+        uuid: Uuid,
+        /// The machine that has it.
+        holder: String,
         /// Where.
         host: String,
     },

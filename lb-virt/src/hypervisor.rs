@@ -222,7 +222,7 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// Defines a machine: it is shut off then.
     ///
     /// # Errors
-    /// [`VirtError::MachineExists`], [`VirtError::Spec`], [`VirtError::Inexpressible`].
+    /// [`VirtError::MachineExists`], [`VirtError::UuidTaken`], [`VirtError::Spec`], [`VirtError::Inexpressible`].
     fn define(&mut self, spec: &DomainSpec) -> Result<(), VirtError>;
 
     /// Removes a machine's definition and its snapshots, not its disks.
@@ -417,7 +417,7 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// else is [`VirtError::Moving`]. It goes, with its definition, if the sender goes away before it is whole.
     ///
     /// # Errors
-    /// [`VirtError::MachineExists`], [`VirtError::Spec`], [`VirtError::File`]; nothing is left behind.
+    /// [`VirtError::MachineExists`], [`VirtError::UuidTaken`], [`VirtError::Spec`], [`VirtError::File`]; nothing is left behind.
     fn receive(
         &mut self,
         running: &DomainSpec,

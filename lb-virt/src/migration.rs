@@ -154,7 +154,8 @@ pub enum Via {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct Tls {
-    /// Where they are, on both hosts.
+    /// Where they are, on both hosts. Empty: where the hypervisor's own configuration says, which libvirt alone has, and has nothing
+    /// else (`migrate_tls_x509_cert_dir` in its `qemu.conf`, by default `/etc/pki/qemu`).
     pub directory: PathBuf,
     /// The name in the target's certificate, if it is not the address that is connected to.
     pub hostname: Option<String>,

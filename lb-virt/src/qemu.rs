@@ -154,9 +154,21 @@ impl Qemu {
 
     /// Holds a machine: nobody else does anything to it meanwhile.
     fn hold(&self, name: &str, operation: &str) -> Result<Machine, VirtError> {
+        self.store.sweep();
         let place = self.store.find(name).ok_or_else(|| self.missing(name))?;
         let lock = place.lock(operation)?.ok_or_else(|| self.missing(name))?;
-        Machine::open(place, lock, self.answer)?.ok_or_else(|| self.missing(name))
+        let mut machine = Machine::open(place, lock, self.answer)?.ok_or_else(|| self.missing(name))?;
+        let line = machine.process().and_then(|process| self.events.line(name, process));
+        machine.talk_over(line);
+        Ok(machine)
+    }
+
+    /// Listens to a machine's QEMU, unless somebody does, and talks to it over that connection. Whether it is listened to here.
+    fn listen_to(&mut self, machine: &mut Machine) -> bool {
+        let Some(process) = machine.process().cloned() else { return false };
+        let heard = self.events.listen(&machine.place, &process);
+        machine.talk_over(self.events.line(machine.name(), &process));
+        heard
     }
 
     /// What a machine that is held is doing; changes are told. A copy that waits for what is sent goes with its process.
@@ -164,9 +176,8 @@ impl Qemu {
         let waits = machine.waits();
         let state = machine.observe()?;
         if waits && machine.run.is_none() {
-            let _lock = self.store.lock()?;
-            self.store.remove(&machine.place)?;
-            self.events.forget(machine.name());
+            self.set_aside(machine)?;
+            self.store.sweep();
             self.events.tell(machine.name(), EventKind::Deleted);
             return Err(self.missing(machine.name()));
         }
@@ -206,9 +217,7 @@ impl Qemu {
         let program = self.program_of(spec.arch);
         let accelerated = self.has_kvm(spec.arch);
         machine.launch(spec, &Start { program: &program, accelerated, incoming })?;
-        if let Some(process) = machine.process().cloned() {
-            self.events.listen(&machine.place.clone(), &process);
-        }
+        self.listen_to(machine);
         Ok(())
     }
 
@@ -267,7 +276,14 @@ impl Qemu {
 
     /// Removes a machine that does not run.
     fn remove(&mut self, machine: Machine) -> Result<(), VirtError> {
-        let _lock = self.store.lock()?;
+        self.set_aside(&machine)?;
+        drop(machine);
+        self.store.sweep();
+        Ok(())
+    }
+
+    /// The same, but for its files and its process, if it has one: they are removed when there is time.
+    fn set_aside(&mut self, machine: &Machine) -> Result<(), VirtError> {
         self.store.remove(&machine.place)?;
         self.events.forget(machine.name());
         Ok(())

@@ -6,7 +6,7 @@
 mod libvirtd;
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lb_virt::domain::{Disk, Memory};
 use lb_virt::libvirt::Libvirt;
@@ -35,12 +35,7 @@ impl Hosts {
         libvirtd::make_busy(spec.disks[0].source.as_ref().unwrap().path());
         here.define(&spec).unwrap();
         here.start("web1").unwrap();
-        // Its firmware has read what it boots.
-        let end = Instant::now() + Duration::from_secs(30);
-        while here.statistics("web1").unwrap().disks["vda"].reads == 0 {
-            assert!(Instant::now() < end, "it does not boot");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        libvirtd::boots(&source.uri(), "web1");
         Self { here, there, target, source }
     }
 

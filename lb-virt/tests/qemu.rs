@@ -350,7 +350,19 @@ fn what_a_guest_does_not_let_go_goes_at_the_next_boot() {
         assert!(Instant::now() < end, "{error}");
         sleep(Duration::from_millis(50));
     }
+    // So does a network interface, and one that goes late is seen to have gone.
+    let late = Mac([0x52, 0x54, 0, 1, 2, 4]);
+    host.attach_nic("web1", &Nic::nat().mac(late)).unwrap();
+    host.pause("web1").unwrap();
+    assert_eq!(host.detach_nic("web1", late).unwrap(), Effect::NextBoot, "it stands still");
+    assert_eq!(host.running_spec("web1").unwrap().nics.len(), 2);
+    host.resume("web1").unwrap();
+    while host.running_spec("web1").unwrap().nics.len() == 2 {
+        assert!(Instant::now() < end, "it is still there");
+        sleep(Duration::from_millis(50));
+    }
     assert_eq!(host.detach_nic("web1", mac).unwrap(), Effect::Now);
+    assert_eq!(host.running_spec("web1").unwrap().nics, []);
     let ide = Disk::file(lab.images().join("ide.img")).on(Bus::Ide);
     fs::write(ide.source.as_ref().unwrap().path(), [0; 4096]).unwrap();
     assert_eq!(host.attach_disk("web1", &ide).unwrap(), Effect::NextBoot, "IDE is soldered");

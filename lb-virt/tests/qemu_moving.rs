@@ -9,17 +9,22 @@ mod guest;
 #[path = "support/lab.rs"]
 mod lab;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lb_virt::domain::{Disk, Mac, Nic};
+use lb_virt::hypervisor::Effect;
 use lb_virt::migration::{
     Conclusion, Control, Destination, Migration, Phase, Policy, Report, Sample, Settings, Side, Tls, Via,
     Whereabouts,
 };
+use lb_virt::qemu::qmp::Qmp;
 use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu, State, VirtError};
+use serde_json::{Value, json};
 
 use guest::Work;
 use lab::Lab;
@@ -116,9 +121,9 @@ fn what_was_changed_while_it_ran_moves_with_it() {
     let mut pair = Pair::new(WORK);
     let more = pair.lab.images().join("more.qcow2");
     guest::image(&more);
-    let mac = lb_virt::domain::Mac([0x52, 0x54, 0, 1, 2, 3]);
-    pair.here.attach_nic("web1", &lb_virt::domain::Nic::nat().mac(mac)).unwrap();
-    pair.here.attach_disk("web1", &lb_virt::domain::Disk::file(&more).shared()).unwrap();
+    let mac = Mac([0x52, 0x54, 0, 1, 2, 3]);
+    pair.here.attach_nic("web1", &Nic::nat().mac(mac)).unwrap();
+    pair.here.attach_disk("web1", &Disk::file(&more).shared()).unwrap();
     let (running, defined) = (pair.here.running_spec("web1").unwrap(), pair.here.spec("web1").unwrap());
     pair.run(&Migration::of("web1"));
     assert_eq!(pair.there.running_spec("web1").unwrap(), running);
@@ -126,11 +131,75 @@ fn what_was_changed_while_it_ran_moves_with_it() {
     pair.counts_on(1);
     assert_eq!(pair.there.statistics("web1").unwrap().disks.len(), 2);
     // Over there it lets them go, where they are.
-    assert_eq!(pair.there.detach_nic("web1", mac).unwrap(), lb_virt::hypervisor::Effect::Now);
-    assert_eq!(pair.there.detach_disk("web1", "vdb").unwrap(), lb_virt::hypervisor::Effect::Now);
+    assert_eq!(pair.there.detach_nic("web1", mac).unwrap(), Effect::Now);
+    assert_eq!(pair.there.detach_disk("web1", "vdb").unwrap(), Effect::Now);
     pair.swap();
     pair.run(&Migration::of("web1"));
     pair.counts_on(1);
+}
+
+/// The devices that have names, with where the guest finds each, by QEMU's own word.
+fn places(lab: &Lab, host: &str) -> BTreeMap<String, (u64, u64)> {
+    let socket = lab.path.join(host).join("machines/web1/control.sock");
+    let mut qmp = Qmp::connect(&socket, PATIENCE).unwrap();
+    let buses = qmp.execute("query-pci", json!({}), PATIENCE).unwrap();
+    let devices = buses.as_array().unwrap().iter().flat_map(|bus| bus["devices"].as_array().unwrap());
+    let named = devices.filter(|device| !device["qdev_id"].as_str().unwrap_or_default().is_empty());
+    let place = |device: &Value, key: &str| device[key].as_u64().unwrap();
+    named
+        .map(|device| {
+            let name = device["qdev_id"].as_str().unwrap().to_owned();
+            (name, (place(device, "slot"), place(device, "function")))
+        })
+        .collect()
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn what_is_left_stays_where_it_was_when_others_have_gone() {
+    let mut pair = Pair::new(Work::default());
+    pair.here.power_off("web1").unwrap();
+    let [a, b, c, d] = [1, 2, 3, 4].map(|last| Mac([0x52, 0x54, 0, 0, 0, last]));
+    for mac in [a, b] {
+        pair.here.attach_nic("web1", &Nic::nat().mac(mac)).unwrap();
+    }
+    fs::remove_file(pair.lab.images().join("web1.console")).unwrap();
+    pair.here.start("web1").unwrap();
+    pair.lab.counts_beyond("web1", 5);
+    for target in ["vdb", "vdc"] {
+        let path = pair.lab.images().join(format!("{target}.qcow2"));
+        guest::image(&path);
+        pair.here.attach_disk("web1", &Disk::file(&path).named(target).shared()).unwrap();
+    }
+    pair.here.attach_nic("web1", &Nic::nat().mac(c)).unwrap();
+    // The one in the middle goes, and another comes after the last.
+    assert_eq!(pair.here.detach_nic("web1", b).unwrap(), Effect::Now);
+    assert_eq!(pair.here.detach_disk("web1", "vdb").unwrap(), Effect::Now);
+    pair.here.attach_nic("web1", &Nic::nat().mac(d)).unwrap();
+    let before = places(&pair.lab, "node1");
+    let nic = |last: u8| format!("nic-5254000000{last:02x}");
+    assert_eq!([1, 3, 4].map(|last| before[&nic(last)]), [(8, 0), (10, 0), (11, 0)], "{before:?}");
+    pair.run(&Migration::of("web1"));
+    assert_eq!(places(&pair.lab, "node2"), before);
+    pair.counts_on(1);
+    // And once more, with another in the gap.
+    pair.swap();
+    assert_eq!(pair.here.detach_nic("web1", a).unwrap(), Effect::Now);
+    pair.here.attach_nic("web1", &Nic::nat().mac(b)).unwrap();
+    let before = places(&pair.lab, "node2");
+    pair.run(&Migration::of("web1"));
+    assert_eq!(places(&pair.lab, "node1"), before);
+    pair.counts_on(1);
+    // At its next boot they are where their numbers are.
+    let spec = pair.there.spec("web1").unwrap();
+    assert_eq!(
+        spec.nics.iter().map(|nic| (nic.mac, nic.place)).collect::<Vec<_>>(),
+        [(Some(c), None), (Some(d), None), (Some(b), None)]
+    );
+    pair.there.power_off("web1").unwrap();
+    pair.there.start("web1").unwrap();
+    let now = places(&pair.lab, "node1");
+    assert_eq!([3, 4, 2].map(|last| now[&nic(last)]), [(8, 0), (9, 0), (10, 0)], "{now:?}");
 }
 
 #[test]

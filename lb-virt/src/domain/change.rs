@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::{DomainSpec, Mac, Memory};
+use super::{DomainSpec, Mac, Memory, Nic};
 
 impl DomainSpec {
     /// As large as is asked for; a machine that is shut off may grow beyond what it could have, when it runs.
@@ -21,6 +21,18 @@ impl DomainSpec {
             self.max_memory = (self.max_memory.is_some() || memory < most).then_some(most);
             self.memory = memory;
         }
+    }
+
+    /// Gives it a network interface, at a free place if the one of its number is taken.
+    pub(crate) fn push_nic(&mut self, mut nic: Nic) {
+        let number = self.nics.len();
+        let taken = |place: usize| {
+            self.nics.iter().enumerate().any(|(number, other)| other.place_as(number) == place)
+        };
+        if nic.place.is_none() && taken(number) {
+            nic.place = (0..=u8::MAX).find(|place| !taken(usize::from(*place)));
+        }
+        self.nics.push(nic);
     }
 
     /// With what a hypervisor chooses: names of disks, an identity, addresses that begin with its `vendor`.

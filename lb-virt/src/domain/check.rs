@@ -113,6 +113,12 @@ pub enum SpecError {
         /// The address.
         mac: super::Mac,
     },
+    /// Two interfaces sit at one place.
+    #[error("two network interfaces sit at place {place}: give each its own, or none of them any")]
+    SamePlace {
+        /// The place.
+        place: usize,
+    },
     /// An address of a group.
     #[error("{mac} is the address of a group: a network interface's first byte is even")]
     GroupMac {
@@ -229,7 +235,7 @@ impl DomainSpec {
             return Err(SpecError::MaxVcpus { vcpus, most });
         }
         if let Some(super::CpuTopology { sockets, cores, threads }) = self.cpu_topology
-            && u64::from(sockets) * u64::from(cores) * u64::from(threads) != u64::from(most)
+            && sockets.checked_mul(cores).and_then(|cores| cores.checked_mul(threads)) != Some(most)
         {
             return Err(SpecError::Topology { sockets, cores, threads, vcpus: most });
         }
@@ -265,9 +271,13 @@ impl DomainSpec {
     }
 
     fn check_networks(&self) -> Result<(), SpecError> {
-        let mut macs = HashSet::new();
-        for nic in &self.nics {
+        let (mut macs, mut places) = (HashSet::new(), HashSet::new());
+        for (number, nic) in self.nics.iter().enumerate() {
             nic.validate()?;
+            let place = nic.place_as(number);
+            if !places.insert(place) {
+                return Err(SpecError::SamePlace { place });
+            }
             if let Some(mac) = nic.mac
                 && !macs.insert(mac)
             {
@@ -393,6 +403,10 @@ mod tests {
             (|spec| spec.disks[0].source = Some(Source::File("/a\n.img".into())), "control characters"),
             (|spec| spec.nics[0].network = Network::Bridge("br0,vlan=1".into()), "is no name of a network"),
             (|spec| spec.nics[0].vlan = Some(4095), "VLAN 4095"),
+            (
+                |spec| *spec = spec.clone().nic(Nic { place: Some(0), ..Nic::nat() }),
+                "two network interfaces sit at place 0",
+            ),
             (
                 |spec| spec.nics[0].mac = Some(Mac([1, 0, 0x5e, 0, 0, 1])),
                 "01:00:5e:00:00:01 is the address of a group",

@@ -31,11 +31,21 @@ pub struct Nic {
     /// The VLAN that its packets are in, 1 to 4094; `None`: they are not tagged.
     #[cfg_attr(feature = "serde", serde(default))]
     pub vlan: Option<u16>,
+    /// Where it sits on its machine's bus, among the places for network interfaces; `None`: as its number in the list, from 0. Written
+    /// down when one comes or goes while the machine runs: the guest must find the others where they are, on another host too. Only
+    /// QEMU's own backend goes by it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub place: Option<u8>,
 }
 
 impl Nic {
     const fn new(network: Network) -> Self {
-        Self { network, model: NicModel::Virtio, mac: None, vlan: None }
+        Self { network, model: NicModel::Virtio, mac: None, vlan: None, place: None }
+    }
+
+    /// Where it sits as the `number`th of its machine's.
+    pub(crate) fn place_as(&self, number: usize) -> usize {
+        self.place.map_or(number, usize::from)
     }
 
     /// On a bridge of the host.

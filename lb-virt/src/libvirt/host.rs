@@ -3,6 +3,7 @@
 mod clone;
 mod connection;
 mod definition;
+mod demand;
 mod devices;
 mod moving;
 mod snapshots;
@@ -25,7 +26,7 @@ use crate::hypervisor::{
     Capabilities, CloneRequest, ConsoleAddress, Effect, Event, EventKind, Host, Hypervisor, Snapshot,
     Statistics, Summary,
 };
-use crate::migration::{Conclusion, Control, Destination, Sample, Settings, Via};
+use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
 use crate::state::{Operation, State};
 use connection::{Connection, LIBVIRT, state_of};
 use moving::Moves;
@@ -64,7 +65,7 @@ impl Driver {
             Self::Test => {
                 C::REBOOT | C::HOT_VCPUS | C::PINNING | C::SNAPSHOTS | C::CLONE | C::EVENTS | C::HOT_MEMORY
             }
-            Self::Qemu => C::all() - C::DIRTY_RATE,
+            Self::Qemu => C::all(),
             Self::Xen => {
                 C::REBOOT
                     | C::WAKE
@@ -112,8 +113,9 @@ impl Driver {
 /// * Clones' images are made by libvirt's storage driver, so on the host itself, wherever that is.
 /// * While a machine is moved, libvirt sees to it that one copy runs in the end: [`receive`](Hypervisor::receive) only notes what is to
 ///   come, the copy is there once it is [sent](Hypervisor::send), and when all has gone over the source has none any more. `virsh` (of
-///   the package `libvirt-clients`) is needed to cancel it, for
-///   post-copy, and to know the downtime. Certificates are those of libvirt's own configuration.
+///   the package `libvirt-clients`) is needed to cancel it, for post-copy, to know the downtime, and to measure how fast guests write.
+/// * Certificates for encrypted migrations are those of libvirt's own configuration, on both hosts: nothing else can be said to it, so
+///   [`Tls::directory`](crate::migration::Tls::directory) must be empty.
 /// * Of Xen and VirtualBox it is known from libvirt's documentation alone what they can do.
 #[derive(Debug)]
 pub struct Libvirt {
@@ -469,6 +471,11 @@ impl Hypervisor for Libvirt {
 
     fn statistics(&mut self, name: &str) -> Result<Statistics, VirtError> {
         self.usage_of(name)
+    }
+
+    fn demand(&mut self, name: &str, over: Duration) -> Result<Demand, VirtError> {
+        self.may_use(Capabilities::DIRTY_RATE, "measure how fast guests write")?;
+        self.demand_of(name, over)
     }
 
     fn running_spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {

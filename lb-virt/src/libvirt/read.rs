@@ -318,6 +318,7 @@ fn nic(element: Node<'_, '_>) -> Result<Nic, ReadError> {
                 Some(id.parse().map_err(|_| unknown(tag, "a VLAN", id))?)
             }
         },
+        place: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::arguments::{Board, block_node, disk_device, netdev, nic_device, nic_id, node_name};
+use super::arguments::{Board, QEMU, block_node, disk_device, netdev, nic_device, nic_id, node_name};
 use super::launch::complaint;
 use super::machine::Machine;
 use super::qmp::QmpError;
@@ -39,7 +39,7 @@ impl Machine {
         if added.is_err() {
             let _ = self.ask("blockdev-del", json!({"node-name": node}));
         }
-        added
+        added.map(drop)
     }
 
     /// Takes a disk from it. False if the guest does not let it go.
@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    /// Gives it a network interface, which has an address; nothing of it is left if it can't have it.
+    /// Gives it a network interface, which has an address, and writes down where it sits; nothing of it is left if it can't have it.
     pub(super) fn plug_nic(&mut self, nic: &Nic) -> Result<(), VirtError> {
         let id = nic_id(nic, 0);
         let operation = format!("attach {id} to {}", self.name());
@@ -64,13 +64,33 @@ impl Machine {
         self.ask("netdev_add", backend.clone()).map_err(|error| error.while_it(&operation))?;
         // Where another definition's would be; what has that place refuses, and so does what is no place.
         let (spec, board) = (self.live().clone(), Board::of(self.live())?);
-        let places = (spec.nics.len()..MOST_NICS).chain(0..spec.nics.len());
-        let devices = places.map(|place| nic_device(&spec, board, nic, place, None));
-        let added = self.add_one_of(devices, &operation);
-        if added.is_err() {
-            let _ = self.ask("netdev_del", json!({"id": backend["id"]}));
+        let count = spec.nics.len();
+        let places = (count..MOST_NICS).chain(0..count).chain(MOST_NICS..=MOST_NICS + count);
+        let taken = |place: &usize| spec.nics.iter().any(|nic| nic.place.map(usize::from) == Some(*place));
+        let places = places.filter(|place| !taken(place)).filter_map(|place| u8::try_from(place).ok());
+        let places = places.filter(|place| nic.place.is_none_or(|wanted| wanted == *place));
+        let places: Vec<Nic> = places.map(|place| Nic { place: Some(place), ..nic.clone() }).collect();
+        let devices = places.iter().map(|nic| nic_device(&spec, board, nic, count, None));
+        match self.add_one_of(devices, &operation) {
+            Ok(chosen) => {
+                if let (Some(run), Some(nic)) = (&mut self.run, places.get(chosen)) {
+                    run.spec.nics.push(nic.clone());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let _ = self.ask("netdev_del", json!({"id": backend["id"]}));
+                Err(error)
+            }
         }
-        added
+    }
+
+    /// Writes down where its network interfaces sit as it runs: their numbers will change.
+    pub(super) fn write_places_down(&mut self) {
+        let nics = self.run.iter_mut().flat_map(|run| &mut run.spec.nics);
+        for (number, nic) in nics.enumerate() {
+            nic.place = u8::try_from(nic.place_as(number)).ok();
+        }
     }
 
     /// Takes a network interface from it, which has an address. False if the guest does not let it go.
@@ -85,20 +105,47 @@ impl Machine {
         Ok(true)
     }
 
-    /// Adds the first of these devices that QEMU takes.
+    /// Adds the first of these devices that QEMU takes, and says which one that was.
     fn add_one_of(
         &mut self,
         devices: impl IntoIterator<Item = Result<Value, VirtError>>,
         operation: &str,
-    ) -> Result<(), VirtError> {
+    ) -> Result<usize, VirtError> {
         let mut refused = None;
-        for device in devices {
+        for (number, device) in devices.into_iter().enumerate() {
             match self.ask("device_add", device?) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(number),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        refused.map_or(Ok(()), |error| Err(error.while_it(operation)))
+        Err(match refused {
+            Some(error) => error.while_it(operation),
+            None => VirtError::Said {
+                hypervisor: QEMU,
+                operation: operation.into(),
+                words: "its place is taken".into(),
+            },
+        })
+    }
+
+    /// Notes which devices the guest has let go since it was asked to, and did not do so at once.
+    pub(super) fn forget_what_went(&mut self) -> Result<(), VirtError> {
+        let Some(run) = self.run.as_ref().filter(|_| !self.silent) else { return Ok(()) };
+        let defined = |disk: &Disk| self.spec.disks.iter().any(|other| other.target == disk.target);
+        let disks = run.spec.disks.iter().filter(|disk| !defined(disk)).map(|disk| disk.target.clone());
+        let defined = |nic: &Nic| self.spec.nics.iter().any(|other| other.mac == nic.mac);
+        let nics = run.spec.nics.iter().filter(|nic| !defined(nic)).map(|nic| nic_id(nic, 0));
+        let mut gone: Vec<String> = disks.chain(nics).collect();
+        gone.retain(|id| !self.still_has(id));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.write_places_down();
+        if let Some(run) = &mut self.run {
+            run.spec.disks.retain(|disk| !gone.contains(&disk.target));
+            run.spec.nics.retain(|nic| !gone.contains(&nic_id(nic, 0)));
+        }
+        self.save_run()
     }
 
     /// Whether a device is still there that the guest was asked to let go.

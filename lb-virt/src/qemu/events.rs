@@ -1,26 +1,31 @@
 //! Tells what happens to machines: what is done to them here at once, what they do by themselves when QEMU says so.
 //!
 //! QEMU's events say when to look; what a machine is doing is then asked. A monitor serves one client, so of several programs on one
-//! directory one hears QEMU, and the others look four times a second.
+//! directory one hears QEMU, and the others look four times a second. Who hears it talks to it over the same connection: there is
+//! none to be made for each command.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::machine::{self, EVENTS};
+use super::machine::{self, EVENTS, Line, on};
 use super::process::Process;
-use super::qmp::{Qmp, QmpError};
+use super::qmp::QmpError;
 use super::store::Place;
 use crate::hypervisor::{Event, EventKind};
+use crate::migration::Phase;
 use crate::state::State;
 
 /// Events that are kept for who asks later; the oldest go first.
 const MOST: usize = 65_536;
 /// How long a QEMU may take to greet who listens.
 const GREETING: Duration = Duration::from_secs(2);
+/// A machine that stands still for its migration is over in a moment, as a rule: for so long it is not asked how far it is.
+const HANDOVER: Duration = Duration::from_millis(20);
 
 /// What is to be told, and what has been.
 #[derive(Debug, Default)]
@@ -31,13 +36,17 @@ pub(super) struct Events {
     heard: BTreeMap<String, Heard>,
     /// Those of which QEMU has said something since they were looked at.
     stirred: BTreeSet<String>,
+    /// Those of whose migration it has, and whether that was a new phase of it, or only that something has changed.
+    moved: BTreeMap<String, bool>,
+    /// How far its migration was when that was last told, of a machine that is listened to.
+    phases: BTreeMap<String, Phase>,
 }
 
 /// A machine that is listened to.
 #[derive(Debug)]
 struct Heard {
     process: Process,
-    qmp: Qmp,
+    line: Line,
     /// Other programs see that somebody listens.
     _lock: File,
 }
@@ -71,6 +80,21 @@ impl Events {
     pub(super) fn forget(&mut self, machine: &str) {
         self.told.remove(machine);
         self.heard.remove(machine);
+        self.moved.remove(machine);
+        self.phases.remove(machine);
+    }
+
+    /// How far a machine's migration was when that was last told, if all that has happened since is known or will be heard.
+    pub(super) fn phase(&self, machine: &str) -> Option<&Phase> {
+        self.phases.get(machine).filter(|_| self.hears(machine))
+    }
+
+    /// Notes how far a machine's migration is.
+    pub(super) fn is_at(&mut self, machine: &str, phase: Option<&Phase>) {
+        match phase {
+            Some(phase) => drop(self.phases.insert(machine.into(), phase.clone())),
+            None => drop(self.phases.remove(machine)),
+        }
     }
 
     /// The machines of which something was told.
@@ -93,14 +117,27 @@ impl Events {
             return false;
         }
         let Ok(qmp) = machine::connect(place, EVENTS, GREETING) else { return false };
-        self.heard.insert(place.name.clone(), Heard { process: process.clone(), qmp, _lock: lock });
+        let line = Arc::new(Mutex::new(qmp));
+        self.heard.insert(place.name.clone(), Heard { process: process.clone(), line, _lock: lock });
+        // What has happened before was not heard.
+        self.moved.insert(place.name.clone(), true);
         true
+    }
+
+    /// The connection to a machine's QEMU, if it is listened to here.
+    pub(super) fn line(&self, machine: &str, process: &Process) -> Option<Line> {
+        self.heard.get(machine).filter(|heard| heard.process == *process).map(|heard| heard.line.clone())
     }
 
     /// Waits until a QEMU says something, at most `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
+        let lines: Vec<_> = self.heard.values().map(|heard| on(&heard.line)).collect();
+        // What came with an answer is no longer in the socket.
+        if lines.iter().any(|qmp| qmp.has_event()) {
+            return;
+        }
         let mut sockets: Vec<PollFd<'_>> =
-            self.heard.values().map(|heard| PollFd::new(heard.qmp.as_fd(), PollFlags::POLLIN)).collect();
+            lines.iter().map(|qmp| PollFd::new(qmp.as_fd(), PollFlags::POLLIN)).collect();
         // Rounded up: who waits for less than a millisecond would else wait with the processor.
         let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
         // An interrupted wait is a short one.
@@ -112,8 +149,14 @@ impl Events {
         let (mut gone, mut rebooted) = (Vec::new(), Vec::new());
         for (name, heard) in &mut self.heard {
             loop {
-                match heard.qmp.next_event(Duration::ZERO) {
+                match on(&heard.line).next_event(Duration::ZERO) {
                     Ok(Some(event)) => {
+                        match &*event.name {
+                            "MIGRATION" => *self.moved.entry(name.clone()).or_default() = true,
+                            // A round more is seen at the next look.
+                            "MIGRATION_PASS" => {}
+                            _ => drop(self.moved.entry(name.clone()).or_default()),
+                        }
                         // A reset that the guest asked for; the host's are told by who asks for them.
                         if event.name == "RESET" && event.data.get("guest").is_some_and(|guest| guest == true)
                         {
@@ -126,6 +169,7 @@ impl Events {
                     Err(QmpError::Garbage { .. }) => {}
                     Err(_) => {
                         self.stirred.insert(name.clone());
+                        self.moved.insert(name.clone(), true);
                         gone.push(name.clone());
                         break;
                     }
@@ -137,6 +181,27 @@ impl Events {
         }
         for name in gone {
             self.heard.remove(&name);
+        }
+    }
+
+    /// Waits until something may have become of a machine's migration since this was asked last, at most `timeout`. The machine is
+    /// listened to.
+    pub(super) fn wait_for_move(&mut self, machine: &str, timeout: Duration) {
+        let mut end = Instant::now() + timeout;
+        let mut stands = false;
+        loop {
+            self.take();
+            match self.moved.remove(machine) {
+                Some(true) => return,
+                // It stands still, as a rule, because the last of it goes over.
+                Some(false) if !stands => (stands, end) = (true, end.min(Instant::now() + HANDOVER)),
+                _ => {}
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.hears(machine) {
+                return;
+            }
+            self.wait(left);
         }
     }
 

@@ -290,12 +290,18 @@ impl Hypervisor for Qemu {
                 run.spec.nics.retain(|other| other.mac != nic.mac);
             }
         }
-        let change = |spec: &mut DomainSpec| spec.nics.push(nic.clone());
+        machine.write_places_down();
+        let change = |spec: &mut DomainSpec| spec.push_nic(nic.clone());
         Self::check(&machine, change)?;
         if machine.run.is_some() {
             machine.plug_nic(&nic)?;
         }
-        self.change(&mut machine, Effect::Now, change)
+        // As it runs it has it already, at its place.
+        self.change(&mut machine, Effect::Now, |spec| {
+            if !has(spec) {
+                change(spec);
+            }
+        })
     }
 
     fn detach_nic(&mut self, name: &str, mac: Mac) -> Result<Effect, VirtError> {
@@ -305,6 +311,7 @@ impl Hypervisor for Qemu {
             let part = mac.to_string();
             return Err(VirtError::NoPart { name: name.into(), what: "network interface", part });
         }
+        machine.write_places_down();
         let mut effect = Effect::Now;
         let running = machine.run.as_ref().and_then(|run| run.spec.nics.iter().find(|nic| is_it(nic)));
         if let Some(nic) = running.cloned()
@@ -320,6 +327,7 @@ impl Hypervisor for Qemu {
         let mut machine = self.hold(name, "take a snapshot of")?;
         let state = self.look(&mut machine)?;
         machine.must_stay("take a snapshot")?;
+        machine.forget_what_went()?;
         if machine.find_kept(snapshot).is_ok() {
             return Err(VirtError::PartExists { name: name.into(), what: "snapshot", part: snapshot.into() });
         }
@@ -426,6 +434,7 @@ impl Hypervisor for Qemu {
     fn running_spec(&mut self, name: &str) -> Result<DomainSpec, VirtError> {
         let mut machine = self.hold(name, "look at")?;
         self.look(&mut machine)?;
+        machine.forget_what_went()?;
         Ok(machine.live().clone())
     }
 
@@ -479,8 +488,8 @@ impl Hypervisor for Qemu {
                     Err(VirtError::NoMachine { .. }) => continue,
                     other => other?,
                 };
-                if let (Some(process), true) = (machine.process().cloned(), state.is_active()) {
-                    all_heard &= self.events.listen(&machine.place.clone(), &process);
+                if machine.process().is_some() && state.is_active() {
+                    all_heard &= self.listen_to(&mut machine);
                 }
             }
             if let Some(event) = self.events.pop() {

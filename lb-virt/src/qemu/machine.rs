@@ -3,6 +3,7 @@
 //! What it is doing is asked of its process and of QEMU each time; what is written down only says where to ask.
 
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::moving::Moving;
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use super::store::{Lock, Place};
+use super::transfer::Set;
 use crate::domain::{Action, DomainSpec};
 use crate::error::VirtError;
 use crate::state::State;
@@ -40,6 +42,26 @@ pub(super) struct Run {
     /// Whether it is being moved.
     #[serde(default)]
     pub(super) moving: Option<Moving>,
+    /// How its QEMU is set to send it; `None`: nobody knows.
+    #[serde(default)]
+    pub(super) set: Option<Set>,
+}
+
+/// A connection to a machine's QEMU. The one that events are heard through is used for commands too, for as long as it is there.
+pub(super) type Line = Arc<Mutex<Qmp>>;
+
+/// Takes a connection to use it; one whose user has panicked is as good as any: commands are numbered.
+pub(super) fn on(line: &Line) -> MutexGuard<'_, Qmp> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What QEMU said of a machine's migration when it was looked at.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Its virtual CPUs stand still for it.
+    pub(super) stands: bool,
+    /// The answer to `query-migrate`.
+    pub(super) migration: Value,
 }
 
 /// A machine that is held.
@@ -49,7 +71,9 @@ pub(super) struct Machine {
     /// Its definition, as it will be when it starts next.
     pub(super) spec: DomainSpec,
     pub(super) run: Option<Run>,
-    qmp: Option<Qmp>,
+    line: Option<Line>,
+    /// Its migration, if it is being moved and was looked at since it was last told something.
+    pub(super) seen: Option<Seen>,
     /// Whether it was started anew while it was looked at.
     pub(super) rebooted: bool,
     /// How long its QEMU may take to answer.
@@ -63,7 +87,15 @@ impl Machine {
     pub(super) fn open(place: Place, lock: Lock, patience: Duration) -> Result<Option<Self>, VirtError> {
         let Some(spec) = place.read("definition.json")? else { return Ok(None) };
         let run = place.read("run.json")?;
-        Ok(Some(Self { place, spec, run, qmp: None, rebooted: false, patience, silent: false, _lock: lock }))
+        let (line, seen, rebooted, silent) = (None, None, false, false);
+        Ok(Some(Self { place, spec, run, line, seen, rebooted, patience, silent, _lock: lock }))
+    }
+
+    /// Talks to its QEMU over a connection that there is.
+    pub(super) fn talk_over(&mut self, line: Option<Line>) {
+        if line.is_some() {
+            self.line = line;
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -92,7 +124,7 @@ impl Machine {
         if !process.lives() {
             return self.ended();
         }
-        let status = match self.ask_within("query-status", json!({}), GLANCE.min(self.patience)) {
+        let status = match self.glance() {
             Ok(status) => status,
             // It may be about to end.
             Err(QmpError::Closed { .. } | QmpError::Io(_)) if process.wait(Duration::from_secs(2)) => {
@@ -100,7 +132,7 @@ impl Machine {
             }
             // It can't be asked: whatever it is doing, it can be powered off.
             Err(_) => {
-                (self.qmp, self.silent) = (None, true);
+                (self.line, self.silent) = (None, true);
                 return Ok(State::Unknown);
             }
         };
@@ -117,6 +149,24 @@ impl Machine {
             return Ok(State::Running);
         }
         Ok(state)
+    }
+
+    /// Asks QEMU what it is doing, and how far its migration is if it is being moved.
+    pub(super) fn glance(&mut self) -> Result<Value, QmpError> {
+        let patience = GLANCE.min(self.patience);
+        if self.moving().is_none() {
+            return self.ask_within("query-status", json!({}), patience);
+        }
+        let migration = self.ask_within("query-migrate", json!({}), patience)?;
+        let told = self.moving().is_some_and(Moving::is_told);
+        let status = if migration["status"] == "completed" && !told {
+            // A source's stands still for good then, and a target's until it is told otherwise.
+            json!({"status": "postmigrate"})
+        } else {
+            self.ask_within("query-status", json!({}), patience)?
+        };
+        self.seen = Some(Seen { stands: status["status"] == "finish-migrate", migration });
+        Ok(status)
     }
 
     fn at_rest(&self) -> State {
@@ -144,7 +194,7 @@ impl Machine {
 
     /// Sees that nothing of it runs, and removes what is written of that.
     pub(super) fn clear_away(&mut self, crashed: bool) -> Result<(), VirtError> {
-        self.qmp = None;
+        self.line = None;
         let mut processes: Vec<Process> = self.process().cloned().into_iter().collect();
         if self.run.as_ref().is_some_and(|run| run.process.is_none()) {
             // It was not yet written down which one it is.
@@ -188,11 +238,16 @@ impl Machine {
     }
 
     fn ask_within(&mut self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {
-        let result = self.qmp_within(timeout)?.execute(command, arguments, timeout);
-        if matches!(result, Err(QmpError::Closed { .. } | QmpError::Garbage { .. } | QmpError::Io(_))) {
-            self.qmp = None;
-        }
-        result
+        let mut answers = self.ask_all_within([(command, arguments)], timeout)?;
+        Ok(answers.pop().unwrap_or_default())
+    }
+
+    fn ask_all_within<'a>(
+        &mut self,
+        commands: impl IntoIterator<Item = (&'a str, Value)>,
+        timeout: Duration,
+    ) -> Result<Vec<Value>, QmpError> {
+        self.with_qmp(timeout, |qmp| qmp.execute_all(commands, timeout))
     }
 
     /// Talks to QEMU about an operation that it is a part of.
@@ -207,18 +262,35 @@ impl Machine {
             .map_err(|error| error.while_it(format!("{operation} ({name}): {command}")))
     }
 
-    /// The connection to QEMU, made if there is none.
-    pub(super) fn qmp(&mut self) -> Result<&mut Qmp, QmpError> {
-        self.qmp_within(self.patience)
+    /// Tells QEMU several things at once.
+    pub(super) fn tell_all<'a>(
+        &mut self,
+        operation: &str,
+        commands: impl IntoIterator<Item = (&'a str, Value)>,
+    ) -> Result<Vec<Value>, VirtError> {
+        let name = self.place.name.clone();
+        self.ask_all_within(commands, self.patience)
+            .map_err(|error| error.while_it(format!("{operation} ({name})")))
     }
 
-    /// The same, of a QEMU that may take so long.
-    pub(super) fn qmp_within(&mut self, timeout: Duration) -> Result<&mut Qmp, QmpError> {
-        let qmp = match self.qmp.take() {
-            Some(qmp) => qmp,
-            None => connect(&self.place, CONTROL, timeout)?,
+    /// Uses the connection to QEMU, made if there is none; that may take so long.
+    pub(super) fn with_qmp<T>(
+        &mut self,
+        timeout: Duration,
+        act: impl FnOnce(&mut Qmp) -> Result<T, QmpError>,
+    ) -> Result<T, QmpError> {
+        let line = match &self.line {
+            Some(line) => line.clone(),
+            None => {
+                let qmp = connect(&self.place, CONTROL, timeout)?;
+                self.line.insert(Arc::new(Mutex::new(qmp))).clone()
+            }
         };
-        Ok(self.qmp.insert(qmp))
+        let result = act(&mut on(&line));
+        if matches!(result, Err(QmpError::Closed { .. } | QmpError::Garbage { .. } | QmpError::Io(_))) {
+            self.line = None;
+        }
+        result
     }
 }
 

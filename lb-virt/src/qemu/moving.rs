@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::arguments::{QEMU, escaped};
-use super::machine::{Machine, Run};
+use super::machine::{Machine, Run, Seen};
+use super::process::Process;
+use super::transfer::Set;
 use super::{Qemu, launch, transfer};
 use crate::domain::{DomainSpec, Memory};
 use crate::error::VirtError;
@@ -42,6 +44,13 @@ pub(super) struct Moving {
     post_copy: bool,
     /// To here: whether it was told to run. It is the machine then.
     told: bool,
+}
+
+impl Moving {
+    /// Whether it came here, and was told to run.
+    pub(super) const fn is_told(&self) -> bool {
+        self.told
+    }
 }
 
 impl Machine {
@@ -97,9 +106,12 @@ impl Machine {
             let operation = format!("{OPERATION} of {}", self.name());
             return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: self.patience });
         }
-        let status = self.tell(OPERATION, "query-status", json!({}))?;
-        let answer = self.tell(OPERATION, "query-migrate", json!({}))?;
-        let stands = status["status"] == "finish-migrate";
+        if self.seen.is_none() {
+            self.glance().map_err(|error| error.while_it(format!("{OPERATION} of {}", self.name())))?;
+        }
+        let Some(Seen { stands, migration: answer }) = self.seen.take() else {
+            return Ok(Sample::new(Phase::Setup));
+        };
         let Some(moving) = self.moving().cloned() else { return Ok(Sample::new(Phase::Setup)) };
         let sample = transfer::sample(&answer, stands && moving.outgoing, moving.post_copy);
         if moving.outgoing && sample.phase == Phase::Setup && answer["status"] != "setup" {
@@ -111,14 +123,12 @@ impl Machine {
 
     /// A copy that goes over at once runs as soon as it can: nobody else can tell it to.
     fn run_if_post_copied(&mut self) -> Result<(), VirtError> {
-        if self.silent || !self.waits() {
+        let begins = |seen: &Seen| seen.migration["status"] == "postcopy-active";
+        if self.silent || !self.waits() || !self.seen.as_ref().is_some_and(begins) {
             return Ok(());
         }
-        let answer = self.tell("run", "query-migrate", json!({}))?;
-        if answer["status"] == "postcopy-active" {
-            self.told_to_run()?;
-            self.tell("run", "cont", json!({}))?;
-        }
+        self.told_to_run()?;
+        self.tell("run", "cont", json!({}))?;
         Ok(())
     }
 
@@ -137,14 +147,19 @@ impl Machine {
         Ok(json!({"tls-creds": "tls0", "tls-hostname": if endpoint == "client" { hostname } else { "" }}))
     }
 
+    fn set(&mut self) -> Option<&mut Set> {
+        self.run.as_mut()?.set.as_mut()
+    }
+
     /// Where it waits; the address that it is to be sent to.
     fn listen(&mut self, via: &Via) -> Result<Destination, VirtError> {
         const OPERATION: &str = "receive";
-        // The images stay the source's until this copy runs.
-        let late = transfer::capabilities(&[("late-block-activate", true), ("events", true)]);
-        self.tell(OPERATION, "migrate-set-capabilities", late)?;
+        self.make_ready(true)?;
         // Where a page can be fetched when it is missed; whether that is used the source decides.
-        let _ = self.ask("migrate-set-capabilities", transfer::capabilities(&[("postcopy-ram", true)]));
+        let told = self.ask("migrate-set-capabilities", transfer::capabilities(&[("postcopy-ram", true)]));
+        if let (Some(set), Ok(_)) = (self.set(), told) {
+            set.post_copy = true;
+        }
         match via {
             Via::Own => {
                 self.place.remove(INCOMING)?;
@@ -155,6 +170,9 @@ impl Machine {
                 if let Some(tls) = tls {
                     let parameters = self.encrypt(tls, "server")?;
                     self.tell(OPERATION, "migrate-set-parameters", parameters)?;
+                    if let Some(set) = self.set() {
+                        set.encrypted = true;
+                    }
                 }
                 let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
                 self.tell(OPERATION, "migrate-incoming", json!({"uri": format!("tcp:{host}:{port}")}))?;
@@ -167,23 +185,33 @@ impl Machine {
         }
     }
 
-    /// Begins to send it.
-    fn begin(&mut self, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
-        const OPERATION: &str = "send";
-        self.tell(OPERATION, "migrate-set-capabilities", transfer::source_capabilities(settings))?;
-        let mut parameters = transfer::parameters(settings);
-        let encryption = match &to.tls {
-            Some(tls) => self.encrypt(tls, "client")?,
-            None => json!({"tls-creds": "", "tls-hostname": ""}),
-        };
-        for key in ["tls-creds", "tls-hostname"] {
-            parameters[key] = encryption[key].clone();
+    /// Makes a QEMU that was just started ready to send its machine, or to receive it.
+    pub(super) fn make_ready(&mut self, incoming: bool) -> Result<(), VirtError> {
+        let (set, commands) = Set::ready(incoming);
+        self.tell_all("start", commands)?;
+        if let Some(run) = &mut self.run {
+            run.set = Some(set);
         }
-        self.tell(OPERATION, "migrate-set-parameters", parameters)?;
+        Ok(())
+    }
+
+    /// Begins to send it. `before`: how its QEMU is set, if anybody knows.
+    fn begin(
+        &mut self,
+        to: &Destination,
+        settings: &Settings,
+        before: Option<&Set>,
+    ) -> Result<(), VirtError> {
+        const OPERATION: &str = "send";
+        let encryption = to.tls.as_ref().map(|tls| self.encrypt(tls, "client")).transpose()?;
         let uri = match to.uri.strip_prefix("unix:") {
             Some(path) => format!("unix:{}", self.shortened(Path::new(path))?),
             None => to.uri.clone(),
         };
+        let commands = Set::of(settings, to.tls.is_some()).commands(before, encryption);
+        if !commands.is_empty() {
+            self.tell_all(OPERATION, commands)?;
+        }
         self.tell(OPERATION, "migrate", json!({"uri": uri}))?;
         Ok(())
     }
@@ -209,7 +237,7 @@ impl Qemu {
     ) -> Result<Destination, VirtError> {
         launch::check(running)?;
         let moving = Some(Moving { outgoing: false, post_copy: false, told: false });
-        let run = Run { process: None, spec: running.clone(), started: false, moving };
+        let run = Run { process: None, spec: running.clone(), started: false, moving, set: None };
         self.make(defined, Some(&run))?;
         let mut machine = self.hold(&defined.name, "receive")?;
         let received = self.wait_for_copy(&mut machine, running, via);
@@ -258,6 +286,7 @@ impl Qemu {
         settings: &Settings,
     ) -> Result<(), VirtError> {
         let mut machine = self.hold(name, "send")?;
+        self.listen_to(&mut machine);
         let state = self.look(&mut machine)?;
         state.after(Operation::MigrateLive).map_err(VirtError::state(name))?;
         if let Some(moving) = machine.moving() {
@@ -268,42 +297,46 @@ impl Qemu {
                 return Err(machine.is_moving("send"));
             }
         }
+        self.events.is_at(name, None);
+        // What it will be set to is not noted: the next time all is said.
+        let before = machine.run.as_mut().and_then(|run| run.set.take());
         machine.set_moving(Some(Moving { outgoing: true, post_copy: false, told: false }))?;
-        let begun = machine.begin(to, settings);
+        let begun = machine.begin(to, settings, before.as_ref());
         if matches!(begun, Err(VirtError::Said { .. })) {
             machine.set_moving(None)?;
         }
         begun
     }
 
-    /// Waits, without holding the machine, until its phase changes.
+    /// Waits, without holding the machine, until its phase is another than the one that was told last.
     pub(super) fn migration_of(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
         let end = Instant::now() + wait;
-        let mut before = None;
+        let mut before = self.events.phase(name).cloned();
+        if before.is_some() && !wait.is_zero() {
+            self.events.wait_for_move(name, wait);
+        }
         loop {
             let mut machine = self.hold(name, "ask for the migration of")?;
             machine.patience = ANSWER;
+            let heard = self.listen_to(&mut machine);
             // One that was sent from a machine that has ended since is no more.
             self.look(&mut machine)?;
             if machine.moving().is_none() {
+                self.events.is_at(name, None);
                 return Ok(None);
             }
             machine.run_if_post_copied()?;
             let sample = machine.sample()?;
+            self.events.is_at(name, Some(&sample.phase).filter(|_| heard));
             let left = end.saturating_duration_since(Instant::now());
             let changed = before.replace(sample.phase.clone()).is_some_and(|before| before != sample.phase);
             if changed || left.is_zero() || sample.phase.has_ended() {
                 return Ok(Some(sample));
             }
-            let heard = match machine.process().cloned() {
-                Some(process) => self.events.listen(&machine.place.clone(), &process),
-                None => false,
-            };
             drop(machine);
             if heard {
                 // Its QEMU says when something changes.
-                self.events.wait(left);
-                self.events.take();
+                self.events.wait_for_move(name, left);
             } else {
                 sleep(left.min(LOOK));
             }
@@ -342,6 +375,13 @@ impl Qemu {
         }
     }
 
+    /// Whether either copy has said to this program that all has gone over, and is the same process still: it stands still since.
+    fn has_all(&self, machine: &Machine) -> bool {
+        let same = |process: &Process| self.events.line(machine.name(), process).is_some();
+        let whole = self.events.phase(machine.name()) == Some(&Phase::Completed);
+        whole && machine.process().is_some_and(same)
+    }
+
     pub(super) fn conclude_migration(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
         let mut machine = self.hold(name, "conclude the migration of")?;
         let not_moving = || VirtError::NotMoving { name: name.into() };
@@ -349,27 +389,38 @@ impl Qemu {
         // What is given up need not answer.
         if conclusion == Conclusion::GiveUp {
             if moving.outgoing {
-                // Its guest waits on the other side until this has been said: its disks are that one's already, and what the kernel
-                // still clears away is nobody's.
-                if let Some(process) = machine.process() {
+                let stands = self.has_all(&machine);
+                if !stands && let Some(process) = machine.process() {
                     process.strike();
                 }
-                self.remove(machine)?;
+                self.set_aside(&machine)?;
+                // What has sent all stands still for good: its disks are the other side's, and nobody finds it any more. Its guest waits
+                // there until this has been said, and runs the sooner if its old process is not ended at the same moment.
+                if stands {
+                    self.store.sweep_soon();
+                } else {
+                    drop(machine);
+                    self.store.sweep();
+                }
                 self.events.tell(name, EventKind::Deleted);
                 return Ok(());
             }
             return self.give_up(machine);
         }
-        let state = self.look(&mut machine)?;
+        // A copy that was whole is so until it is told something, which is noted, and stands still.
+        let whole = machine.waits() && self.has_all(&machine);
+        let state = if whole { State::Paused } else { self.look(&mut machine)? };
         let moving = machine.moving().cloned().ok_or_else(not_moving)?;
-        let sample = machine.sample()?;
-        let can_run = match &sample.phase {
-            Phase::Completed => !(moving.outgoing && sample.post_copied),
-            Phase::Failed(_) | Phase::Cancelled => moving.outgoing && !sample.post_copied,
-            _ => false,
-        };
-        if !can_run {
-            return Err(machine.says("run", format!("its migration is at {}", sample.phase)));
+        if !whole {
+            let sample = machine.sample()?;
+            let can_run = match &sample.phase {
+                Phase::Completed => !(moving.outgoing && sample.post_copied),
+                Phase::Failed(_) | Phase::Cancelled => moving.outgoing && !sample.post_copied,
+                _ => false,
+            };
+            if !can_run {
+                return Err(machine.says("run", format!("its migration is at {}", sample.phase)));
+            }
         }
         if !moving.outgoing {
             // From now on it is the machine, whatever becomes of its process.
@@ -383,6 +434,7 @@ impl Qemu {
             machine.tell("run", command, json!({}))?;
         }
         machine.set_moving(None)?;
+        self.events.is_at(name, None);
         self.note(&mut machine, after);
         Ok(())
     }

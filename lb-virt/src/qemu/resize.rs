@@ -124,6 +124,16 @@ impl Machine {
         use super::qmp::QmpError;
 
         let operation = |name: &str| format!("detach {id} from {name}");
+        let about = |event: &super::qmp::QmpEvent| {
+            let ended = event.name == "DEVICE_DELETED" || event.name == "DEVICE_UNPLUG_GUEST_ERROR";
+            ended && event.text("device") == id
+        };
+        // One of that name may have gone before, long after it was asked to.
+        let forgotten = self.with_qmp(self.patience, |qmp| {
+            qmp.forget(about);
+            Ok(())
+        });
+        forgotten.map_err(|error| error.while_it(operation(self.name())))?;
         match self.ask("device_del", json!({"id": id})) {
             Ok(_) => {}
             // It is being asked already.
@@ -136,16 +146,10 @@ impl Machine {
             }
             Err(error) => return Err(error.while_it(operation(self.name()))),
         }
-        let name = self.name().to_owned();
-        let about = |event: &super::qmp::QmpEvent| {
-            let ended = event.name == "DEVICE_DELETED" || event.name == "DEVICE_UNPLUG_GUEST_ERROR";
-            ended && event.text("device") == id
-        };
-        let qmp = self.qmp().map_err(|error| error.while_it(operation(&name)))?;
-        match qmp.wait_for(UNPLUG, about) {
+        match self.with_qmp(self.patience, |qmp| qmp.wait_for(UNPLUG, about)) {
             Ok(event) => Ok(event.name == "DEVICE_DELETED"),
             Err(QmpError::Timeout { .. }) => Ok(false),
-            Err(error) => Err(error.while_it(operation(&name))),
+            Err(error) => Err(error.while_it(operation(self.name()))),
         }
     }
 }

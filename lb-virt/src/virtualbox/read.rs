@@ -233,6 +233,7 @@ impl Info {
             model: model.ok_or_else(|| self.unknown(&key("nictype")))?,
             mac: address.map(|mac| mac.parse().map_err(|_| self.unknown(&key("macaddress")))).transpose()?,
             vlan: None,
+            place: None,
         }))
     }
 

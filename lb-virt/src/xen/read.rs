@@ -283,5 +283,5 @@ fn nic_of(nic: &Map<String, Value>, kind: Kind) -> Result<Nic, ReadError> {
     };
     let mac = string(nic, "mac");
     let mac = mac.map(|mac| mac.parse().map_err(|_| unknown("mac", mac))).transpose()?;
-    Ok(Nic { network, model, mac, vlan })
+    Ok(Nic { network, model, mac, vlan, place: None })
 }

@@ -96,6 +96,7 @@ fn sims() -> moving::Pair {
     moving::Pair {
         here: host("node1"),
         there: host("node2"),
+        waits: true,
         spec: Box::new(|name| {
             DomainSpec::new(name, 2, Memory::from_mib(256)).disk(Disk::file("/srv/images/a.qcow2").shared())
         }),
@@ -164,11 +165,36 @@ fn qemus() -> moving::Pair {
     moving::Pair {
         here: Box::new(lab.host("node1")),
         there: Box::new(lab.host("node2")),
+        waits: true,
         spec: Box::new(move |name| lab::working_spec(&images, name, work)),
         at_work: Box::new(move |name| {
             console.counts_beyond(name, 0);
         }),
         keeper: Box::new(lab),
+    }
+}
+
+/// Two libvirtds, which reach the same images. What is sent is 64 MiB that the guest writes to all the time.
+#[cfg(feature = "libvirt")]
+fn libvirt_qemus() -> moving::Pair {
+    let (mut source, mut target) = (libvirtd::Daemon::start(), libvirtd::Daemon::start());
+    let (images, uri) = (source.images(), source.uri());
+    moving::Pair {
+        here: Box::new(source.open()),
+        there: Box::new(target.open()),
+        waits: false,
+        spec: Box::new(move |name| {
+            let image = images.join(format!("{name}.qcow2"));
+            let made = image.exists();
+            let mut spec = libvirtd::spec(&images, name);
+            spec.disks.iter_mut().for_each(|disk| disk.shared = true);
+            if !made {
+                libvirtd::make_busy(&image);
+            }
+            spec
+        }),
+        at_work: Box::new(move |name| libvirtd::boots(&uri, name)),
+        keeper: Box::new((source, target)),
     }
 }
 
@@ -238,6 +264,11 @@ contract!(libvirt_test);
 contract!(
     #[ignore = "needs root, libvirt-daemon and QEMU"]
     libvirt_qemu
+);
+#[cfg(feature = "libvirt")]
+contract!(
+    moving #[ignore = "needs root, libvirt-daemon, libvirt-clients and QEMU"]
+    libvirt_qemus
 );
 
 /// What was not built is not passed over in silence.

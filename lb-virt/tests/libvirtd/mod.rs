@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lb_virt::domain::Disk;
 use lb_virt::libvirt::{DomainType, Libvirt};
-use lb_virt::{DomainSpec, Memory, VirtError};
+use lb_virt::{DomainSpec, Hypervisor, Memory, VirtError};
 
 /// Starting, it asks QEMU what it can do, with and without KVM.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -199,6 +199,16 @@ pub fn image(path: &Path) -> &Path {
         assert!(made.expect("qemu-img (package qemu-utils)").success());
     }
     path
+}
+
+/// Waits until a machine's firmware has read what it boots.
+pub fn boots(uri: &str, name: &str) {
+    let mut host = Libvirt::open(uri).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while host.statistics(name).unwrap().disks["vda"].reads == 0 {
+        assert!(Instant::now() < end, "{name} does not boot");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Boots into code that writes to each page of 64 MiB, again and again: what is sent of them is old at once.

@@ -49,7 +49,7 @@ fn nics() -> impl Strategy<Value = Vec<Nic>> {
     let macs = btree_set(any::<[u8; 5]>(), 4);
     (vec(nic, 0..4), macs).prop_map(|(nics, macs)| {
         let nics = nics.into_iter().zip(macs).map(|((network, model, addressed, vlan), [b, c, d, e, f])| {
-            Nic { network, model, mac: addressed.then_some(Mac([0x52, b, c, d, e, f])), vlan }
+            Nic { network, model, mac: addressed.then_some(Mac([0x52, b, c, d, e, f])), vlan, place: None }
         });
         nics.collect()
     })

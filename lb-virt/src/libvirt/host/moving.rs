@@ -23,7 +23,7 @@ use crate::command::Program;
 use crate::domain::{DiskDevice, DomainSpec};
 use crate::error::VirtError;
 use crate::libvirt::to_xml;
-use crate::migration::{Conclusion, Control, Destination, Phase, Sample, Settings, Via};
+use crate::migration::{Conclusion, Control, Destination, Phase, Sample, Settings, Tls, Via};
 use crate::state::{Operation, State};
 
 /// Time between looks at whether a phase has changed.
@@ -54,6 +54,8 @@ struct Ended {
 struct Job {
     domain: Domain,
     outcome: Outcome,
+    /// Whether it was asked to stay.
+    cancelled: bool,
     /// As it was seen last.
     sample: Sample,
     /// What rates are reckoned from: when, what had gone over, what had still to. `None` before the first look.
@@ -74,7 +76,11 @@ impl Job {
     }
 
     fn look(&mut self) -> Sample {
-        if let Some(Ended { took, phase, downtime }) = self.ended() {
+        if let Some(Ended { took, mut phase, downtime }) = self.ended() {
+            // QEMU may have seen the connection close before it was told why.
+            if self.cancelled && matches!(phase, Phase::Failed(_)) {
+                phase = Phase::Cancelled;
+            }
             if phase == Phase::Completed {
                 self.sample.remaining = 0;
             }
@@ -180,6 +186,9 @@ impl Libvirt {
         for spec in [running, defined] {
             to_xml(spec, self.domain_type)?;
         }
+        if let Via::Tcp { tls: Some(tls), .. } = via {
+            check_tls(&running.name, tls)?;
+        }
         if self.connection.find(&running.name)?.is_some() || self.is_taken(running.uuid)? {
             return Err(self.connection.machine_exists(&running.name));
         }
@@ -207,6 +216,7 @@ impl Libvirt {
         let domain = self.connection.domain(name)?;
         self.may(name, &domain, Operation::MigrateLive)?;
         let spec = self.live(name, &domain)?.spec;
+        to.tls.as_ref().map_or(Ok(()), |tls| check_tls(name, tls))?;
         let (uri, over) = match to.uri.split_once(' ') {
             Some((uri, over)) => (uri, Some(over)),
             None => (&*to.uri, None),
@@ -255,7 +265,7 @@ impl Libvirt {
         let spawned = thread::Builder::new().name("libvirt-migration".into()).spawn(call);
         spawned.map_err(|error| said(format!("send {name}"), error.to_string()))?;
         let sample = Sample::new(Phase::Setup);
-        let job = Job { domain, outcome, sample, since: None };
+        let job = Job { domain, outcome, cancelled: false, sample, since: None };
         self.moves.outgoing.insert(name.into(), job);
         Ok(())
     }
@@ -317,8 +327,8 @@ impl Libvirt {
         };
         let domain = &job.domain;
         let done = match control {
-            Control::Cancel => self.virsh(name, domain, "domjobabort"),
-            Control::PostCopy => self.virsh(name, domain, "migrate-postcopy"),
+            Control::Cancel => self.virsh_of(name, domain, "domjobabort", &[]).map(drop),
+            Control::PostCopy => self.virsh_of(name, domain, "migrate-postcopy", &[]).map(drop),
             Control::Downtime(time) => {
                 self.steered(name, domain.migrate_set_max_downtime(milliseconds(time), 0))
             }
@@ -326,19 +336,18 @@ impl Libvirt {
             Control::Stop => self.steered(name, domain.suspend()),
         };
         // What came too late is none.
-        if done.is_err() && job.ended().is_some() { Ok(()) } else { done }
+        let done = if done.is_err() && job.ended().is_some() { Ok(()) } else { done };
+        if control == Control::Cancel
+            && done.is_ok()
+            && let Some(job) = self.moves.outgoing.get_mut(name)
+        {
+            job.cancelled = true;
+        }
+        done
     }
 
     fn steered(&self, name: &str, result: Result<u32, Error>) -> Result<(), VirtError> {
         result.map(drop).map_err(|error| self.connection.failed(name, "steer the migration of", &error))
-    }
-
-    fn virsh(&self, name: &str, domain: &Domain, command: &str) -> Result<(), VirtError> {
-        let unnamed = |error: Error| self.connection.failed(name, "ask for the identity of", &error);
-        let uuid = domain.get_uuid_string().map_err(unnamed)?;
-        let virsh = Program::new(LIBVIRT, "virsh", "libvirt-clients");
-        let call = virsh.call(format!("{command} {name}"));
-        call.args(["-q", "-c", &self.connection.uri, command, &uuid]).run().map(drop)
     }
 
     pub(super) fn conclude_migration(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
@@ -436,6 +445,20 @@ fn downtime_in(said: &str) -> Option<Duration> {
     line.and_then(|time| time.trim().parse().ok()).map(Duration::from_millis)
 }
 
+/// libvirt's interface has no word for certificates: its daemons have theirs.
+fn check_tls(name: &str, tls: &Tls) -> Result<(), VirtError> {
+    if tls.directory.as_os_str().is_empty() {
+        return Ok(());
+    }
+    Err(VirtError::Inexpressible {
+        name: name.into(),
+        hypervisor: LIBVIRT,
+        what: format!("certificates in {} for one migration", tls.directory.display()),
+        cure: "leave the directory empty: libvirt takes those of migrate_tls_x509_cert_dir in /etc/libvirt/qemu.conf, by default \
+               /etc/pki/qemu, on each host",
+    })
+}
+
 /// The address in `tcp://192.0.2.7:49152` or `tcp://[2001:db8::7]:49152`.
 fn address_of(uri: &str) -> Option<String> {
     let rest = uri.strip_prefix("tcp://")?;
@@ -469,6 +492,16 @@ mod tests {
             ("unix:///a", None),
         ] {
             assert_eq!(address_of(uri).as_deref(), address, "{uri}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_libvirts_own() {
+        let tls = |directory: &str| Tls { directory: directory.into(), hostname: None };
+        assert!(check_tls("web1", &tls("")).is_ok());
+        let refused = check_tls("web1", &tls("/etc/pki/other")).unwrap_err().to_string();
+        for said in ["web1", "/etc/pki/other", "leave the directory empty", "migrate_tls_x509_cert_dir"] {
+            assert!(refused.contains(said), "{refused}: {said}");
         }
     }
 

@@ -204,6 +204,7 @@ pub(crate) fn nic_device(
     number: usize,
     boot: Option<u32>,
 ) -> Result<Value, VirtError> {
+    let place = u32::try_from(nic.place_as(number)).unwrap_or(u32::MAX / 4);
     let driver = match nic.model {
         NicModel::Virtio => "virtio-net-pci",
         NicModel::E1000 => "e1000",
@@ -222,11 +223,13 @@ pub(crate) fn nic_device(
     if let Some(mac) = nic.mac {
         device.insert("mac".into(), json!(mac.to_string()));
     }
-    put(&mut device, board, Place::Nic(u32::try_from(number).unwrap_or(u32::MAX / 4)));
-    match boot {
-        Some(boot) => device.insert("bootindex".into(), json!(boot)),
+    put(&mut device, board, Place::Nic(place));
+    if let Some(boot) = boot {
+        device.insert("bootindex".into(), json!(boot));
+    }
+    if !spec.boot_order().contains(&BootDevice::Network) {
         // Without its boot ROM, which is a package of its own.
-        None => device.insert("romfile".into(), json!("")),
-    };
+        device.insert("romfile".into(), json!(""));
+    }
     Ok(Value::Object(device))
 }
