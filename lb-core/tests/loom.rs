@@ -68,7 +68,9 @@ fn a_request_ends_on_the_counters_it_began_on() {
 
 #[test]
 fn who_is_alone_and_who_is_not_lose_no_count() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
         let pool = Arc::new(Pool::<u32>::new());
         pool.update([Spec::new("a", 1)]).unwrap();
         let load = Arc::new(std::sync::Arc::clone(pool.snapshot().backends()[0].load()));
