@@ -154,6 +154,7 @@ impl Qemu {
 
     /// Holds a machine: nobody else does anything to it meanwhile.
     fn hold(&self, name: &str, operation: &str) -> Result<Machine, VirtError> {
+        self.store.sweep();
         let place = self.store.find(name).ok_or_else(|| self.missing(name))?;
         let lock = place.lock(operation)?.ok_or_else(|| self.missing(name))?;
         let mut machine = Machine::open(place, lock, self.answer)?.ok_or_else(|| self.missing(name))?;
@@ -175,9 +176,8 @@ impl Qemu {
         let waits = machine.waits();
         let state = machine.observe()?;
         if waits && machine.run.is_none() {
-            let _lock = self.store.lock()?;
-            self.store.remove(&machine.place)?;
-            self.events.forget(machine.name());
+            self.set_aside(machine)?;
+            self.store.sweep();
             self.events.tell(machine.name(), EventKind::Deleted);
             return Err(self.missing(machine.name()));
         }
@@ -276,7 +276,14 @@ impl Qemu {
 
     /// Removes a machine that does not run.
     fn remove(&mut self, machine: Machine) -> Result<(), VirtError> {
-        let _lock = self.store.lock()?;
+        self.set_aside(&machine)?;
+        drop(machine);
+        self.store.sweep();
+        Ok(())
+    }
+
+    /// The same, but for its files and its process, if it has one: they are removed when there is time.
+    fn set_aside(&mut self, machine: &Machine) -> Result<(), VirtError> {
         self.store.remove(&machine.place)?;
         self.events.forget(machine.name());
         Ok(())

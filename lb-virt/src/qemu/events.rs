@@ -17,6 +17,7 @@ use super::process::Process;
 use super::qmp::QmpError;
 use super::store::Place;
 use crate::hypervisor::{Event, EventKind};
+use crate::migration::Phase;
 use crate::state::State;
 
 /// Events that are kept for who asks later; the oldest go first.
@@ -37,6 +38,8 @@ pub(super) struct Events {
     stirred: BTreeSet<String>,
     /// Those of whose migration it has, and whether that was a new phase of it, or only that something has changed.
     moved: BTreeMap<String, bool>,
+    /// How far its migration was when that was last told, of a machine that is listened to.
+    phases: BTreeMap<String, Phase>,
 }
 
 /// A machine that is listened to.
@@ -78,6 +81,20 @@ impl Events {
         self.told.remove(machine);
         self.heard.remove(machine);
         self.moved.remove(machine);
+        self.phases.remove(machine);
+    }
+
+    /// How far a machine's migration was when that was last told, if all that has happened since is known or will be heard.
+    pub(super) fn phase(&self, machine: &str) -> Option<&Phase> {
+        self.phases.get(machine).filter(|_| self.hears(machine))
+    }
+
+    /// Notes how far a machine's migration is.
+    pub(super) fn is_at(&mut self, machine: &str, phase: Option<&Phase>) {
+        match phase {
+            Some(phase) => drop(self.phases.insert(machine.into(), phase.clone())),
+            None => drop(self.phases.remove(machine)),
+        }
     }
 
     /// The machines of which something was told.

@@ -86,7 +86,7 @@ impl Machine {
         let _ = fs::rename(&log, self.place.file("log.old"));
         let log = File::create(&log).map_err(super::store::failed(self.name(), &log))?;
         let moving = self.moving().cloned();
-        self.run = Some(Run { process: None, spec, started: false, moving });
+        self.run = Some(Run { process: None, spec, started: false, moving, set: None });
         self.save_run()?;
         let process = process::launch(start.program.as_os_str(), &words, &self.place.path, log);
         let process = process.map_err(|error| match error.kind() {
@@ -127,6 +127,7 @@ impl Machine {
     }
 
     fn try_set_going(&mut self) -> Result<(), VirtError> {
+        self.make_ready(false)?;
         self.settle()?;
         if let Some(run) = &mut self.run {
             run.started = true;

@@ -13,6 +13,7 @@ use super::moving::Moving;
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use super::store::{Lock, Place};
+use super::transfer::Set;
 use crate::domain::{Action, DomainSpec};
 use crate::error::VirtError;
 use crate::state::State;
@@ -41,6 +42,9 @@ pub(super) struct Run {
     /// Whether it is being moved.
     #[serde(default)]
     pub(super) moving: Option<Moving>,
+    /// How its QEMU is set to send it; `None`: nobody knows.
+    #[serde(default)]
+    pub(super) set: Option<Set>,
 }
 
 /// A connection to a machine's QEMU. The one that events are heard through is used for commands too, for as long as it is there.
@@ -148,21 +152,21 @@ impl Machine {
     }
 
     /// Asks QEMU what it is doing, and how far its migration is if it is being moved.
-    fn glance(&mut self) -> Result<Value, QmpError> {
+    pub(super) fn glance(&mut self) -> Result<Value, QmpError> {
         let patience = GLANCE.min(self.patience);
         if self.moving().is_none() {
             return self.ask_within("query-status", json!({}), patience);
         }
-        let both = [("query-status", json!({})), ("query-migrate", json!({}))];
-        let answers = self.ask_all_within(both, patience)?;
-        Ok(self.see(answers))
-    }
-
-    /// Notes the answers to `query-status` and `query-migrate`, and gives back the first.
-    pub(super) fn see(&mut self, answers: Vec<Value>) -> Value {
-        let [status, migration] = answers.try_into().unwrap_or_default();
+        let migration = self.ask_within("query-migrate", json!({}), patience)?;
+        let told = self.moving().is_some_and(Moving::is_told);
+        let status = if migration["status"] == "completed" && !told {
+            // A source's stands still for good then, and a target's until it is told otherwise.
+            json!({"status": "postmigrate"})
+        } else {
+            self.ask_within("query-status", json!({}), patience)?
+        };
         self.seen = Some(Seen { stands: status["status"] == "finish-migrate", migration });
-        status
+        Ok(status)
     }
 
     fn at_rest(&self) -> State {

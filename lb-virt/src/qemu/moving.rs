@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use super::arguments::{QEMU, escaped};
 use super::machine::{Machine, Run, Seen};
+use super::process::Process;
+use super::transfer::Set;
 use super::{Qemu, launch, transfer};
 use crate::domain::{DomainSpec, Memory};
 use crate::error::VirtError;
@@ -42,6 +44,13 @@ pub(super) struct Moving {
     post_copy: bool,
     /// To here: whether it was told to run. It is the machine then.
     told: bool,
+}
+
+impl Moving {
+    /// Whether it came here, and was told to run.
+    pub(super) const fn is_told(&self) -> bool {
+        self.told
+    }
 }
 
 impl Machine {
@@ -98,9 +107,7 @@ impl Machine {
             return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: self.patience });
         }
         if self.seen.is_none() {
-            let both = [("query-status", json!({})), ("query-migrate", json!({}))];
-            let answers = self.tell_all(OPERATION, both)?;
-            self.see(answers);
+            self.glance().map_err(|error| error.while_it(format!("{OPERATION} of {}", self.name())))?;
         }
         let Some(Seen { stands, migration: answer }) = self.seen.take() else {
             return Ok(Sample::new(Phase::Setup));
@@ -140,14 +147,19 @@ impl Machine {
         Ok(json!({"tls-creds": "tls0", "tls-hostname": if endpoint == "client" { hostname } else { "" }}))
     }
 
+    fn set(&mut self) -> Option<&mut Set> {
+        self.run.as_mut()?.set.as_mut()
+    }
+
     /// Where it waits; the address that it is to be sent to.
     fn listen(&mut self, via: &Via) -> Result<Destination, VirtError> {
         const OPERATION: &str = "receive";
-        // The images stay the source's until this copy runs.
-        let late = transfer::capabilities(&[("late-block-activate", true), ("events", true)]);
-        self.tell(OPERATION, "migrate-set-capabilities", late)?;
+        self.make_ready(true)?;
         // Where a page can be fetched when it is missed; whether that is used the source decides.
-        let _ = self.ask("migrate-set-capabilities", transfer::capabilities(&[("postcopy-ram", true)]));
+        let told = self.ask("migrate-set-capabilities", transfer::capabilities(&[("postcopy-ram", true)]));
+        if let (Some(set), Ok(_)) = (self.set(), told) {
+            set.post_copy = true;
+        }
         match via {
             Via::Own => {
                 self.place.remove(INCOMING)?;
@@ -158,6 +170,9 @@ impl Machine {
                 if let Some(tls) = tls {
                     let parameters = self.encrypt(tls, "server")?;
                     self.tell(OPERATION, "migrate-set-parameters", parameters)?;
+                    if let Some(set) = self.set() {
+                        set.encrypted = true;
+                    }
                 }
                 let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
                 self.tell(OPERATION, "migrate-incoming", json!({"uri": format!("tcp:{host}:{port}")}))?;
@@ -170,24 +185,33 @@ impl Machine {
         }
     }
 
-    /// Begins to send it.
-    fn begin(&mut self, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
-        const OPERATION: &str = "send";
-        let mut parameters = transfer::parameters(settings);
-        let encryption = match &to.tls {
-            Some(tls) => self.encrypt(tls, "client")?,
-            None => json!({"tls-creds": "", "tls-hostname": ""}),
-        };
-        for key in ["tls-creds", "tls-hostname"] {
-            parameters[key] = encryption[key].clone();
+    /// Makes a QEMU that was just started ready to send its machine, or to receive it.
+    pub(super) fn make_ready(&mut self, incoming: bool) -> Result<(), VirtError> {
+        let (set, commands) = Set::ready(incoming);
+        self.tell_all("start", commands)?;
+        if let Some(run) = &mut self.run {
+            run.set = Some(set);
         }
+        Ok(())
+    }
+
+    /// Begins to send it. `before`: how its QEMU is set, if anybody knows.
+    fn begin(
+        &mut self,
+        to: &Destination,
+        settings: &Settings,
+        before: Option<&Set>,
+    ) -> Result<(), VirtError> {
+        const OPERATION: &str = "send";
+        let encryption = to.tls.as_ref().map(|tls| self.encrypt(tls, "client")).transpose()?;
         let uri = match to.uri.strip_prefix("unix:") {
             Some(path) => format!("unix:{}", self.shortened(Path::new(path))?),
             None => to.uri.clone(),
         };
-        let capabilities = transfer::source_capabilities(settings);
-        let set = [("migrate-set-capabilities", capabilities), ("migrate-set-parameters", parameters)];
-        self.tell_all(OPERATION, set)?;
+        let commands = Set::of(settings, to.tls.is_some()).commands(before, encryption);
+        if !commands.is_empty() {
+            self.tell_all(OPERATION, commands)?;
+        }
         self.tell(OPERATION, "migrate", json!({"uri": uri}))?;
         Ok(())
     }
@@ -213,7 +237,7 @@ impl Qemu {
     ) -> Result<Destination, VirtError> {
         launch::check(running)?;
         let moving = Some(Moving { outgoing: false, post_copy: false, told: false });
-        let run = Run { process: None, spec: running.clone(), started: false, moving };
+        let run = Run { process: None, spec: running.clone(), started: false, moving, set: None };
         self.make(defined, Some(&run))?;
         let mut machine = self.hold(&defined.name, "receive")?;
         let received = self.wait_for_copy(&mut machine, running, via);
@@ -273,34 +297,42 @@ impl Qemu {
                 return Err(machine.is_moving("send"));
             }
         }
+        self.events.is_at(name, None);
+        // What it will be set to is not noted: the next time all is said.
+        let before = machine.run.as_mut().and_then(|run| run.set.take());
         machine.set_moving(Some(Moving { outgoing: true, post_copy: false, told: false }))?;
-        let begun = machine.begin(to, settings);
+        let begun = machine.begin(to, settings, before.as_ref());
         if matches!(begun, Err(VirtError::Said { .. })) {
             machine.set_moving(None)?;
         }
         begun
     }
 
-    /// Waits, without holding the machine, until its phase changes.
+    /// Waits, without holding the machine, until its phase is another than the one that was told last.
     pub(super) fn migration_of(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
         let end = Instant::now() + wait;
-        let mut before = None;
+        let mut before = self.events.phase(name).cloned();
+        if before.is_some() && !wait.is_zero() {
+            self.events.wait_for_move(name, wait);
+        }
         loop {
             let mut machine = self.hold(name, "ask for the migration of")?;
             machine.patience = ANSWER;
+            let heard = self.listen_to(&mut machine);
             // One that was sent from a machine that has ended since is no more.
             self.look(&mut machine)?;
             if machine.moving().is_none() {
+                self.events.is_at(name, None);
                 return Ok(None);
             }
             machine.run_if_post_copied()?;
             let sample = machine.sample()?;
+            self.events.is_at(name, Some(&sample.phase).filter(|_| heard));
             let left = end.saturating_duration_since(Instant::now());
             let changed = before.replace(sample.phase.clone()).is_some_and(|before| before != sample.phase);
             if changed || left.is_zero() || sample.phase.has_ended() {
                 return Ok(Some(sample));
             }
-            let heard = self.listen_to(&mut machine);
             drop(machine);
             if heard {
                 // Its QEMU says when something changes.
@@ -343,6 +375,13 @@ impl Qemu {
         }
     }
 
+    /// Whether either copy has said to this program that all has gone over, and is the same process still: it stands still since.
+    fn has_all(&self, machine: &Machine) -> bool {
+        let same = |process: &Process| self.events.line(machine.name(), process).is_some();
+        let whole = self.events.phase(machine.name()) == Some(&Phase::Completed);
+        whole && machine.process().is_some_and(same)
+    }
+
     pub(super) fn conclude_migration(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
         let mut machine = self.hold(name, "conclude the migration of")?;
         let not_moving = || VirtError::NotMoving { name: name.into() };
@@ -350,27 +389,38 @@ impl Qemu {
         // What is given up need not answer.
         if conclusion == Conclusion::GiveUp {
             if moving.outgoing {
-                // Its guest waits on the other side until this has been said: its disks are that one's already, and what the kernel
-                // still clears away is nobody's.
-                if let Some(process) = machine.process() {
+                let stands = self.has_all(&machine);
+                if !stands && let Some(process) = machine.process() {
                     process.strike();
                 }
-                self.remove(machine)?;
+                self.set_aside(&machine)?;
+                // What has sent all stands still for good: its disks are the other side's, and nobody finds it any more. Its guest waits
+                // there until this has been said, and runs the sooner if its old process is not ended at the same moment.
+                if stands {
+                    self.store.sweep_soon();
+                } else {
+                    drop(machine);
+                    self.store.sweep();
+                }
                 self.events.tell(name, EventKind::Deleted);
                 return Ok(());
             }
             return self.give_up(machine);
         }
-        let state = self.look(&mut machine)?;
+        // A copy that was whole is so until it is told something, which is noted, and stands still.
+        let whole = machine.waits() && self.has_all(&machine);
+        let state = if whole { State::Paused } else { self.look(&mut machine)? };
         let moving = machine.moving().cloned().ok_or_else(not_moving)?;
-        let sample = machine.sample()?;
-        let can_run = match &sample.phase {
-            Phase::Completed => !(moving.outgoing && sample.post_copied),
-            Phase::Failed(_) | Phase::Cancelled => moving.outgoing && !sample.post_copied,
-            _ => false,
-        };
-        if !can_run {
-            return Err(machine.says("run", format!("its migration is at {}", sample.phase)));
+        if !whole {
+            let sample = machine.sample()?;
+            let can_run = match &sample.phase {
+                Phase::Completed => !(moving.outgoing && sample.post_copied),
+                Phase::Failed(_) | Phase::Cancelled => moving.outgoing && !sample.post_copied,
+                _ => false,
+            };
+            if !can_run {
+                return Err(machine.says("run", format!("its migration is at {}", sample.phase)));
+            }
         }
         if !moving.outgoing {
             // From now on it is the machine, whatever becomes of its process.
@@ -384,6 +434,7 @@ impl Qemu {
             machine.tell("run", command, json!({}))?;
         }
         machine.set_moving(None)?;
+        self.events.is_at(name, None);
         self.note(&mut machine, after);
         Ok(())
     }

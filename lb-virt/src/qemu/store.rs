@@ -8,6 +8,7 @@
 //! | `machines/NAME/run.json` | of one that was started: its process, its definition as it runs, and whether it is being moved |
 //! | `machines/NAME/snapshots.json` | its snapshots, with the definitions that they go back to |
 //! | `machines/NAME/crashed` | that it ended without having been asked, until it is started again |
+//! | `machines/.gone` | what is left of a machine that is gone: its files, and its process if there is a note of one |
 //! | `machines/NAME/lock` | nothing: who holds its lock does something to it |
 //! | `machines/NAME/pid` | QEMU's own note of its process, which it removes when it ends by itself |
 //! | `machines/NAME/{control,events}.sock` | QEMU's monitors: for one command at a time, and for who hears events |
@@ -21,23 +22,35 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::arguments::QEMU;
+use super::machine::Run;
 use crate::domain::DomainSpec;
 use crate::error::VirtError;
 
 /// How long another program may hold a lock: snapshots of large machines take their time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a move takes from the source's end to the target's begin, and more.
+const SOON: Duration = Duration::from_millis(20);
+/// What is left of a machine that is gone.
+const GONE: &str = "machines/.gone";
+
 /// The directory of a host's machines.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) root: PathBuf,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.sweep();
+    }
 }
 
 /// A lock that is held, and released when it is dropped.
@@ -67,7 +80,10 @@ impl Store {
             let words = "a directory of machines must have a name in UTF-8 without control characters";
             return Err(failed("(all)", &root)(io::Error::new(io::ErrorKind::InvalidInput, words)));
         }
-        Ok(Self { root })
+        let store = Self { root };
+        // What a program that died has left.
+        store.sweep();
+        Ok(store)
     }
 
     /// The names of all machines, in their order.
@@ -114,13 +130,50 @@ impl Store {
         made
     }
 
-    /// Removes a machine: it is gone at once, its files a moment later.
+    /// Removes a machine: it is gone at once, and what is left of it when that is [swept](Self::sweep).
     pub(crate) fn remove(&self, place: &Place) -> Result<(), VirtError> {
-        let gone = self.root.join("machines/.gone");
-        let _ = fs::remove_dir_all(&gone);
-        fs::rename(&place.path, &gone).map_err(failed(&place.name, &place.path))?;
-        fs::remove_dir_all(&gone).map_err(failed(&place.name, &gone))
+        let _lock = self.lock()?;
+        bury(&self.root);
+        fs::rename(&place.path, self.root.join(GONE)).map_err(failed(&place.name, &place.path))?;
+        Ok(())
     }
+
+    /// Removes what is left of a machine that is gone, its process too.
+    pub(crate) fn sweep(&self) {
+        sweep(&self.root);
+    }
+
+    /// The same in a moment, if nobody does so before: meanwhile something is done that has no time.
+    pub(crate) fn sweep_soon(&self) {
+        let root = self.root.clone();
+        let later = move || {
+            sleep(SOON);
+            sweep(&root);
+        };
+        if thread::Builder::new().name("sweep".into()).spawn(later).is_err() {
+            self.sweep();
+        }
+    }
+}
+
+fn sweep(root: &Path) {
+    if root.join(GONE).exists()
+        && let Ok(_lock) = lock(&root.join("lock"), "(all)", "remove what is left of a machine")
+    {
+        bury(root);
+    }
+}
+
+/// Ends a process whose machine is gone, and removes its files. What can't be removed is tried again when the next one goes. The lock of
+/// the whole directory is held.
+fn bury(root: &Path) {
+    let gone = Place { name: "(gone)".into(), path: root.join(GONE) };
+    if let Ok(Some(run)) = gone.read::<Run>("run.json")
+        && let Some(process) = run.process
+    {
+        process.strike();
+    }
+    let _ = fs::remove_dir_all(&gone.path);
 }
 
 /// The directory of a machine.

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::migration::{Control, Phase, Sample, Settings};
 
@@ -17,28 +18,87 @@ pub(super) fn capabilities(all: &[(&str, bool)]) -> Value {
     json!({"capabilities": all.iter().map(one).collect::<Vec<_>>()})
 }
 
-/// What a source can do for a migration.
-pub(super) fn source_capabilities(settings: &Settings) -> Value {
-    capabilities(&[
-        // It is complete when the target has said so.
-        ("return-path", true),
-        ("events", true),
-        ("auto-converge", settings.auto_converge),
-        ("postcopy-ram", settings.post_copy),
-    ])
-}
-
 fn milliseconds(time: Duration) -> u64 {
     // At the most 2000 s, by QEMU's own bound; none at all would never be reached.
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 2_000_000)
 }
 
-/// A source's parameters, but those of encryption.
-pub(super) fn parameters(settings: &Settings) -> Value {
-    json!({
-        "downtime-limit": milliseconds(settings.downtime),
-        "max-bandwidth": settings.bandwidth.unwrap_or(NO_LIMIT).max(1),
-    })
+/// What a QEMU is set to before it sends. QEMU takes what it is told a byte at a time, 2 µs each: so it is made ready when it starts, and
+/// told only what is to be otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Set {
+    /// In milliseconds.
+    downtime: u64,
+    /// In bytes a second.
+    bandwidth: u64,
+    auto_converge: bool,
+    pub(super) post_copy: bool,
+    pub(super) encrypted: bool,
+}
+
+impl Set {
+    /// As settings ask for.
+    pub(super) fn of(settings: &Settings, encrypted: bool) -> Self {
+        Self {
+            downtime: milliseconds(settings.downtime),
+            bandwidth: settings.bandwidth.unwrap_or(NO_LIMIT).max(1),
+            auto_converge: settings.auto_converge,
+            post_copy: settings.post_copy,
+            encrypted,
+        }
+    }
+
+    /// What a QEMU that was just started is told, to be as the usual settings ask for.
+    pub(super) fn ready(incoming: bool) -> (Self, [(&'static str, Value); 2]) {
+        let set = Self::of(&Settings::default(), false);
+        // A migration is complete when the target has said so. A target's images stay the source's until it runs.
+        let these = [("return-path", true), ("events", true), ("late-block-activate", incoming)];
+        let parameters = json!({"downtime-limit": set.downtime, "max-bandwidth": set.bandwidth});
+        let these = capabilities(these.split_at(2 + usize::from(incoming)).0);
+        (set, [("migrate-set-capabilities", these), ("migrate-set-parameters", parameters)])
+    }
+
+    /// What a QEMU is told to be set so, if it was so before, or as nobody knows. Encryption's parameters are said as they are given.
+    pub(super) fn commands(
+        &self,
+        before: Option<&Self>,
+        encryption: Option<Value>,
+    ) -> Vec<(&'static str, Value)> {
+        let mut commands = Vec::new();
+        let other = |of: fn(&Self) -> bool| before.is_none_or(|before| of(before) != of(self));
+        let mut these = Vec::new();
+        if before.is_none() {
+            these.extend([("return-path", true), ("events", true)]);
+        }
+        if other(|set| set.auto_converge) {
+            these.push(("auto-converge", self.auto_converge));
+        }
+        if other(|set| set.post_copy) {
+            these.push(("postcopy-ram", self.post_copy));
+        }
+        if !these.is_empty() {
+            commands.push(("migrate-set-capabilities", capabilities(&these)));
+        }
+        let mut parameters = Map::new();
+        if let Some(Value::Object(encryption)) = encryption {
+            parameters = encryption;
+        } else if before.is_none_or(|before| before.encrypted) {
+            parameters.extend(["tls-creds", "tls-hostname"].map(|key| (key.to_owned(), json!(""))));
+        }
+        for (key, now, then) in [
+            ("downtime-limit", self.downtime, before.map(|before| before.downtime)),
+            ("max-bandwidth", self.bandwidth, before.map(|before| before.bandwidth)),
+        ] {
+            if then != Some(now) {
+                parameters.insert(key.into(), json!(now));
+            }
+        }
+        if !parameters.is_empty() {
+            commands.push(("migrate-set-parameters", Value::Object(parameters)));
+        }
+        commands
+    }
 }
 
 /// What steers a migration on its way: QEMU's command, and its arguments.
@@ -126,6 +186,42 @@ mod tests {
         }
         let failed = json!({"status": "failed", "error-desc": "Unable to write"});
         assert_eq!(phase(&failed, false), Phase::Failed("Unable to write".into()));
+    }
+
+    #[test]
+    fn only_what_is_otherwise_is_said() {
+        let usual = Settings::default();
+        let (ready, told) = Set::ready(true);
+        assert_eq!(ready, Set::of(&usual, false));
+        assert_eq!(told[1].1, json!({"downtime-limit": 300, "max-bandwidth": NO_LIMIT}));
+        assert!(told[0].1.to_string().contains("late-block-activate"));
+        assert!(!Set::ready(false).1[0].1.to_string().contains("late-block-activate"));
+        assert_eq!(ready.commands(Some(&ready), None), []);
+        let one = |capability: &str, state: bool| {
+            ("migrate-set-capabilities", capabilities(&[(capability, state)]))
+        };
+        let received = Set { post_copy: true, encrypted: true, ..ready.clone() };
+        let clear = json!({"tls-creds": "", "tls-hostname": ""});
+        assert_eq!(
+            ready.commands(Some(&received), None),
+            [one("postcopy-ram", false), ("migrate-set-parameters", clear)]
+        );
+        let slow = Set::of(&Settings { bandwidth: Some(5), auto_converge: true, ..usual }, true);
+        let keys = json!({"tls-creds": "tls0", "tls-hostname": "a"});
+        assert_eq!(
+            slow.commands(Some(&ready), Some(keys)),
+            [
+                one("auto-converge", true),
+                (
+                    "migrate-set-parameters",
+                    json!({"tls-creds": "tls0", "tls-hostname": "a", "max-bandwidth": 5})
+                )
+            ]
+        );
+        // Nobody knows how it was left: all is said.
+        let [(_, these), (_, parameters)] = &ready.commands(None, None)[..] else { panic!() };
+        assert_eq!(these["capabilities"].as_array().map(Vec::len), Some(4));
+        assert_eq!(parameters.as_object().map(Map::len), Some(4));
     }
 
     #[test]

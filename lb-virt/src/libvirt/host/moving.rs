@@ -54,6 +54,8 @@ struct Ended {
 struct Job {
     domain: Domain,
     outcome: Outcome,
+    /// Whether it was asked to stay.
+    cancelled: bool,
     /// As it was seen last.
     sample: Sample,
     /// What rates are reckoned from: when, what had gone over, what had still to. `None` before the first look.
@@ -74,7 +76,11 @@ impl Job {
     }
 
     fn look(&mut self) -> Sample {
-        if let Some(Ended { took, phase, downtime }) = self.ended() {
+        if let Some(Ended { took, mut phase, downtime }) = self.ended() {
+            // QEMU may have seen the connection close before it was told why.
+            if self.cancelled && matches!(phase, Phase::Failed(_)) {
+                phase = Phase::Cancelled;
+            }
             if phase == Phase::Completed {
                 self.sample.remaining = 0;
             }
@@ -259,7 +265,7 @@ impl Libvirt {
         let spawned = thread::Builder::new().name("libvirt-migration".into()).spawn(call);
         spawned.map_err(|error| said(format!("send {name}"), error.to_string()))?;
         let sample = Sample::new(Phase::Setup);
-        let job = Job { domain, outcome, sample, since: None };
+        let job = Job { domain, outcome, cancelled: false, sample, since: None };
         self.moves.outgoing.insert(name.into(), job);
         Ok(())
     }
@@ -330,7 +336,14 @@ impl Libvirt {
             Control::Stop => self.steered(name, domain.suspend()),
         };
         // What came too late is none.
-        if done.is_err() && job.ended().is_some() { Ok(()) } else { done }
+        let done = if done.is_err() && job.ended().is_some() { Ok(()) } else { done };
+        if control == Control::Cancel
+            && done.is_ok()
+            && let Some(job) = self.moves.outgoing.get_mut(name)
+        {
+            job.cancelled = true;
+        }
+        done
     }
 
     fn steered(&self, name: &str, result: Result<u32, Error>) -> Result<(), VirtError> {
