@@ -110,7 +110,7 @@ impl Hypervisor for Qemu {
         machine.end()?;
         for kept in machine.kept()? {
             // An image that is gone has no snapshots.
-            let _ = machine.forget(&kept.snapshot.name);
+            let _ = machine.forget(&kept);
         }
         self.remove(machine)?;
         self.events.tell(name, EventKind::Deleted);
@@ -344,13 +344,14 @@ impl Hypervisor for Qemu {
     fn restore_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
         let mut machine = self.hold_to(name, "restore a snapshot of")?;
         let kept = machine.find_kept(snapshot)?;
+        machine.has_images_of(&kept)?;
         machine.end()?;
         machine.forget_crash()?;
-        machine.spec = kept.spec;
-        machine.save()?;
         let Some(running) = kept.running else {
             self.note(&mut machine, State::ShutOff);
-            return machine.restore_images(snapshot);
+            machine.restore_images(&kept.spec, snapshot)?;
+            machine.spec = kept.spec;
+            return machine.save();
         };
         self.launch(&mut machine, running, false)?;
         let loaded = machine.load(snapshot);
@@ -359,6 +360,8 @@ impl Hypervisor for Qemu {
             self.note(&mut machine, State::ShutOff);
             return Err(error);
         }
+        machine.spec = kept.spec;
+        machine.save()?;
         if kept.snapshot.state == State::Running {
             machine.set_going()?;
         } else {
@@ -374,8 +377,8 @@ impl Hypervisor for Qemu {
 
     fn delete_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
         let mut machine = self.hold_to(name, "delete a snapshot of")?;
-        machine.find_kept(snapshot)?;
-        machine.forget(snapshot)
+        let kept = machine.find_kept(snapshot)?;
+        machine.forget(&kept)
     }
 
     fn clone_machine(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
