@@ -187,7 +187,7 @@ impl Hypervisor for Qemu {
         }
         let resize = |spec: &mut DomainSpec| spec.resize(Some(vcpus), None);
         Self::check(&machine, resize)?;
-        let effect = if machine.run.is_some() { machine.plug_vcpus(vcpus)? } else { Effect::Now };
+        let effect = if machine.run.is_some() { machine.have_vcpus(vcpus)? } else { Effect::Now };
         self.change(&mut machine, effect, resize)
     }
 
@@ -210,8 +210,13 @@ impl Hypervisor for Qemu {
         let mut machine = self.hold_to(name, "pin")?;
         let change = |spec: &mut DomainSpec| spec.pins.clone_from(pins);
         Self::check(&machine, change)?;
-        if machine.run.is_some() {
-            machine.pin_threads(pins, true)?;
+        if machine.run.is_some()
+            && let Err(error) = machine.pin_threads(pins, true)
+        {
+            // Those that were pinned before one could not be go back.
+            let before = machine.live().pins.clone();
+            let _ = machine.pin_threads(&before, true);
+            return Err(error);
         }
         self.change(&mut machine, Effect::Now, change)
     }
