@@ -49,7 +49,7 @@ mod store;
 mod transfer;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use uuid::Uuid;
@@ -66,6 +66,8 @@ use store::Store;
 
 /// How often machines are looked at that another program listens to.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long it holds that the hardware runs no guests, where it may be another answer later.
+const DOUBT: Duration = Duration::from_secs(60);
 /// How QEMU's own Ethernet addresses begin.
 const VENDOR: [u8; 3] = [0x52, 0x54, 0];
 
@@ -76,8 +78,10 @@ pub struct Qemu {
     events: Events,
     /// Another QEMU than that of `PATH`.
     program: Option<PathBuf>,
-    /// What the probe has said.
-    accelerated: Option<bool>,
+    /// Whether guests run on the hardware, where that was chosen.
+    chosen: Option<bool>,
+    /// What the probe has said, and until when that holds.
+    accelerated: Option<(bool, Option<Instant>)>,
     version: Option<String>,
     /// How long a machine's QEMU may take to answer.
     answer: Duration,
@@ -95,6 +99,7 @@ impl Qemu {
             store,
             events: Events::default(),
             program: None,
+            chosen: None,
             accelerated: None,
             version: None,
             answer: machine::ANSWER,
@@ -121,7 +126,7 @@ impl Qemu {
     /// Whether guests run on the hardware: what is not said is found out. Machines that move between hosts need it to be alike.
     #[must_use]
     pub const fn accelerated(mut self, accelerated: bool) -> Self {
-        self.accelerated = Some(accelerated);
+        self.chosen = Some(accelerated);
         self
     }
 
@@ -145,7 +150,19 @@ impl Qemu {
     fn has_kvm(&mut self, arch: Arch) -> bool {
         let program = self.program_of(arch);
         let native = matches!(arch, Arch::X86_64 | Arch::I686);
-        native && *self.accelerated.get_or_insert_with(|| probe::accelerated(&self.store, &program, arch))
+        if !native {
+            return false;
+        }
+        if let Some(chosen) = self.chosen {
+            return chosen;
+        }
+        let kept = self.accelerated.filter(|(_, until)| until.is_none_or(|until| Instant::now() < until));
+        let answer = kept.unwrap_or_else(|| match probe::accelerated(&self.store, &program, arch) {
+            Some(runs) => (runs, None),
+            // It may be another answer soon.
+            None => (false, Some(Instant::now() + DOUBT)),
+        });
+        self.accelerated.insert(answer).0
     }
 
     fn missing(&self, name: &str) -> VirtError {
@@ -287,5 +304,21 @@ impl Qemu {
         self.store.remove(&machine.place)?;
         self.events.forget(machine.name());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_chosen_stays_whatever_the_program() {
+        let directory = tempfile::tempdir().unwrap();
+        for chosen in [true, false] {
+            let host = Qemu::open(directory.path()).unwrap();
+            let mut host = host.accelerated(chosen).program("/no/such/qemu");
+            assert_eq!(host.has_kvm(Arch::X86_64), chosen);
+            assert!(!host.has_kvm(Arch::Aarch64), "another instruction set is translated");
+        }
     }
 }
