@@ -1,6 +1,9 @@
-//! The choice alone, `Scheduler::pick` on a set that stays: `cargo bench -p lb-benches --bench pick`.
+//! The choice alone, `Scheduler::pick_on` as a balancer calls it, on a set that stays: `cargo bench -p lb-benches --bench
+//! pick`.
 //!
-//! With two threads the time is that of one pick of each, so threads that do not disturb each other keep it.
+//! A thread is alone on its lane all the time, as it is for each pick of a balancer's; what getting there costs is part of
+//! the whole path. With two threads, of two lanes, the time is that of one pick of each, so threads that do not disturb
+//! each other keep it.
 
 use std::hint::black_box;
 
@@ -9,6 +12,7 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criteri
 use lb_benches::fleet::{self, SIZES};
 use lb_benches::requests::{Keys, Make, Visitor, every_algorithm, over};
 use lb_benches::threads::together;
+use lb_core::lane;
 use lb_sched::{Request, Scheduler};
 
 struct Choice<'a, 'c> {
@@ -25,11 +29,16 @@ impl<'k> Visitor<'k> for Choice<'_, '_> {
         request: impl Fn(&'k K) -> Request<'k> + Copy + Send + Sync + 'k,
     ) {
         for n in SIZES {
-            let snapshot = fleet::balancer(make(), n).snapshot();
-            let (scheduler, set) = (snapshot.derived(), snapshot.set());
+            let pool = fleet::pool(make(), n);
             let pick = |thread, count| {
-                over(keys, thread, count, |key| {
-                    black_box(scheduler.pick(set, &request(key)));
+                // Where threads that meet go by themselves.
+                while thread > 0 && lane::count() > 1 && lane::mine() == lane::SHARED {
+                    lane::move_on();
+                }
+                pool.with(|view| {
+                    over(keys, thread, count, |key| {
+                        black_box(view.derived().pick_on(view.set(), &request(key), view.alone()));
+                    });
                 });
             };
             self.group.bench_function(BenchmarkId::new(name, n), |bencher| {

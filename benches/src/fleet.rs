@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use lb_core::Pool;
 use lb_sched::{Balancer, Scheduler, Spec, Weight};
 
 /// The sizes of the fleet.
@@ -33,4 +34,15 @@ pub fn balancer<S: Scheduler>(scheduler: S, n: usize) -> Balancer<SocketAddr, S>
     let balancer = Balancer::with_scheduler(scheduler);
     balancer.update(specs(n)).expect("backends with names of their own");
     balancer
+}
+
+/// What a balancer chooses in, for choices alone: the first `n` backends, and a scheduler for them.
+///
+/// # Panics
+/// Never: the names differ.
+#[must_use]
+pub fn pool<S: Scheduler>(scheduler: S, n: usize) -> Pool<SocketAddr, S> {
+    let pool = Pool::deriving(scheduler, S::rebuild);
+    pool.update(specs(n)).expect("backends with names of their own");
+    pool
 }

@@ -101,7 +101,10 @@ fn pins_snapshots_and_consoles() {
     hosts.define("a", "name = 'web1'\nvcpus = 2\nmemory = '256 MiB'\n");
     hosts.out("a", &["pin", "web1", "0=4", "1=5-7"]);
     assert!(hosts.out("a", &["show", "web1"]).contains("[pins.vcpus]\n0 = \"4\"\n1 = \"5-7\"\n"));
-    hosts.out("a", &["pin", "web1"]);
+    // Shown as they are given, and none taken away by looking.
+    assert_eq!(hosts.out("a", &["pin", "web1"]), "0=4\n1=5-7\n");
+    hosts.out("a", &["pin", "web1", "--none"]);
+    assert_eq!(hosts.out("a", &["pin", "web1"]), "0=any\n1=any\n");
     assert!(!hosts.out("a", &["show", "web1"]).contains("5-7"));
     hosts.out("a", &["snapshot", "take", "web1", "fresh"]);
     hosts.out("a", &["start", "web1"]);
@@ -224,8 +227,32 @@ fn a_machine_moves_to_another_host() {
     assert!(back.contains("it was shut off"), "{back}");
     assert_eq!(hosts.state("a", "web2"), "shut-off");
     let itself = hosts.complaint("b", &["migrate", "web1", "--to", &to]);
-    assert!(itself.contains("is in use"), "{itself}");
+    assert!(itself.contains(&format!("web1 is on {to} already: name another host")), "{itself}");
     assert_eq!(hosts.state("b", "web1"), "running");
+    // A target that can't keep the machine leaves it where it was.
+    fs::create_dir(hosts.0.join("b.json.new")).unwrap();
+    let unkept = hosts.complaint("a", &["migrate", "web2", "--to", &to, "--force"]);
+    assert!(unkept.contains("b.json"), "{unkept}");
+    assert_eq!(hosts.state("a", "web2"), "shut-off");
+}
+
+#[test]
+fn who_types_a_definition_keeps_nobody_from_the_host() {
+    let hosts = Hosts::new("typed");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_machines"));
+    program.args(["--host", &hosts.uri("a"), "define", "-"]).stdin(Stdio::piped());
+    let mut typing = program.spawn().unwrap();
+    let mut input = typing.stdin.take().unwrap();
+    input.write_all(b"name = 'web1'\n").unwrap();
+    hosts.define("a", "name = 'web2'\nvcpus = 2\nmemory = '256 MiB'\n");
+    input.write_all(b"vcpus = 2\nmemory = '256 MiB'\n").unwrap();
+    drop(input);
+    assert!(typing.wait().unwrap().success());
+    let listed = hosts.out("a", &["list"]);
+    assert!(listed.contains("web1") && listed.contains("web2"), "{listed}");
+    hosts.out("a", &["start", "web1"]);
+    hosts.out("a", &["stop", "web1", "--wait", "500000000000y"]);
+    assert_eq!(hosts.state("a", "web1"), "shut-off");
 }
 
 #[test]
@@ -259,11 +286,13 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     assert!(hosts.complaint("a", &["define", "/nowhere.toml"]).contains("/nowhere.toml: No such file"));
     fs::write(hosts.0.join("broken.json"), "{}").unwrap();
     assert!(hosts.complaint("broken", &["list"]).contains("is no simulated host"));
-    let unknown =
-        Command::new(env!("CARGO_BIN_EXE_machines")).args(["--host", "kvm:", "list"]).output().unwrap();
-    assert!(
-        String::from_utf8(unknown.stderr)
-            .unwrap()
-            .contains("write sim:, qemu:DIRECTORY, xen:, vbox: or libvirt+URI")
-    );
+    for (uri, said) in [
+        ("kvm:", "write sim:, qemu:DIRECTORY, xen:, vbox: or libvirt+URI"),
+        ("qemu:///system", "that is libvirt's: write libvirt+ before it"),
+    ] {
+        let unknown =
+            Command::new(env!("CARGO_BIN_EXE_machines")).args(["--host", uri, "list"]).output().unwrap();
+        let complaint = String::from_utf8(unknown.stderr).unwrap();
+        assert!(complaint.contains(said), "{complaint}");
+    }
 }

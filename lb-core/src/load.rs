@@ -39,39 +39,45 @@ pub struct Load {
 }
 
 /// What is counted of one backend on one lane: on a cache line of its own.
+///
+/// Every request is counted when it starts, in one of two words, and when it ends, in one of two others; those that have
+/// started and not ended are active. The thread that picks may be [alone](crate::lane#alone-on-a-lane); the one where a
+/// request ends is any, at any time.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Counters {
-    /// Low half: active requests. High half: successes modulo 2³², so that a success is counted and its request ended
-    /// by one addition.
-    active: AtomicU64,
-    latency_ns: AtomicU64,
-    /// Successes in units of 2³².
+    /// Started by who was alone on the lane.
+    alone: AtomicU64,
+    /// Started by others.
+    added: AtomicU64,
+    /// Ended in success.
     succeeded: AtomicU64,
+    /// Ended otherwise: failed, cancelled, or nobody said.
+    otherwise: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
-    unreported: AtomicU64,
+    latency_ns: AtomicU64,
     inactive: AtomicU32,
 }
 
-const ACTIVE: u64 = u32::MAX as u64;
-const SUCCESS: u64 = 1 << 32;
-
 impl Counters {
-    /// Counts one more active request, where no other thread counts at this moment; else `false`, and nothing is
-    /// counted.
+    /// Counts one more active request, for a thread that is alone on this lane.
     #[inline]
-    pub(crate) fn start_alone(&self) -> bool {
-        // Relaxed: nobody decides by it.
-        let now = self.active.load(Ordering::Relaxed);
-        self.active.compare_exchange(now, now + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    pub(crate) fn start_alone(&self) {
+        // Relaxed: nobody decides by it, and the lane's lock hands it to the next who is alone.
+        self.alone.store(self.alone.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Counts one more active request.
+    /// Counts one more active request, for anybody. Says how many were counted so before.
     #[inline]
-    pub(crate) fn start(&self) {
+    pub(crate) fn start(&self) -> u64 {
         // SeqCst: a scheduler that keeps an order by load reads it after publishing that order.
-        self.active.fetch_add(1, Ordering::SeqCst);
+        self.added.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Takes back what [`start`](Self::start) counted.
+    fn take_back(&self) {
+        self.added.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Ends an active request that was counted here; `None` when nobody said how it went.
@@ -79,10 +85,7 @@ impl Counters {
     pub(crate) fn end(&self, outcome: Option<Outcome>) {
         if let Some(Outcome::Success { latency }) = outcome {
             self.sample(latency);
-            let before = self.active.fetch_add(SUCCESS - 1, Ordering::SeqCst);
-            if before >> 32 == ACTIVE {
-                self.succeeded.fetch_add(1, Ordering::Release);
-            }
+            self.succeeded.fetch_add(1, Ordering::SeqCst);
         } else {
             self.end_otherwise(outcome);
         }
@@ -90,13 +93,12 @@ impl Counters {
 
     #[cold]
     fn end_otherwise(&self, outcome: Option<Outcome>) {
-        let counter = match outcome {
-            Some(Outcome::Failure) => &self.failed,
-            Some(Outcome::Cancelled) => &self.cancelled,
-            _ => &self.unreported,
+        match outcome {
+            Some(Outcome::Failure) => self.failed.fetch_add(1, Ordering::Relaxed),
+            Some(Outcome::Cancelled) => self.cancelled.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.active.fetch_sub(1, Ordering::SeqCst);
+        self.otherwise.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Turns an active connection that was counted here into an inactive one.
@@ -110,27 +112,26 @@ impl Counters {
         self.inactive.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Requests that have started on this lane and ended.
+    #[inline]
+    fn ended(&self) -> u64 {
+        self.succeeded.load(Ordering::SeqCst) + self.otherwise.load(Ordering::SeqCst)
+    }
+
     /// Requests in flight that began on this lane.
     #[inline]
     pub fn active(&self) -> u32 {
-        (self.active.load(Ordering::SeqCst) & ACTIVE) as u32
+        // Ends first: who sees an end sees its start too, so there are never more of them.
+        let ended = self.ended();
+        let started = self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::Relaxed);
+        // More than 2³² requests at once are not to be had.
+        (started - ended) as u32
     }
 
     /// Closed connections of this lane that are still remembered.
     #[inline]
     pub fn inactive(&self) -> u32 {
         self.inactive.load(Ordering::SeqCst)
-    }
-
-    /// Just when the low half turns over, a reader may see it before the carry: for some nanoseconds, once in 2³².
-    fn succeeded(&self) -> u64 {
-        loop {
-            let high = self.succeeded.load(Ordering::Acquire);
-            let low = self.active.load(Ordering::Acquire) >> 32;
-            if self.succeeded.load(Ordering::Acquire) == high {
-                return (high << 32) + low;
-            }
-        }
     }
 
     /// Moves the average an eighth of the way to the sample, the gain of RFC 6298's smoothed round-trip time. Of two
@@ -171,17 +172,22 @@ impl Load {
     }
 
     /// Counts one more active request on the shared lane, unless `limit` are active already; it ends there too.
+    ///
+    /// Two threads at the last place may both be refused for a moment, but never both be let in. For of all that are
+    /// active, look at the one that started last, by the order of the counter: all the others had started before it, so it
+    /// was refused, unless it saw the end of a request that started after it. That one had seen itself and all of them, or
+    /// again an end of a still later one, and so on: the last of these was not let in, and so never ended.
     #[inline]
     pub(crate) fn start_within(&self, limit: u32) -> bool {
-        // Adding first and taking back keeps the common case at one instruction; two threads at the last place may
-        // both be refused for a moment, but never both be let in. Other lanes only drain while this one is used.
-        // SeqCst: a scheduler that keeps an order by load reads it after publishing that order.
-        let active = &self.shared.active;
-        let before = active.fetch_add(1, Ordering::SeqCst) & ACTIVE;
-        if limit == u32::MAX || before + self.beside_shared() < u64::from(limit) {
+        let before = self.shared.start();
+        let ended = self.shared.ended();
+        // Other lanes, and who is alone on this one, start nothing while limits are in use: they only drain.
+        let started = before + self.shared.alone.load(Ordering::Relaxed) + self.beside_shared();
+        // Requests that started since may have ended already.
+        if limit == u32::MAX || started.saturating_sub(ended) < u64::from(limit) {
             return true;
         }
-        active.fetch_sub(1, Ordering::SeqCst);
+        self.shared.take_back();
         false
     }
 
@@ -214,7 +220,7 @@ impl Load {
 
     /// Requests that ended in [`Outcome::Success`].
     pub fn succeeded(&self) -> u64 {
-        self.sum(Counters::succeeded)
+        self.sum(|lane| lane.succeeded.load(Ordering::Relaxed))
     }
 
     /// Requests that ended in [`Outcome::Failure`].
@@ -229,8 +235,7 @@ impl Load {
 
     /// All requests that ended, in whatever way.
     pub fn finished(&self) -> u64 {
-        let unreported = self.sum(|lane| lane.unreported.load(Ordering::Relaxed));
-        self.succeeded() + self.failed() + self.cancelled() + unreported
+        self.sum(Counters::ended)
     }
 
     /// The smoothed latency of successes (the mean of the lanes'); zero before the first.
@@ -278,17 +283,6 @@ mod tests {
     }
 
     #[test]
-    fn successes_go_on_past_their_half_word() {
-        let load = Load::new();
-        load.shared.active.store((u64::from(u32::MAX) - 1) << 32 | 3, Ordering::Relaxed);
-        for expected in u64::from(u32::MAX)..u64::from(u32::MAX) + 3 {
-            load.shared.end(Some(Outcome::Success { latency: Duration::ZERO }));
-            assert_eq!(load.succeeded(), expected);
-        }
-        assert_eq!(load.active(), 0);
-    }
-
-    #[test]
     fn every_lane_has_counters_and_a_stranger_the_shared_ones() {
         let load = Load::new();
         for lane in 0..lane::count() {
@@ -299,30 +293,42 @@ mod tests {
         assert_eq!(load.lanes().map(Counters::active).sum::<u32>() as usize, lane::count());
     }
 
+    /// Every way to count, by threads that are alone on a lane where its lock says so.
     #[test]
     fn threads_lose_nothing_on_whatever_lane() {
         let load = Load::new();
+        let locks: Vec<_> = (0..lane::count()).map(|_| std::sync::Mutex::new(())).collect();
         let started: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|thread| {
-                    let load = &load;
+                    let (load, locks) = (&load, &locks);
                     scope.spawn(move || {
                         let mut started = 0;
                         for turn in 0..10_000u64 {
-                            let lane = if turn % 2 == 0 { &load.shared } else { load.lane(thread) };
-                            let counted = match turn % 3 {
-                                0 => load.start_within(6),
-                                1 => lane.start_alone(),
-                                _ => {
-                                    lane.start();
-                                    true
+                            let within = turn % 3 == 0;
+                            let lane =
+                                if within || turn % 2 == 0 { lane::SHARED } else { thread % locks.len() };
+                            let counters = load.lane(lane);
+                            if within {
+                                if !load.start_within(6) {
+                                    continue;
                                 }
-                            };
-                            let lane = if turn % 3 == 0 { &load.shared } else { lane };
-                            if counted {
-                                lane.end(Some(Outcome::Success { latency: Duration::from_nanos(turn) }));
-                                started += 1;
+                            } else if let Ok(_alone) = locks[lane].try_lock() {
+                                counters.start_alone();
+                            } else {
+                                counters.start();
                             }
+                            // The lanes are read one after the other: who moves meanwhile may be seen on each.
+                            assert!(
+                                load.active() as usize <= 4 * lane::count(),
+                                "each thread has one at most"
+                            );
+                            counters.end(match turn % 7 {
+                                0 => Some(Outcome::Failure),
+                                1 => None,
+                                _ => Some(Outcome::Success { latency: Duration::from_nanos(turn) }),
+                            });
+                            started += 1;
                         }
                         started
                     })
@@ -331,6 +337,9 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(load.lanes().map(Counters::active).sum::<u32>(), 0);
-        assert_eq!((load.finished(), load.succeeded()), (started, started));
+        assert_eq!(load.finished(), started);
+        let counters =
+            |word: fn(&Counters) -> &AtomicU64| load.sum(|lane| word(lane).load(Ordering::Relaxed));
+        assert_eq!(counters(|lane| &lane.alone) + counters(|lane| &lane.added), started);
     }
 }

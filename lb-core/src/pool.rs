@@ -12,11 +12,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 
 use thiserror::Error;
 
 use crate::backend::{Backend, Spec};
-use crate::lane;
+use crate::lane::{self, Alone};
 use crate::lease::{Lease, Place, Reference, Watch, Watcher};
 use crate::load::{Counters, Outcome};
 use crate::set::Set;
@@ -120,10 +121,10 @@ impl<T> List<T> {
         }
     }
 
-    /// Where the calling thread starts requests on the backend at `position`.
+    /// Where threads of `lane` start requests on the backend at `position`.
     #[inline]
-    fn seat(&self, position: usize) -> Option<&Seat<T>> {
-        match lane::mine() {
+    fn seat(&self, lane: usize, position: usize) -> Option<&Seat<T>> {
+        match lane {
             lane::SHARED => self.first.get(position),
             lane => self.others.get(lane - 1)?.get(position),
         }
@@ -148,18 +149,7 @@ impl<T, D> Snapshot<T, D> {
     /// Threads that meet count on [lanes](crate::lane) of their own.
     #[inline]
     pub fn start(&self, position: usize) -> Option<Lease<T>> {
-        let Seat { reference, counters } = self.list.seat(position)?;
-        if counters.start_alone() {
-            Some(Lease::new(reference, Place::Active))
-        } else {
-            self.start_apart(position)
-        }
-    }
-
-    #[cold]
-    fn start_apart(&self, position: usize) -> Option<Lease<T>> {
-        lane::move_on();
-        let Seat { reference, counters } = self.list.seat(position)?;
+        let Seat { reference, counters } = self.list.seat(lane::mine(), position)?;
         counters.start();
         Some(Lease::new(reference, Place::Active))
     }
@@ -168,7 +158,7 @@ impl<T, D> Snapshot<T, D> {
     /// allows, or there is no such position.
     #[inline]
     pub fn start_shared(&self, position: usize) -> Option<Lease<T>> {
-        let reference = &self.list.seat(position)?.reference;
+        let reference = &self.list.seat(lane::mine(), position)?.reference;
         if self.set.limited() {
             let member = self.set.get(position)?;
             if !member.load.start_within(member.limit) {
@@ -208,6 +198,49 @@ impl<T, D> Snapshot<T, D> {
     }
 }
 
+/// A [`Snapshot`] while a thread reads it: to the one that is [`Alone`] on its lane, starting a request costs less.
+#[derive(Debug)]
+pub struct View<'a, T, D = ()> {
+    snapshot: &'a Snapshot<T, D>,
+    alone: Option<Alone<'a>>,
+}
+
+impl<T, D> Deref for View<'_, T, D> {
+    type Target = Snapshot<T, D>;
+
+    #[inline]
+    fn deref(&self) -> &Snapshot<T, D> {
+        self.snapshot
+    }
+}
+
+impl<'a, T, D> View<'a, T, D> {
+    /// The lane, if the thread is alone there.
+    #[inline]
+    pub fn alone(&self) -> Option<Alone<'a>> {
+        self.alone
+    }
+
+    /// As [`Snapshot::start`].
+    #[inline]
+    pub fn start(&self, position: usize) -> Option<Lease<T>> {
+        let Some(alone) = self.alone else { return self.snapshot.start(position) };
+        let Seat { reference, counters } = self.list.seat(alone.lane(), position)?;
+        counters.start_alone();
+        Some(Lease::new(reference, Place::Active))
+    }
+
+    /// As [`Snapshot::start_shared`].
+    #[inline]
+    pub fn start_shared(&self, position: usize) -> Option<Lease<T>> {
+        // With limits each start is an addition: what it adds to is what it decides by.
+        match self.alone {
+            Some(alone) if alone.lane() == lane::SHARED && !self.set.limited() => self.start(position),
+            _ => self.snapshot.start_shared(position),
+        }
+    }
+}
+
 /// Backends, published as immutable snapshots, each with a `D` built from it (a scheduler's tables).
 pub struct Pool<T, D = ()> {
     live: Arc<Live<T, D>>,
@@ -236,7 +269,7 @@ type Ended<D> = fn(&D, &Set, usize, usize, Option<Outcome>);
 
 impl<T, D> Watch<T> for Live<T, D> {
     fn ended(&self, backend: &Arc<Backend<T>>, lane: usize, outcome: Option<Outcome>) {
-        self.published.with(|snapshot| {
+        self.published.with(|snapshot, _| {
             if let Some(position) = snapshot.position(backend) {
                 (self.ended)(&snapshot.derived, &snapshot.set, position, lane, outcome);
             }
@@ -301,9 +334,14 @@ impl<T, D> Pool<T, D> {
     }
 
     /// Runs `read` on the current snapshot, without waiting and without counting a reference.
-    #[inline]
-    pub fn with<R>(&self, read: impl FnOnce(&Snapshot<T, D>) -> R) -> R {
-        self.live.published.with(read)
+    #[inline(always)]
+    pub fn with<R>(&self, read: impl FnOnce(&View<'_, T, D>) -> R) -> R {
+        self.live.published.with(|snapshot, alone| {
+            // Who hears of ends may keep an order by load, and reads the counters after publishing it. A plain store may be
+            // seen too late for that.
+            let alone = alone.filter(|_| self.watcher.is_none());
+            read(&View { snapshot, alone })
+        })
     }
 
     /// The current snapshot, to keep.
@@ -515,6 +553,29 @@ mod tests {
         }
         assert_eq!((load.cancelled(), load.finished()), (2, 2));
         assert!(pool.snapshot().start(1).is_none() && pool.snapshot().start_shared(1).is_none());
+    }
+
+    #[test]
+    fn a_reader_within_a_reader_is_not_alone() {
+        let pool = Pool::new();
+        pool.update([Spec::new("a", 7)]).unwrap();
+        let leases = pool.with(|outer| {
+            pool.with(|inner| {
+                assert!(outer.alone().is_some() && inner.alone().is_none());
+                [outer.start(0), inner.start(0), outer.start_shared(0), inner.start_shared(0)]
+            })
+        });
+        let load = Arc::clone(pool.snapshot().backends()[0].load());
+        assert_eq!(load.active(), 4);
+        drop(leases);
+        assert_eq!((load.active(), load.finished()), (0, 4));
+        assert!(pool.with(|view| view.alone().is_some()), "again");
+    }
+
+    #[test]
+    fn nobody_is_alone_where_ends_are_heard_of() {
+        let pool = Pool::<u8>::watching((), |(), _| (), |(), _, _, _, _| ());
+        assert!(pool.with(|view| view.alone().is_none()));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p lb-core --test loom`
 #![cfg(loom)]
 
-use lb_core::{Pool, Spec};
+use lb_core::{Outcome, Pool, Spec};
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
 #[test]
@@ -62,5 +63,59 @@ fn a_request_ends_on_the_counters_it_began_on() {
         let finished = u64::from(started) + u64::from(others);
         let load = snapshot.backends()[0].load();
         assert_eq!((load.active(), load.finished()), (0, finished));
+    });
+}
+
+#[test]
+fn who_is_alone_and_who_is_not_lose_no_count() {
+    loom::model(|| {
+        let pool = Arc::new(Pool::<u32>::new());
+        pool.update([Spec::new("a", 1)]).unwrap();
+        let load = Arc::new(std::sync::Arc::clone(pool.snapshot().backends()[0].load()));
+        let start = |pool: &Pool<u32>| pool.with(|view| view.start(0)).unwrap();
+        let threads = [false, true].map(|kept| {
+            let (pool, load) = (Arc::clone(&pool), Arc::clone(&load));
+            thread::spawn(move || {
+                let lease = start(&pool);
+                assert!((1..=2).contains(&load.active()), "each has started one at most");
+                if kept {
+                    return Some(lease);
+                }
+                lease.finish(Outcome::Failure);
+                None
+            })
+        });
+        assert!(load.active() <= 2, "no end is seen without its start");
+        let [ended, kept] = threads.map(|thread| thread.join().unwrap());
+        assert!(ended.is_none());
+        assert_eq!((load.active(), load.failed(), load.finished()), (1, 1, 1));
+        drop(kept);
+        drop(start(&pool));
+        assert_eq!((load.active(), load.finished()), (0, 3));
+    });
+}
+
+#[test]
+fn a_limit_lets_in_no_more_while_requests_end() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let pool = Arc::new(Pool::<u32>::new());
+        pool.update([Spec::new("a", 1).limit(1)]).unwrap();
+        let inside = Arc::new(AtomicU32::new(0));
+        let try_in = |pool: &Pool<u32>, inside: &AtomicU32| {
+            if let Some(lease) = pool.with(|view| view.start_shared(0)) {
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "alone inside");
+                inside.fetch_sub(1, Ordering::SeqCst);
+                drop(lease);
+            }
+        };
+        let threads = [1, 2].map(|times| {
+            let (pool, inside) = (Arc::clone(&pool), Arc::clone(&inside));
+            thread::spawn(move || (0..times).for_each(|_| try_in(&pool, &inside)))
+        });
+        try_in(&pool, &inside);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(pool.with(|view| view.start_shared(0)).is_some(), "a place is free again");
     });
 }

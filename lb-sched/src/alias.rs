@@ -100,7 +100,7 @@ mod tests {
         let random = crate::mix::Random::new(3);
         let mut counts = vec![0; weights.len()];
         for _ in 0..draws {
-            let column = alias.draw(random.next() as u32).expect("some weight is not 0");
+            let column = alias.draw(random.next(None) as u32).expect("some weight is not 0");
             counts[alias.position(column).expect("a column that was drawn")] += 1;
         }
         counts

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use lb_core::pool::Edit;
+use lb_core::pool::{Edit, View};
 use lb_core::set::{FULL_SHARE, Settings};
 use lb_core::{Admin, Backend, BackendId, Health, Lease, Pool, Set, Snapshot, Spec, UpdateError, Weight};
 use thiserror::Error;
@@ -130,7 +130,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
         let mut error = PickError::Empty;
         let lease = self.inner.pool.with(|snapshot| {
             let set = snapshot.set();
-            let position = snapshot.derived().pick(set, request);
+            let position = snapshot.derived().pick_on(set, request, snapshot.alone());
             if let (false, Some(position)) = (set.limited(), position) {
                 let lease = match self.inner.reads_load {
                     false => snapshot.start(position),
@@ -149,7 +149,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     #[inline(never)]
     fn pick_limited(
         &self,
-        snapshot: &Snapshot<T, S>,
+        snapshot: &View<'_, T, S>,
         first: Option<usize>,
         request: &Request<'_>,
         error: &mut PickError,
@@ -166,7 +166,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
                 self.counted(snapshot, position, &lease);
                 return Some(lease);
             }
-            choice = snapshot.derived().pick(set, request);
+            choice = snapshot.derived().pick_on(set, request, snapshot.alone());
         }
         *error = PickError::Full;
         None
@@ -174,7 +174,7 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
 
     /// Tells the scheduler of a request that has just been counted.
     #[inline]
-    fn counted(&self, snapshot: &Snapshot<T, S>, position: usize, lease: &Lease<T>) {
+    fn counted(&self, snapshot: &View<'_, T, S>, position: usize, lease: &Lease<T>) {
         if self.inner.wants_feedback {
             snapshot.derived().started(snapshot.set(), position, lease.lane());
             if !self.inner.pool.is_current(snapshot) {

@@ -59,6 +59,7 @@ pub mod scheduler;
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use balancer::{Balancer, PickError};
 pub use hashing::{Maglev, Rendezvous, SourceHash, UnsuitableSize};
+pub use lb_core::lane::Alone;
 pub use lb_core::{
     Admin, Backend, BackendId, Health, Lease, Lingering, Load, Member, Outcome, Set, Snapshot, Spec,
     UpdateError, Weight,

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crossbeam_utils::CachePadded;
-use lb_core::lane;
+use lb_core::lane::{self, Alone};
 use lb_core::sync::atomic::{AtomicU64, Ordering};
 
 /// Spreads 64 bits so that each input bit moves every output bit: the finaliser of SplitMix64 (Steele, Lea, Flood:
@@ -22,43 +22,57 @@ pub(crate) const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 /// their own.
 #[derive(Debug)]
 pub(crate) struct Random {
-    seed: u64,
-    states: Box<[CachePadded<AtomicU64>]>,
+    streams: Box<[CachePadded<Stream>]>,
+}
+
+/// Those of one [lane](lane#alone-on-a-lane).
+#[derive(Debug)]
+struct Stream {
+    alone: AtomicU64,
+    added: AtomicU64,
 }
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        let states = (0..lane::count() as u64).map(|i| CachePadded::new(AtomicU64::new(mix(seed ^ mix(i)))));
-        Self { seed, states: states.collect() }
+        let state = |i| AtomicU64::new(mix(seed ^ mix(i)));
+        let stream = |lane| Stream { alone: state(lane), added: state(!lane) };
+        Self { streams: (0..lane::count() as u64).map(|lane| CachePadded::new(stream(lane))).collect() }
     }
 
     /// A generator that goes on where this one is.
     pub(crate) fn handed_on(&self) -> Self {
-        let states = self.states.iter().map(|s| CachePadded::new(AtomicU64::new(s.load(Ordering::Relaxed))));
-        Self { seed: self.seed, states: states.collect() }
+        let state = |state: &AtomicU64| AtomicU64::new(state.load(Ordering::Relaxed));
+        let stream = |stream: &Stream| Stream { alone: state(&stream.alone), added: state(&stream.added) };
+        Self { streams: self.streams.iter().map(|of_lane| CachePadded::new(stream(of_lane))).collect() }
     }
 
     /// Evenly spread over all 64 bits.
     #[inline]
-    pub(crate) fn next(&self) -> u64 {
-        self.next_here().unwrap_or_else(|| self.next_elsewhere())
+    pub(crate) fn next(&self, alone: Option<Alone<'_>>) -> u64 {
+        self.next_here(alone).unwrap_or_else(|| self.next_elsewhere())
     }
 
     /// The same if no other thread is there at this moment; else there is [another way](Self::next_elsewhere). With the
     /// two apart, a caller can leave the second to a function of its own, and needs no registers for it.
     #[inline]
-    pub(crate) fn next_here(&self) -> Option<u64> {
-        let state = self.states.get(lane::mine())?;
-        let old = state.load(Ordering::Relaxed);
-        let new = old.wrapping_add(STEP);
-        let next = state.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
-        next.is_ok().then(|| mix(new))
+    pub(crate) fn next_here(&self, alone: Option<Alone<'_>>) -> Option<u64> {
+        let Some(alone) = alone else {
+            let state = &self.streams.get(lane::mine())?.added;
+            let old = state.load(Ordering::Relaxed);
+            let new = old.wrapping_add(STEP);
+            let next = state.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+            return next.is_ok().then(|| mix(new));
+        };
+        let state = &self.streams.get(alone.lane())?.alone;
+        let new = state.load(Ordering::Relaxed).wrapping_add(STEP);
+        state.store(new, Ordering::Relaxed);
+        Some(mix(new))
     }
 
     #[cold]
     #[inline(never)]
     pub(crate) fn next_elsewhere(&self) -> u64 {
-        let state = &self.states[lane::move_on()];
+        let state = &self.streams[lane::move_on()].added;
         mix(state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP))
     }
 }
@@ -77,10 +91,10 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_numbers_to_a_thread_alone() {
         let [a, b, c] = [Random::new(7), Random::new(7), Random::new(8)];
-        let first: Vec<_> = (0..100).map(|_| a.next()).collect();
-        assert_eq!(first, (0..100).map(|_| b.next()).collect::<Vec<_>>());
-        assert_ne!(first, (0..100).map(|_| c.next()).collect::<Vec<_>>());
-        assert_eq!(a.handed_on().next(), b.next());
+        let first: Vec<_> = (0..100).map(|_| a.next(None)).collect();
+        assert_eq!(first, (0..100).map(|_| b.next(None)).collect::<Vec<_>>());
+        assert_ne!(first, (0..100).map(|_| c.next(None)).collect::<Vec<_>>());
+        assert_eq!(a.handed_on().next(None), b.next(None));
     }
 
     #[test]
@@ -88,7 +102,7 @@ mod tests {
         let random = Random::new(1);
         let mut counts = [0u32; 10];
         for _ in 0..100_000 {
-            counts[below(random.next() as u32, 10) as usize] += 1;
+            counts[below(random.next(None) as u32, 10) as usize] += 1;
         }
         // Standard deviation of each count is 95.
         assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 500), "{counts:?}");

@@ -1,6 +1,7 @@
 //! Algorithms that look at neither load nor request.
 
 use lb_core::Set;
+use lb_core::lane::Alone;
 
 use crate::alias::Alias;
 use crate::mix::Random;
@@ -35,12 +36,17 @@ impl Scheduler for Draw {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
+        self.pick_on(set, request, None)
+    }
+
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
         if request.admits_all(set)
-            && let Some(random) = self.random.next_here()
+            && let Some(random) = self.random.next_here(alone)
         {
             return self.alias.position(self.alias.draw(random as u32)?);
         }
-        draw_admitted(&self.alias, &self.random, set, request)
+        draw_admitted(&self.alias, &self.random, set, request, alone)
     }
 }
 
@@ -51,13 +57,14 @@ pub(crate) fn draw_admitted(
     random: &Random,
     set: &Set,
     request: &Request<'_>,
+    alone: Option<Alone<'_>>,
 ) -> Option<usize> {
     for _ in 0..REDRAWS {
-        let position = alias.position(alias.draw(random.next() as u32)?)?;
+        let position = alias.position(alias.draw(random.next(alone) as u32)?)?;
         if request.admits(set, position) {
             return Some(position);
         }
     }
-    let start = crate::mix::below(random.next() as u32, alias.len() as u32);
+    let start = crate::mix::below(random.next(alone) as u32, alias.len() as u32);
     alias.round_from(start as usize).find(|&position| request.admits(set, position))
 }

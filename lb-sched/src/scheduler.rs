@@ -34,6 +34,7 @@ use alloc::boxed::Box;
 use core::fmt::Debug;
 use core::time::Duration;
 
+use lb_core::lane::Alone;
 use lb_core::{Outcome, Set};
 
 use crate::request::Request;
@@ -75,8 +76,16 @@ pub trait Scheduler: Boxed + Debug + Send + Sync + 'static {
     /// Takes no lock, allocates nothing, does not panic.
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize>;
 
+    /// The same as [`pick`](Self::pick), with the [lane](lb_core::lane#alone-on-a-lane) on which the thread is alone, if it
+    /// is: what an algorithm keeps by lane (stripes, random numbers) is then its own for the time. A balancer calls this.
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
+        let _ = alone;
+        self.pick(set, request)
+    }
+
     /// Whether picks read how many requests the backends have. Then all threads count on the
-    /// [shared](lb_core::lane::SHARED) counters of a backend, so that reading them is one load; else each thread counts
+    /// [shared](lb_core::lane::SHARED) counters of a backend, so that one cache line has them all; else each thread counts
     /// where no other does, which is cheaper. The same for all generations: it is asked once.
     #[inline]
     fn reads_load(&self) -> bool {
@@ -151,6 +160,11 @@ impl Scheduler for Box<dyn Scheduler> {
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
         (**self).pick(set, request)
+    }
+
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
+        (**self).pick_on(set, request, alone)
     }
 
     #[inline]

@@ -2,8 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use lb_sched::{Admin, Algorithm, Balancer, Health, PickError, Request, Spec, Weight};
+use lb_sched::{
+    Admin, Algorithm, Balancer, Health, Lease, LeastConnections, Load, Outcome, PickError, PowerOfTwo,
+    Request, RoundRobin, Scheduler, SmoothWeightedRoundRobin, Spec, Weight, WeightedRoundRobin,
+};
 use proptest::prelude::*;
 
 fn client(number: u32) -> SocketAddr {
@@ -115,40 +121,81 @@ fn a_callers_condition_holds() {
     }
 }
 
+/// Every algorithm, and the forms whose threads have counters, cursors and trees of their own.
+fn everything() -> impl Iterator<Item = (String, Box<dyn Scheduler>)> {
+    let striped: [(&str, Box<dyn Scheduler>); 5] = [
+        ("rr", Box::new(RoundRobin::striped())),
+        ("wrr", Box::new(WeightedRoundRobin::striped())),
+        ("swrr", Box::new(SmoothWeightedRoundRobin::striped())),
+        ("wlc", Box::new(LeastConnections::weighted().striped())),
+        ("p2c", Box::new(PowerOfTwo::striped(7))),
+    ];
+    let all = Algorithm::ALL.iter().map(|algorithm| (algorithm.name().to_owned(), algorithm.scheduler(7)));
+    all.chain(striped.into_iter().map(|(name, scheduler)| (format!("{name} striped"), scheduler)))
+}
+
+/// Requests end on whatever thread, while more threads than processors pick and the set changes.
 #[test]
 fn a_change_under_load_loses_no_count() {
-    for &algorithm in Algorithm::ALL {
-        let balancer = balancer(algorithm, &[1, 2, 3, 4]);
-        let picked: u64 = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..3)
-                .map(|thread| {
-                    let balancer = &balancer;
-                    scope.spawn(move || {
-                        let mut held = Vec::new();
-                        let mut picked = 0;
-                        for i in 0..3_000u32 {
-                            let pick = balancer.pick(&Request::from_source(client(i * 3 + thread)));
-                            picked += u64::from(pick.is_ok());
-                            held.extend(pick);
-                            if held.len() > 10 {
-                                drop(held.swap_remove(i as usize % 10));
-                            }
-                        }
-                        picked
-                    })
-                })
-                .collect();
-            for round in 0..60u16 {
-                let weights: Vec<u16> = (0..4).map(|i| (round + i) % 4).collect();
-                let spec = |(i, &w): (usize, &u16)| Spec::new(i.to_string(), i).weight(Weight::new(w));
-                balancer.update(weights.iter().enumerate().map(spec)).unwrap();
+    const OUTCOMES: [Option<Outcome>; 4] = [
+        Some(Outcome::Success { latency: Duration::from_micros(7) }),
+        Some(Outcome::Failure),
+        Some(Outcome::Cancelled),
+        None,
+    ];
+    for (name, scheduler) in everything() {
+        let balancer = Balancer::with_scheduler(scheduler);
+        let update = |round: u16| {
+            let spec = |i: u16| Spec::new(i.to_string(), i).weight(Weight::new((round + i) % 4));
+            balancer.update((0..4).map(spec)).unwrap();
+        };
+        update(1);
+        let held = Mutex::new(Vec::new());
+        // How many were picked, and how many of them ended in each way.
+        let counts: [AtomicU64; 5] = Default::default();
+        let end = |lease: Lease<u16>, way: usize| {
+            counts[1 + way].fetch_add(1, Ordering::Relaxed);
+            match OUTCOMES[way] {
+                Some(outcome) if way == 1 => drop(lease.close(Some(outcome))),
+                Some(outcome) => lease.finish(outcome),
+                None => drop(lease),
             }
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (balancer, held, counts, end) = (&balancer, &held, &counts, &end);
+                scope.spawn(move || {
+                    for i in 0..2_000u32 {
+                        let pick = balancer.pick(&Request::from_source(client(i * 4 + thread)));
+                        let Ok(lease) = pick else { continue };
+                        counts[0].fetch_add(1, Ordering::Relaxed);
+                        let way = i as usize % OUTCOMES.len();
+                        let mut held = if i % 3 == 0 {
+                            held.lock().unwrap()
+                        } else {
+                            end(lease, way);
+                            continue;
+                        };
+                        held.push(lease);
+                        let other = (held.len() > 10).then(|| held.swap_remove(i as usize % 10));
+                        drop(held);
+                        if let Some(other) = other {
+                            end(other, way);
+                        }
+                    }
+                });
+            }
+            (0..60).for_each(update);
         });
+        held.into_inner().unwrap().into_iter().for_each(|lease| end(lease, 3));
         let snapshot = balancer.snapshot();
-        let finished: u64 = snapshot.set().iter().map(|member| member.load.finished()).sum();
-        assert_eq!(finished, picked, "{algorithm}");
-        assert!(snapshot.set().iter().all(|member| member.load.active() == 0), "{algorithm}");
+        let sum = |count: fn(&Load) -> u64| snapshot.set().iter().map(|member| count(&member.load)).sum();
+        let [succeeded, failed, cancelled, finished]: [u64; 4] =
+            [sum(Load::succeeded), sum(Load::failed), sum(Load::cancelled), sum(Load::finished)];
+        let unreported = finished - succeeded - failed - cancelled;
+        let expected = counts.map(AtomicU64::into_inner);
+        assert_eq!([finished, succeeded, failed, cancelled, unreported], expected, "{name}");
+        assert_eq!(sum(|load| (load.active() + load.inactive()).into()), 0, "{name}");
     }
 }
 

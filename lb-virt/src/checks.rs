@@ -102,6 +102,12 @@ pub enum Concern {
         /// Where its data is.
         path: String,
     },
+    /// What is kept of it would be lost: snapshots stay behind.
+    #[error("its snapshots ({}) would be lost: delete them first, or move it without", .names.join(", "))]
+    Snapshots {
+        /// Theirs.
+        names: Vec<String>,
+    },
     /// A processor that the other host may not have.
     #[error(
         "it sees the host's own processor: it can be moved while it runs only to a host with an equal one; name a model"

@@ -32,6 +32,9 @@ pub fn open(uri: &str) -> Result<Box<dyn Hypervisor>, VirtError> {
     let wrong = |cure| VirtError::Uri { uri: uri.chars().take(200).collect(), cure };
     let Some((scheme, rest)) = uri.split_once(':') else { return Err(wrong(FORMS)) };
     match (scheme, rest) {
+        ("qemu" | "xen" | "vbox", rest) if rest.starts_with("//") => {
+            Err(wrong("that is libvirt's: write libvirt+ before it; a directory begins with one slash"))
+        }
         ("sim", "") => Ok(Box::new(Sim::new("sim", 16, Memory::from_mib(65_536)))),
         ("sim", _) => Err(wrong(
             "write sim: alone; a program that keeps a simulated host stores it itself (Sim::store)",
@@ -78,6 +81,8 @@ mod tests {
             ("qemu", "write sim:, qemu:DIRECTORY"),
             ("kvm:/x", "write sim:, qemu:DIRECTORY"),
             ("sim:/x", "write sim: alone"),
+            ("qemu:///system", "that is libvirt's: write libvirt+"),
+            ("xen:///", "that is libvirt's: write libvirt+"),
             #[cfg(feature = "qemu")]
             ("qemu:", "name the directory"),
             #[cfg(feature = "virtualbox")]

@@ -41,6 +41,7 @@ use crate::hypervisor::{Effect, Event, EventKind, Host};
 use crate::state::{Operation, State};
 use machine::Machine;
 
+use fault::Fate;
 pub use fault::Fault;
 pub use network::Network;
 #[cfg(feature = "serde")]
@@ -238,8 +239,24 @@ impl Sim {
                 self.enter(name, State::Running);
                 self.tell(name, EventKind::Rebooted);
             }
-            Action::Preserve => self.enter(name, ended),
-            _ => self.enter(name, State::ShutOff),
+            Action::Preserve => {
+                self.leave(name);
+                self.enter(name, ended);
+            }
+            _ => {
+                self.leave(name);
+                self.enter(name, State::ShutOff);
+            }
+        }
+    }
+
+    /// A guest begins to shut down, and will have some time later.
+    fn shut_down_soon(&mut self, name: &str) {
+        self.enter(name, State::ShuttingDown);
+        let end = self.now.saturating_add(self.shutdown);
+        if let Some(machine) = self.machines.get_mut(name) {
+            machine.ends = Some(end);
+            self.ending.insert((end, name.into()));
         }
     }
 
@@ -310,6 +327,12 @@ impl Sim {
 
     /// Whether a machine's state lets an operation be done, and then whether it fails.
     fn may(&mut self, name: &str, operation: Operation) -> Result<State, VirtError> {
+        let (after, fate) = self.may_be_lost(name, operation)?;
+        fate.answer(after)
+    }
+
+    /// The same; and what becomes of the answer, once it is done.
+    fn may_be_lost(&mut self, name: &str, operation: Operation) -> Result<(State, Fate), VirtError> {
         let before = self.machine(name)?.state;
         let after = before.after(operation).map_err(VirtError::state(name))?;
         if self.moving > 0
@@ -319,9 +342,9 @@ impl Sim {
         }
         // Only what is not so usual is said in words.
         if self.faults > 0 || !self.planned.is_empty() {
-            self.luck(&operation.to_string(), name)?;
+            return Ok((after, self.fate(&operation.to_string(), name)?));
         }
-        Ok(after)
+        Ok((after, Fate::Answered))
     }
 
     /// Changes a machine's definition, if it is a good one then. What holds for a running machine at once is changed in both

@@ -180,6 +180,85 @@ fn another_machine_of_the_name_is_left_alone() {
     }
 }
 
+#[test]
+fn snapshots_are_not_lost_without_a_word() {
+    for running in [true, false] {
+        let mut hosts = Hosts::new();
+        if !running {
+            hosts.here.power_off("web1").unwrap();
+        }
+        hosts.here.take_snapshot("web1", "before").unwrap();
+        let error = hosts.migrate(&quick()).unwrap_err().to_string();
+        assert!(error.contains("its snapshots (before) would be lost: delete them first"), "{error}");
+        assert_eq!(hosts.here.snapshots("web1").unwrap().len(), 1);
+        hosts.migrate(&quick().despite_concerns()).unwrap();
+        assert!(hosts.states().0.is_none());
+    }
+}
+
+/// Whatever is refused, not heard or not answered while a machine at rest is moved: one host has it once both answer.
+#[test]
+fn a_machine_at_rest_is_in_one_place_whatever_fails() {
+    let faults = [Fault::Refused("no".into()), Fault::Unheard, Fault::Unanswered];
+    let mut unknown = 0;
+    for fault in &faults {
+        for case in 0..48_u32 {
+            let (at_target, after, count) = (case % 2 == 1, case / 2 % 8, [1, 2, 20][case as usize / 16]);
+            let mut hosts = Hosts::new();
+            hosts.here.power_off("web1").unwrap();
+            let host = if at_target { &mut hosts.there } else { &mut hosts.here };
+            host.fault(after, fault.clone());
+            (1..count).for_each(|_| host.fault(0, fault.clone()));
+            let case = format!("{fault:?} at target {at_target}, after {after}, {count} times");
+            let result = hosts.migrate(&quick());
+            // What is still to fail does so on somebody else.
+            for _ in 0..40 {
+                let _ = (hosts.here.state("web1"), hosts.there.state("web1"));
+                let _ = (hosts.here.snapshots("web1"), hosts.there.snapshots("web1"));
+                let _ = (hosts.here.delete("ghost"), hosts.there.delete("ghost"));
+            }
+            let whereabouts =
+                result.as_ref().map_or_else(|error| error.whereabouts, |_| Whereabouts::On(Side::Target));
+            match (whereabouts, hosts.states()) {
+                (Whereabouts::On(Side::Source), (Some(State::ShutOff), None))
+                | (Whereabouts::On(Side::Target), (None, Some(State::ShutOff))) => {}
+                (Whereabouts::Unknown, _) => {
+                    unknown += 1;
+                    let Hosts { here, there, .. } = &mut hosts;
+                    let resumed = quick().resume(here, there, |_| None);
+                    let states = hosts.states();
+                    assert!(states.0.is_some() != states.1.is_some(), "{case}: {states:?} {resumed:?}");
+                }
+                (_, states) => panic!("{case}: {states:?} {result:?}"),
+            }
+        }
+    }
+    assert!(unknown > 0, "no case was undecided");
+}
+
+/// What a guest does by itself while it is moved, it has done.
+#[test]
+fn a_guest_that_ends_on_its_way_has_ended() {
+    for crashes in [false, true] {
+        let mut hosts = Hosts::new();
+        let Hosts { here, there, .. } = &mut hosts;
+        send(here, there);
+        here.advance(Duration::from_millis(100));
+        if crashes {
+            here.crash("web1").unwrap();
+        } else {
+            here.set_dirty_rate("web1", GIGABIT, None).unwrap();
+            here.shut_down("web1").unwrap();
+            here.advance(Duration::from_millis(100));
+            assert_eq!(here.state("web1").unwrap(), State::ShuttingDown);
+            here.advance(Duration::from_secs(3));
+        }
+        let error = quick().if_lost(IfLost::LeaveOff).resume(here, there, |_| None).unwrap_err();
+        assert_eq!(error.whereabouts, Whereabouts::Nowhere);
+        assert_eq!(hosts.states(), (Some(State::ShutOff), None), "{error}");
+    }
+}
+
 /// What a guest writes at `rate` while it is moved so.
 fn busy(rate: u64, policy: Policy) -> (Hosts, Result<Report, MigrationError>) {
     let mut hosts = Hosts::new();

@@ -28,12 +28,12 @@ impl<'k> Visitor<'k> for Counted {
         request: impl Fn(&'k K) -> Request<'k> + Copy + Send + Sync + 'k,
     ) {
         for n in SIZES {
-            let balancer = fleet::balancer(make(), n);
-            let snapshot = balancer.snapshot();
-            let (scheduler, set) = (snapshot.derived(), snapshot.set());
+            let (pool, balancer) = (fleet::pool(make(), n), fleet::balancer(make(), n));
             measured(|| {
-                over(keys, 0, PICKS, |key| {
-                    black_box(scheduler.pick(set, &request(key)));
+                pool.with(|view| {
+                    over(keys, 0, PICKS, |key| {
+                        black_box(view.derived().pick_on(view.set(), &request(key), view.alone()));
+                    });
                 });
             });
             println!("{name}|choice|{n}");

@@ -31,8 +31,8 @@ pub(crate) enum Host {
 pub(crate) struct Simulated {
     sim: Sim,
     file: PathBuf,
-    /// Nobody else changes the file meanwhile.
-    lock: File,
+    /// Nobody else changes the file meanwhile; `None` once it was let go, and is not this program's to write.
+    lock: Option<File>,
     /// Until when its clock goes.
     at: SystemTime,
 }
@@ -76,7 +76,7 @@ impl Host {
             return Ok(());
         };
         simulated.keep()?;
-        simulated.lock.unlock()?;
+        simulated.lock = None;
         std::thread::sleep(time);
         *self = Simulated::open(simulated.file.clone(), &Network::new())?;
         Ok(())
@@ -90,6 +90,13 @@ impl Host {
         }
     }
 
+    /// Keeps nothing of what was done since.
+    pub(crate) fn abandon(&mut self) {
+        if let Self::Sim(simulated) = self {
+            simulated.lock = None;
+        }
+    }
+
     /// Keeps what has to be kept.
     pub(crate) fn close(self) -> Result<(), Failure> {
         match self {
@@ -97,6 +104,13 @@ impl Host {
             Self::Other(_) => Ok(()),
         }
     }
+}
+
+/// A host's place, to tell whether two URIs name one host.
+pub(crate) fn place(uri: &str) -> Result<(String, PathBuf), Failure> {
+    let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
+    let path = if (scheme, rest) == ("sim", "") { default_file()? } else { rest.into() };
+    Ok((scheme.into(), fs::canonicalize(&path).unwrap_or(path)))
 }
 
 /// Where `sim:` is kept: in the state directory of the XDG Base Directory Specification.
@@ -142,7 +156,7 @@ impl Simulated {
             Err(missing) if missing.kind() == ErrorKind::NotFound => (sim, SystemTime::now()),
             Err(other) => return Err(error(other).into()),
         };
-        Ok(Host::Sim(Box::new(Self { sim, file, lock, at })))
+        Ok(Host::Sim(Box::new(Self { sim, file, lock: Some(lock), at })))
     }
 
     /// With its clock where this machine's is, and guests that do something: each what its name says.
@@ -158,6 +172,9 @@ impl Simulated {
     }
 
     fn keep(&mut self) -> Result<(), Failure> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
         let at = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let kept = serde_json::to_vec_pretty(&Kept { at, host: self.sim.store() })?;
         let new = beside(&self.file, ".new");

@@ -18,14 +18,16 @@ mod migrate;
 mod show;
 mod stats;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use lb_virt::State;
+use lb_affinity::CpuSet;
 use lb_virt::domain::Pins;
 use lb_virt::hypervisor::Capabilities;
+use lb_virt::{State, VirtError};
 
 use host::Host;
 
@@ -140,12 +142,15 @@ enum Command {
     },
     /// Make a machine from another
     Clone(change::Clone),
-    /// Pin virtual CPUs to CPUs of the host: 0=4 1=5-7; those that are not named run anywhere
+    /// Pin virtual CPUs to CPUs of the host: 0=4 1=5-7; those that are not named run anywhere. Without pins: show them
     Pin {
         name: String,
-        /// A virtual CPU and its CPUs; none at all takes all pins away
+        /// A virtual CPU and its CPUs
         #[arg(value_name = "VCPU=CPUS")]
         pins: Vec<String>,
+        /// Let all of them run anywhere
+        #[arg(long, conflicts_with = "pins")]
+        none: bool,
     },
     /// Move a machine to another host, while it runs or at rest
     Migrate(migrate::Arguments),
@@ -195,24 +200,32 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     if let Command::Define { example: true, .. } = arguments.command {
         return Ok(definition::EXAMPLE.into());
     }
+    // Read before the host is opened: who types it keeps nobody else from the host meanwhile.
+    let spec = match &arguments.command {
+        Command::Define { file, .. } => Some(definition::read(file.as_deref().unwrap_or("-".as_ref()))?),
+        _ => None,
+    };
     let mut host = Host::open(&arguments.host)?;
-    let done = command(&mut host, &arguments.command);
+    let done = match &spec {
+        Some(spec) => host.get().define(spec).map(|()| String::new()).map_err(Failure::from),
+        None => command(&arguments.host, &mut host, &arguments.command),
+    };
     // What was done before something failed is kept too.
     host.close()?;
     done
 }
 
-fn command(host: &mut Host, command: &Command) -> Result<String, Failure> {
+fn command(uri: &str, host: &mut Host, command: &Command) -> Result<String, Failure> {
     match command {
-        Command::Define { file, .. } => {
-            let spec = definition::read(file.as_deref().unwrap_or("-".as_ref()))?;
-            host.get().define(&spec)?;
-        }
+        // `run` has read it, and done so.
+        Command::Define { .. } => {}
         Command::Start { names } => each(names, |name| Ok(host.get().start(name)?))?,
         Command::Stop { names, wait } => {
             each(names, |name| Ok(host.get().shut_down(name)?))?;
-            let wait = wait.map(|wait| Instant::now() + wait);
-            each(names, |name| wait.map_or(Ok(()), |end| until_off(host, name, end)))?;
+            if let Some(wait) = wait {
+                let end = Instant::now().checked_add(*wait);
+                each(names, |name| until_off(host, name, end))?;
+            }
         }
         Command::PowerOff { names } => each(names, |name| Ok(host.get().power_off(name)?))?,
         Command::Reboot { names } => each(names, |name| Ok(host.get().reboot(name)?))?,
@@ -222,17 +235,14 @@ fn command(host: &mut Host, command: &Command) -> Result<String, Failure> {
         Command::Delete { names } => each(names, |name| Ok(host.get().delete(name)?))?,
         Command::List { json } => return show::list(&host.get().list()?, *json),
         Command::Show { name, json, xml } => {
-            let machine = host.get();
-            return show::machine(machine.state(name)?, &machine.spec(name)?, *json, *xml);
+            return show::machine(host.get(), name, *json, *xml);
         }
         Command::Resize { name, to } => return change::resize(host, name, to),
         Command::Attach { what } => return change::attach(host, what),
         Command::Detach { what } => return change::detach(host, what),
         Command::Clone(arguments) => change::clone(host, arguments)?,
-        Command::Pin { name, pins } => {
-            return Ok(change::when(host.get().pin(name, &parse_pins(pins)?)?).into());
-        }
-        Command::Migrate(arguments) => return migrate::run(host, arguments),
+        Command::Pin { name, pins, none } => return pin(host, name, pins, *none),
+        Command::Migrate(arguments) => return migrate::run(uri, host, arguments),
         Command::Snapshot { command } => return snapshot(host, command),
         Command::Console { name } => return Ok(format!("{}\n", host.get().console(name)?)),
         Command::Stats(arguments) => return stats::run(host, arguments),
@@ -245,13 +255,14 @@ fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), Failure>) -> R
     names.iter().try_for_each(|name| act(name))
 }
 
-fn until_off(host: &mut Host, name: &str, end: Instant) -> Result<(), Failure> {
+/// Waits until it is off, for ever without an end. A machine without a definition is gone then.
+fn until_off(host: &mut Host, name: &str, end: Option<Instant>) -> Result<(), Failure> {
     loop {
-        let state = host.get().state(name)?;
-        if matches!(state, State::ShutOff | State::Crashed) {
-            return Ok(());
-        }
-        if Instant::now() >= end {
+        let state = match host.get().state(name) {
+            Ok(State::ShutOff | State::Crashed) | Err(VirtError::NoMachine { .. }) => return Ok(()),
+            state => state?,
+        };
+        if end.is_some_and(|end| Instant::now() >= end) {
             return Err(format!(
                 "{name} is still {state}: it may not obey; `machines power-off {name}` takes its power"
             )
@@ -261,13 +272,24 @@ fn until_off(host: &mut Host, name: &str, end: Instant) -> Result<(), Failure> {
     }
 }
 
-fn parse_pins(pins: &[String]) -> Result<Pins, Failure> {
-    let mut parsed = Pins::default();
+/// Shows a machine's pins, or changes those of its virtual CPUs.
+fn pin(host: &mut Host, name: &str, pins: &[String], none: bool) -> Result<String, Failure> {
+    let spec = host.get().spec(name)?;
+    if pins.is_empty() && !none {
+        let text = |vcpu| spec.pins.vcpus.get(&vcpu).map_or_else(|| "any".into(), ToString::to_string);
+        return Ok((0..spec.vcpus).map(|vcpu| format!("{vcpu}={}\n", text(vcpu))).collect());
+    }
+    let pins = Pins { vcpus: parse_pins(pins)?, ..spec.pins };
+    Ok(change::when(host.get().pin(name, &pins)?).into())
+}
+
+fn parse_pins(pins: &[String]) -> Result<BTreeMap<u32, CpuSet>, Failure> {
+    let mut parsed = BTreeMap::new();
     for pin in pins {
         let (vcpu, cpus) =
             pin.split_once('=').ok_or_else(|| format!("{pin:?} is no pin: write 0=4 or 1=5-7"))?;
         let vcpu = vcpu.parse().map_err(|_| format!("{vcpu:?} is no virtual CPU: write its number"))?;
-        if parsed.vcpus.insert(vcpu, cpus.parse()?).is_some() {
+        if parsed.insert(vcpu, cpus.parse()?).is_some() {
             return Err(format!("virtual CPU {vcpu} is pinned twice: name it once, with all its CPUs").into());
         }
     }

@@ -7,7 +7,7 @@ use lb_virt::migration::{Estimate, Link, Migration, Policy, Progress, Resort, Se
 use lb_virt::sim::Network;
 
 use crate::Failure;
-use crate::host::Host;
+use crate::host::{Host, place};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -43,7 +43,8 @@ pub(crate) struct Arguments {
     /// Go on with a migration whose program has ended
     #[arg(long)]
     resume: bool,
-    /// Even if its disks may not be reached from there, its processor is this host's own, or it would never end
+    /// Even if its disks may not be reached from there, its snapshots would be lost, its processor is this host's own, or it would
+    /// never end
     #[arg(long)]
     force: bool,
 }
@@ -85,12 +86,16 @@ fn expected(estimate: &Estimate) -> String {
 }
 
 /// Moves it, with a bar that shows how far it is.
-pub(crate) fn run(source: &mut Host, arguments: &Arguments) -> Result<String, Failure> {
+pub(crate) fn run(from: &str, source: &mut Host, arguments: &Arguments) -> Result<String, Failure> {
+    let (name, to) = (&arguments.name, &arguments.to);
+    if place(from)? == place(to)? {
+        source.get().state(name)?;
+        return Err(format!("{name} is on {to} already: name another host").into());
+    }
     let network = Network::new();
     let mut target = Host::open_on(&arguments.to, &network)?;
     source.join(&network);
-    let mut migration =
-        Migration::of(&arguments.name).policy(arguments.policy()).link(Link::of(arguments.link));
+    let mut migration = Migration::of(name).policy(arguments.policy()).link(Link::of(arguments.link));
     if arguments.force {
         migration = migration.despite_concerns();
     }
@@ -108,7 +113,11 @@ pub(crate) fn run(source: &mut Host, arguments: &Arguments) -> Result<String, Fa
         migration.run(source.get(), target.get(), watch)
     };
     bar.finish_and_clear();
-    target.close()?;
+    if let Err(error) = target.close() {
+        // What a simulated target has not kept, the source has still.
+        source.abandon();
+        return Err(error);
+    }
     let report = moved?;
     let downtime = report.sample.and_then(|sample| sample.downtime);
     let stood = downtime.map_or_else(
@@ -116,6 +125,6 @@ pub(crate) fn run(source: &mut Host, arguments: &Arguments) -> Result<String, Fa
         |downtime| format!("it stood still for {} ms", downtime.as_millis()),
     );
     let expected = report.estimate.as_ref().map(|estimate| format!(" ({})", expected(estimate)));
-    let (name, to, took) = (&arguments.name, &arguments.to, report.took.as_secs_f64());
+    let took = report.took.as_secs_f64();
     Ok(format!("{name} moved to {to} in {took:.1} s; {stood}{}\n", expected.unwrap_or_default()))
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use lb_virt::Hypervisor;
+use lb_virt::domain::Kind;
 use lb_virt::hypervisor::Summary;
 use lb_virt::libvirt::{DomainType, to_xml};
-use lb_virt::{DomainSpec, State};
 use serde_json::json;
 
 use crate::Failure;
@@ -27,14 +28,26 @@ pub(crate) fn list(machines: &[Summary], json: bool) -> Result<String, Failure> 
 }
 
 /// One machine.
-pub(crate) fn machine(state: State, spec: &DomainSpec, json: bool, xml: bool) -> Result<String, Failure> {
+pub(crate) fn machine(
+    host: &mut dyn Hypervisor,
+    name: &str,
+    json: bool,
+    xml: bool,
+) -> Result<String, Failure> {
+    let (state, spec) = (host.state(name)?, host.spec(name)?);
     if json {
         return Ok(serde_json::to_string_pretty(&json!({ "state": state, "definition": spec }))? + "\n");
     }
     if xml {
-        let domain_type =
-            if spec.kind == lb_virt::domain::Kind::Hvm { DomainType::Kvm } else { DomainType::Xen };
-        return Ok(to_xml(spec, domain_type)?);
+        let accelerated = host.host().is_ok_and(|host| host.accelerated);
+        let domain_type = match host.name() {
+            "xen" => DomainType::Xen,
+            _ if spec.kind != Kind::Hvm => DomainType::Xen,
+            "virtualbox" => DomainType::Vbox,
+            "qemu" if !accelerated => DomainType::Qemu,
+            _ => DomainType::Kvm,
+        };
+        return Ok(to_xml(&spec, domain_type)?);
     }
-    Ok(format!("# {state}\n{}", toml::to_string_pretty(spec)?))
+    Ok(format!("# {state}\n{}", toml::to_string_pretty(&spec)?))
 }

@@ -75,7 +75,7 @@ impl Maglev {
 
     #[inline(never)]
     fn pick_with_care(&self, set: &Set, request: &Request<'_>, key: Option<u64>) -> Option<usize> {
-        let key = key.unwrap_or_else(|| self.random.next());
+        let key = key.unwrap_or_else(|| self.random.next(None));
         let position = self.slot(key)?;
         if request.admits(set, position) { Some(position) } else { self.next_best(key, set, request) }
     }

@@ -91,7 +91,7 @@ impl Scheduler for Rendezvous {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        let key = request.key_hash().unwrap_or_else(|| self.random.next());
+        let key = request.key_hash().unwrap_or_else(|| self.random.next(None));
         self.best(key, |position| request.admits(set, position))
     }
 }

@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::hint::select_unpredictable;
 
+use lb_core::Set;
+use lb_core::lane::{self, Alone};
 use lb_core::load::Counters;
-use lb_core::{Set, lane};
 
 use crate::alias::Alias;
 use crate::mix::{Random, below};
@@ -71,10 +72,12 @@ impl PowerOfTwo {
 
     /// Two positions, the better one first.
     #[inline]
-    fn choose(&self, random: u64) -> Option<[usize; 2]> {
+    fn choose(&self, random: u64, alone: Option<Alone<'_>>) -> Option<[usize; 2]> {
         let (first, second) = self.pair(random)?;
-        let lane = if self.candidates.len() > 1 { lane::mine() } else { lane::SHARED };
-        let candidates = self.candidates.get(lane)?;
+        let candidates = match &*self.candidates {
+            [shared] => shared,
+            of_lanes => of_lanes.get(alone.map_or_else(lane::mine, Alone::lane))?,
+        };
         let (first, second) = (candidates.get(first)?, candidates.get(second)?);
         let load =
             |one: &Candidate, other: &Candidate| u64::from(one.counters.active()) * u64::from(other.weight);
@@ -86,10 +89,16 @@ impl PowerOfTwo {
     }
 
     #[inline(never)]
-    fn pick_with_care(&self, set: &Set, request: &Request<'_>, random: Option<u64>) -> Option<usize> {
-        let two = self.choose(random.unwrap_or_else(|| self.random.next_elsewhere()))?;
+    fn pick_with_care(
+        &self,
+        set: &Set,
+        request: &Request<'_>,
+        alone: Option<Alone<'_>>,
+        random: Option<u64>,
+    ) -> Option<usize> {
+        let two = self.choose(random.unwrap_or_else(|| self.random.next_elsewhere()), alone)?;
         let admitted = two.into_iter().find(|&position| request.admits(set, position));
-        admitted.or_else(|| draw_admitted(&self.alias, &self.random, set, request))
+        admitted.or_else(|| draw_admitted(&self.alias, &self.random, set, request, alone))
     }
 }
 
@@ -112,9 +121,14 @@ impl Scheduler for PowerOfTwo {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        match self.random.next_here() {
-            Some(random) if request.admits_all(set) => self.choose(random).map(|[better, _]| better),
-            random => self.pick_with_care(set, request, random),
+        self.pick_on(set, request, None)
+    }
+
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
+        match self.random.next_here(alone) {
+            Some(random) if request.admits_all(set) => self.choose(random, alone).map(|[better, _]| better),
+            random => self.pick_with_care(set, request, alone, random),
         }
     }
 

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crossbeam_utils::CachePadded;
-use lb_core::lane;
+use lb_core::lane::{self, Alone};
 use lb_core::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that goes round. Shared, it gives every turn to exactly one of all threads; striped, threads that meet
@@ -13,9 +13,18 @@ use lb_core::sync::atomic::{AtomicU64, Ordering};
 /// is told from one that stands at the same turn again.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    turns: CachePadded<AtomicU64>,
+    turns: CachePadded<Stripe>,
     /// Those of the lanes behind the first, if it is striped.
-    others: Box<[CachePadded<AtomicU64>]>,
+    others: Box<[CachePadded<Stripe>]>,
+    striped: bool,
+}
+
+/// The next turns of one [lane](lane#alone-on-a-lane).
+#[derive(Debug)]
+struct Stripe {
+    alone: AtomicU64,
+    /// The one that a shared cursor goes by.
+    added: AtomicU64,
 }
 
 impl Default for Cursor {
@@ -27,31 +36,49 @@ impl Default for Cursor {
 impl Cursor {
     /// A cursor whose next turn is `turn`, in a circle of `len`.
     pub(crate) fn starting_at(turn: usize, len: usize, striped: bool) -> Self {
-        let stripes = if striped { lane::count().max(2) } else { 1 };
-        let starting = |stripe: usize| {
-            let start = (turn + stripe * len / stripes).checked_rem(len).unwrap_or(0);
-            CachePadded::new(AtomicU64::new((start + 2 * len) as u64))
+        let stripes = if striped { lane::count() } else { 1 };
+        let starting = |part: usize| {
+            let start = (turn + part * len / (2 * stripes)).checked_rem(len).unwrap_or(0);
+            AtomicU64::new((start + 2 * len) as u64)
         };
-        Self { turns: starting(0), others: (1..stripes).map(starting).collect() }
+        let stripe = |stripe: usize| {
+            let part = 2 * stripe;
+            let added = if striped { part + 1 } else { part };
+            CachePadded::new(Stripe { alone: starting(part), added: starting(added) })
+        };
+        Self { turns: stripe(0), others: (1..stripes).map(stripe).collect(), striped }
     }
 
     pub(crate) fn striped(&self) -> bool {
-        !self.others.is_empty()
+        self.striped
     }
 
-    /// The counter of a lane.
+    /// That of a lane.
     #[inline]
-    fn of(&self, lane: usize) -> &AtomicU64 {
+    fn of(&self, lane: usize) -> &Stripe {
         lane.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.turns)
+    }
+
+    /// Where the thread goes round.
+    fn counter(&self, alone: Option<Alone<'_>>) -> &AtomicU64 {
+        match alone {
+            Some(alone) if self.striped => &self.of(alone.lane()).alone,
+            _ => &self.of(lane::mine()).added,
+        }
     }
 
     /// The next turn in a circle of `len` if it needs no second thought; else it is still to be [taken](Self::take).
     #[inline]
-    pub(crate) fn next(&self, len: usize) -> Result<usize, Untaken> {
-        let turn = if self.others.is_empty() {
-            self.turns.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn next(&self, len: usize, alone: Option<Alone<'_>>) -> Result<usize, Untaken> {
+        let turn = if !self.striped {
+            self.turns.added.fetch_add(1, Ordering::Relaxed)
+        } else if let Some(alone) = alone {
+            let mine = &self.of(alone.lane()).alone;
+            let turn = mine.load(Ordering::Relaxed);
+            mine.store(turn + 1, Ordering::Relaxed);
+            turn
         } else {
-            let mine = self.of(lane::mine());
+            let mine = &self.of(lane::mine()).added;
             let turn = mine.load(Ordering::Relaxed);
             let next = mine.compare_exchange(turn, turn + 1, Ordering::Relaxed, Ordering::Relaxed);
             next.map_err(|_| Untaken(None))?
@@ -62,35 +89,42 @@ impl Cursor {
     /// Takes a turn that did not come at once: on another stripe, where threads have met; or past the end, round to the
     /// beginning. Only one turn in `len` divides; the counter is set back where nobody has moved it meanwhile, and else
     /// by a later turn: modulo `len` it is right all the time. `None` when `len` is 0.
-    pub(crate) fn take(&self, untaken: Untaken, len: usize) -> Option<usize> {
+    pub(crate) fn take(&self, untaken: Untaken, len: usize, alone: Option<Alone<'_>>) -> Option<usize> {
         let turn = match untaken.0 {
             Some(turn) => turn,
-            None => self.of(lane::move_on()).fetch_add(1, Ordering::Relaxed),
+            None => self.of(lane::move_on()).added.fetch_add(1, Ordering::Relaxed),
         };
         let wrapped = turn.checked_rem(len as u64)?;
         if wrapped != turn {
-            let mine = self.of(lane::mine());
-            let _ = mine.compare_exchange(turn + 1, wrapped + 1, Ordering::Relaxed, Ordering::Relaxed);
+            let counter = self.counter(alone);
+            let _ = counter.compare_exchange(turn + 1, wrapped + 1, Ordering::Relaxed, Ordering::Relaxed);
         }
         Some(wrapped as usize)
     }
 
     /// Leaves out so many turns.
-    pub(crate) fn skip(&self, turns: usize) {
-        self.of(lane::mine()).fetch_add(turns as u64, Ordering::Relaxed);
+    pub(crate) fn skip(&self, turns: usize, alone: Option<Alone<'_>>) {
+        self.counter(alone).fetch_add(turns as u64, Ordering::Relaxed);
     }
 
     /// The next turn in a circle of `len`, without taking it.
-    pub(crate) fn position(&self, len: usize) -> usize {
-        let next = self.of(lane::mine()).load(Ordering::Relaxed);
+    pub(crate) fn position(&self, len: usize, alone: Option<Alone<'_>>) -> usize {
+        let next = self.counter(alone).load(Ordering::Relaxed);
         next.checked_rem(len as u64).unwrap_or(0) as usize
     }
 
-    /// The turn taken last, if any was.
+    /// The turn taken last, if any was: on the first lane, if it is striped.
     pub(crate) fn last(&self, len: usize) -> Option<usize> {
-        let next = self.turns.load(Ordering::Relaxed);
+        let next = if self.striped { &self.turns.alone } else { &self.turns.added }.load(Ordering::Relaxed);
         if next >= 2 * len as u64 { None } else { (next + len as u64 - 1).checked_rem(len as u64) }
             .map(|turn| turn as usize)
+    }
+
+    /// The next turn of a successor, which goes on where the thread that makes it would.
+    pub(crate) fn reached(&self, len: usize) -> usize {
+        let mine = self.of(lane::mine());
+        let next = if self.striped { &mine.alone } else { &mine.added }.load(Ordering::Relaxed);
+        next.checked_rem(len as u64).unwrap_or(0) as usize
     }
 }
 
@@ -100,24 +134,41 @@ pub(crate) struct Untaken(Option<u64>);
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use lb_core::sync::Published;
+
     use super::*;
 
-    fn next(cursor: &Cursor, len: usize) -> Option<usize> {
-        cursor.next(len).or_else(|untaken| cursor.take(untaken, len).ok_or(())).ok()
+    fn next(cursor: &Cursor, len: usize, alone: Option<Alone<'_>>) -> Option<usize> {
+        cursor.next(len, alone).or_else(|untaken| cursor.take(untaken, len, alone).ok_or(())).ok()
     }
 
     #[test]
     fn turns_go_round_and_none_is_skipped() {
-        for len in [1, 2, 7] {
-            for striped in [false, true] {
-                let cursor = Cursor::starting_at(0, len, striped);
-                assert_eq!(cursor.last(len), None);
-                let turns: Vec<_> = (0..3 * len).map(|_| next(&cursor, len).unwrap()).collect();
-                assert_eq!(turns, (0..3 * len).map(|t| t % len).collect::<Vec<_>>());
-                assert_eq!((cursor.position(len), cursor.last(len)), (0, Some(len - 1)));
+        Published::new(()).with(|(), alone| {
+            assert!(alone.is_some());
+            for len in [1, 2, 7] {
+                for (striped, alone) in [(false, None), (false, alone), (true, alone)] {
+                    let cursor = Cursor::starting_at(0, len, striped);
+                    assert_eq!(cursor.last(len), None);
+                    let turns: Vec<_> = (0..3 * len).map(|_| next(&cursor, len, alone).unwrap()).collect();
+                    assert_eq!(turns, (0..3 * len).map(|t| t % len).collect::<Vec<_>>());
+                    let stands = (cursor.position(len, alone), cursor.reached(len), cursor.last(len));
+                    assert_eq!(stands, (0, 0, Some(len - 1)));
+                }
             }
-        }
-        assert_eq!(next(&Cursor::default(), 0), None);
+            assert_eq!(next(&Cursor::default(), 0, alone), None);
+        });
+    }
+
+    #[test]
+    fn who_is_not_alone_takes_no_turn_of_who_is() {
+        Published::new(()).with(|(), alone| {
+            let cursor = Cursor::starting_at(0, 100, true);
+            let own = next(&cursor, 100, alone);
+            assert_ne!(next(&cursor, 100, None), own);
+            cursor.skip(3, None);
+            assert_eq!((own, next(&cursor, 100, alone)), (Some(0), Some(1)));
+        });
     }
 
     #[test]
@@ -126,7 +177,9 @@ mod tests {
         let mut counts = [0; 10];
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..2500).map(|_| next(&cursor, 10).unwrap()).collect::<Vec<_>>()))
+                .map(|_| {
+                    scope.spawn(|| (0..2500).map(|_| next(&cursor, 10, None).unwrap()).collect::<Vec<_>>())
+                })
                 .collect();
             for turn in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
                 counts[turn] += 1;

@@ -8,6 +8,7 @@ mod wrr;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use lb_core::lane::Alone;
 use lb_core::{BackendId, Set};
 
 use crate::request::Request;
@@ -33,12 +34,12 @@ impl Sequence {
 
     /// The next in the sequence that the request admits.
     #[inline]
-    pub(crate) fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        match self.cursor.next(self.positions.len()) {
+    pub(crate) fn pick(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
+        match self.cursor.next(self.positions.len(), alone) {
             Ok(turn) if request.admits_all(set) => {
                 self.positions.get(turn).map(|&position| position as usize)
             }
-            turn => self.pick_with_care(set, request, turn),
+            turn => self.pick_with_care(set, request, alone, turn),
         }
     }
 
@@ -48,26 +49,33 @@ impl Sequence {
         &self,
         set: &Set,
         request: &Request<'_>,
+        alone: Option<Alone<'_>>,
         turn: Result<usize, Untaken>,
     ) -> Option<usize> {
-        let turn = turn.or_else(|untaken| self.cursor.take(untaken, self.positions.len()).ok_or(())).ok()?;
-        let first = *self.positions.get(turn)? as usize;
-        if request.admits(set, first) { Some(first) } else { self.pick_on(set, request, first) }
+        let take = |untaken| self.cursor.take(untaken, self.positions.len(), alone).ok_or(());
+        let first = *self.positions.get(turn.or_else(take).ok()?)? as usize;
+        if request.admits(set, first) { Some(first) } else { self.pick_behind(set, request, alone, first) }
     }
 
     /// Goes on behind the turn of `refused` until one is admitted. Runs of a backend that was just refused are passed
     /// without asking again; after as many questions as two rounds of the set, list order decides.
     #[cold]
     #[inline(never)]
-    fn pick_on(&self, set: &Set, request: &Request<'_>, refused: usize) -> Option<usize> {
-        let (before, after) = self.positions.split_at(self.cursor.position(self.positions.len()));
+    fn pick_behind(
+        &self,
+        set: &Set,
+        request: &Request<'_>,
+        alone: Option<Alone<'_>>,
+        refused: usize,
+    ) -> Option<usize> {
+        let (before, after) = self.positions.split_at(self.cursor.position(self.positions.len(), alone));
         let (mut refused, mut questions) = (refused as u32, 2 * set.len());
         for (passed, &position) in after.iter().chain(before).enumerate() {
             if position == refused {
                 continue;
             }
             if request.admits(set, position as usize) {
-                self.cursor.skip(passed + 1);
+                self.cursor.skip(passed + 1, alone);
                 return Some(position as usize);
             }
             refused = position;
@@ -83,7 +91,7 @@ impl Sequence {
     pub(crate) fn phase(&self) -> u64 {
         match self.positions.len() {
             0 => 0,
-            len => ((self.cursor.position(len) as u64) << 32) / len as u64,
+            len => ((self.cursor.reached(len) as u64) << 32) / len as u64,
         }
     }
 

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use lb_core::lane::Alone;
 use lb_core::{BackendId, Set};
 
 use super::{Cursor, Sequence, ids};
@@ -71,7 +72,12 @@ impl Scheduler for RoundRobin {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        self.sequence.pick(set, request)
+        self.pick_on(set, request, None)
+    }
+
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
+        self.sequence.pick(set, request, alone)
     }
 }
 

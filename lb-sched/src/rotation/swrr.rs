@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use lb_core::Set;
+use lb_core::lane::Alone;
 
 use super::{Cursor, LONGEST, Sequence, divisor};
 use crate::request::Request;
@@ -57,7 +58,12 @@ impl Scheduler for SmoothWeightedRoundRobin {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
-        self.sequence.pick(set, request)
+        self.pick_on(set, request, None)
+    }
+
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
+        self.sequence.pick(set, request, alone)
     }
 }
 

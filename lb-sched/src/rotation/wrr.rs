@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use lb_core::Set;
+use lb_core::lane::Alone;
 use lb_core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Cursor, LONGEST, Sequence, divisor};
@@ -120,8 +121,13 @@ impl Scheduler for WeightedRoundRobin {
 
     #[inline]
     fn pick(&self, set: &Set, request: &Request<'_>) -> Option<usize> {
+        self.pick_on(set, request, None)
+    }
+
+    #[inline]
+    fn pick_on(&self, set: &Set, request: &Request<'_>, alone: Option<Alone<'_>>) -> Option<usize> {
         match &self.turns {
-            Turns::LaidOut { sequence, .. } => sequence.pick(set, request),
+            Turns::LaidOut { sequence, .. } => sequence.pick(set, request, alone),
             Turns::Searched(search) => search.pick(set, request),
         }
     }

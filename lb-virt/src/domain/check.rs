@@ -235,7 +235,7 @@ impl DomainSpec {
             return Err(SpecError::MaxVcpus { vcpus, most });
         }
         if let Some(super::CpuTopology { sockets, cores, threads }) = self.cpu_topology
-            && u64::from(sockets) * u64::from(cores) * u64::from(threads) != u64::from(most)
+            && sockets.checked_mul(cores).and_then(|cores| cores.checked_mul(threads)) != Some(most)
         {
             return Err(SpecError::Topology { sockets, cores, threads, vcpus: most });
         }

@@ -59,20 +59,21 @@ enum Origin {
 
 /// For how long something is waited for: so much time, and so many looks, for a simulated host's clock is another.
 struct Patience {
-    end: Instant,
+    /// `None`: for ever.
+    end: Option<Instant>,
     looks: u32,
     looked: bool,
 }
 
 impl Patience {
     fn of(migration: &Migration) -> Self {
-        Self { end: Instant::now() + migration.patience, looks: migration.looks(), looked: false }
+        Self { end: Instant::now().checked_add(migration.patience), looks: migration.looks(), looked: false }
     }
 
     /// One look more; whether it was the last. The first never is.
     fn is_over(&mut self) -> bool {
         let first = !std::mem::replace(&mut self.looked, true);
-        let over = self.looks == 0 || Instant::now() >= self.end;
+        let over = self.looks == 0 || self.end.is_some_and(|end| Instant::now() >= end);
         self.looks = self.looks.saturating_sub(1);
         over && !first
     }
@@ -83,7 +84,7 @@ const fn is_gone(error: &VirtError) -> bool {
 }
 
 /// Whether a host's machine of this name is this one.
-fn is_same(host: &mut dyn Hypervisor, spec: &DomainSpec) -> Result<bool, VirtError> {
+pub(super) fn is_same(host: &mut dyn Hypervisor, spec: &DomainSpec) -> Result<bool, VirtError> {
     Ok(host.spec(&spec.name)?.uuid == spec.uuid)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::course::Course;
+use super::course::{Course, is_same};
 use super::estimate::{Estimate, Link};
 use super::monitor::{Monitor, Policy, PolicyError, Progress, Reason, Resort};
 use super::{Conclusion, Control, Sample, Via};
@@ -282,7 +282,7 @@ impl Migration {
         })
     }
 
-    /// Whatever [`checks::before_live_migration`] has against it, and the estimate.
+    /// Whatever [`checks::before_live_migration`] has against it, its snapshots, and the estimate.
     #[must_use]
     pub const fn despite_concerns(mut self) -> Self {
         self.despite = true;
@@ -321,7 +321,8 @@ impl Migration {
         }
         let running = source.running_spec(&self.name).map_err(source_said)?;
         let defined = source.spec(&self.name).map_err(source_said)?;
-        let concerns = checks::before_live_migration(&running);
+        let mut concerns = checks::before_live_migration(&running);
+        concerns.extend(self.snapshots(source).map_err(source_said)?);
         if !self.despite && !concerns.is_empty() {
             return Err(self.stays(Why::Concerns(concerns)));
         }
@@ -362,7 +363,24 @@ impl Migration {
             let whereabouts = if neither { Whereabouts::Nowhere } else { Whereabouts::Unknown };
             self.fails(refused(side, error), whereabouts)
         })?;
+        // One at rest whose definition was on its way.
+        let at_rest = |host: &mut dyn Hypervisor| {
+            is_same(host, &spec).unwrap_or(false)
+                && host.state(&self.name).is_ok_and(|state| state == State::ShutOff)
+        };
+        if at_rest(source) && at_rest(target) {
+            return self.leave_source(source, target, Instant::now());
+        }
         Course::new(self, source, target, monitor, spec).follow(watch)
+    }
+
+    /// What would stay behind.
+    fn snapshots(&self, source: &mut dyn Hypervisor) -> Result<Option<Concern>, VirtError> {
+        if !source.capabilities().contains(Capabilities::SNAPSHOTS) {
+            return Ok(None);
+        }
+        let names: Vec<String> = source.snapshots(&self.name)?.into_iter().map(|kept| kept.name).collect();
+        Ok(if names.is_empty() { None } else { Some(Concern::Snapshots { names }) })
     }
 
     /// Moves a machine that is shut off: its definition.
@@ -374,14 +392,36 @@ impl Migration {
     ) -> Result<Report, MigrationError> {
         let source_said = |error| self.stays(refused(Side::Source, error));
         let spec = source.spec(&self.name).map_err(source_said)?;
-        let own: Vec<Concern> = checks::before_live_migration(&spec)
+        let mut own: Vec<Concern> = checks::before_live_migration(&spec)
             .into_iter()
             .filter(|concern| matches!(concern, Concern::NotShared { .. }))
             .collect();
+        own.extend(self.snapshots(source).map_err(source_said)?);
         if !self.despite && !own.is_empty() {
             return Err(self.stays(Why::Concerns(own)));
         }
-        target.define(&spec).map_err(|error| self.stays(refused(Side::Target, error)))?;
+        if let Err(error) = target.define(&spec) {
+            // It may have done so, and its answer was lost: there must not be two.
+            let taken = matches!(error, VirtError::MachineExists { .. } | VirtError::UuidTaken { .. });
+            let here_alone = taken
+                || match is_same(target, &spec) {
+                    Ok(true) => target.delete(&self.name).is_ok(),
+                    Ok(false) | Err(VirtError::NoMachine { .. }) => true,
+                    Err(_) => false,
+                };
+            let whereabouts = if here_alone { Whereabouts::On(Side::Source) } else { Whereabouts::Unknown };
+            return Err(self.fails(refused(Side::Target, error), whereabouts));
+        }
+        self.leave_source(source, target, begun)
+    }
+
+    /// The second half of it: the target has the definition, and the source's goes.
+    fn leave_source(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        begun: Instant,
+    ) -> Result<Report, MigrationError> {
         let done = |begun: Instant| Report {
             sample: None,
             estimate: None,
@@ -392,7 +432,7 @@ impl Migration {
         // It must not be defined twice. Whether it still is here decides where.
         match source.state(&self.name) {
             Err(VirtError::NoMachine { .. }) => Ok(done(begun)),
-            Ok(_) if target.delete(&self.name).is_ok() => Err(source_said(error)),
+            Ok(_) if target.delete(&self.name).is_ok() => Err(self.stays(refused(Side::Source, error))),
             _ => Err(self.fails(refused(Side::Source, error), Whereabouts::Unknown)),
         }
     }

@@ -13,7 +13,7 @@ pub enum Fault {
     Refused(String),
     /// The host does not hear it: nothing is done, and nothing answered.
     Unheard,
-    /// The host does it, and the answer is lost. (Beside the methods of migrations it is as [`Unheard`](Self::Unheard).)
+    /// The host does it, and the answer is lost. (Beside defining, deleting and migrations it is as [`Unheard`](Self::Unheard).)
     Unanswered,
 }
 

@@ -57,17 +57,17 @@ impl Hypervisor for Sim {
                 });
             }
         }
-        self.luck("define", &name)?;
+        let fate = self.fate("define", &name)?;
         self.machines.insert(name.clone(), Machine::new(spec));
         self.tell(&name, EventKind::Defined);
-        Ok(())
+        fate.answer(())
     }
 
     fn delete(&mut self, name: &str) -> Result<(), VirtError> {
-        self.may(name, Operation::Delete)?;
+        let (_, fate) = self.may_be_lost(name, Operation::Delete)?;
         self.machines.remove(name);
         self.tell(name, EventKind::Deleted);
-        Ok(())
+        fate.answer(())
     }
 
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
@@ -79,14 +79,11 @@ impl Hypervisor for Sim {
     }
 
     fn shut_down(&mut self, name: &str) -> Result<(), VirtError> {
-        let state = self.may(name, Operation::ShutDown)?;
+        self.may(name, Operation::ShutDown)?;
         // A guest without ACPI hears nothing.
         let machine = self.machine(name)?;
         if machine.obedient && machine.live().features.acpi {
-            self.enter(name, state);
-            let end = self.now.saturating_add(self.shutdown);
-            self.machine(name)?.ends = Some(end);
-            self.ending.insert((end, name.into()));
+            self.shut_down_soon(name);
         }
         Ok(())
     }
@@ -257,8 +254,10 @@ impl Hypervisor for Sim {
             self.enter(name, State::Running);
             self.machine(name)?.running = kept.running;
         }
-        if kept.snapshot.state != self.machine(name)?.state {
-            self.enter(name, kept.snapshot.state);
+        match kept.snapshot.state {
+            State::ShuttingDown => self.shut_down_soon(name),
+            state if state != self.machine(name)?.state => self.enter(name, state),
+            _ => {}
         }
         Ok(())
     }

@@ -158,13 +158,19 @@ impl Sim {
                 |transfer: &mut Transfer| (transfer.phase.clone(), transfer.runs, transfer.post_copied);
             let Some((phase, runs, post_copied)) = self.network.with(&moving.uri, seen) else { continue };
             match phase {
-                Phase::Setup | Phase::PreCopy if moving.outgoing && runs != (state == State::Running) => {
-                    self.enter(&name, if runs { State::Running } else { State::Paused });
+                // It is stopped and let go on from the other side too. A guest that does something else goes on with that.
+                Phase::Setup | Phase::PreCopy if moving.outgoing && runs && state == State::Paused => {
+                    self.enter(&name, State::Running);
+                }
+                Phase::Setup | Phase::PreCopy if moving.outgoing && !runs && state == State::Running => {
+                    self.enter(&name, State::Paused);
                 }
                 Phase::Handover | Phase::PostCopy | Phase::Stalled | Phase::Completed if moving.outgoing => {
                     self.enter(&name, State::Paused);
                 }
-                Phase::Failed(_) | Phase::Cancelled if moving.outgoing && moving.ran => {
+                Phase::Failed(_) | Phase::Cancelled
+                    if moving.outgoing && moving.ran && state == State::Paused =>
+                {
                     self.enter(&name, State::Running);
                 }
                 Phase::PostCopy | Phase::Completed if !moving.outgoing && post_copied => {
