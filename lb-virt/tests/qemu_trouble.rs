@@ -292,6 +292,8 @@ fn who_may_open_few_files_ends_no_machine() {
     host.start("web1").unwrap();
     drop(host);
     let pids = lab.processes("node1");
+    // The watch goes by QEMU's own notes, which are gone if this fails.
+    let _end = Ended(pids[0]);
     let again = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "who_may_open_few_files_ends_no_machine", "--include-ignored", "--nocapture"])
         .env(LAB, lab.path.join("node1"))
@@ -300,6 +302,15 @@ fn who_may_open_few_files_ends_no_machine() {
     let said = String::from_utf8_lossy(&again.stdout);
     assert!(again.status.success() && said.contains("1 passed"), "{said}");
     assert_eq!((lab.processes("node1"), lab.host("node1").state("web1").unwrap()), (pids, State::Running));
+}
+
+/// A process that is ended with the test.
+struct Ended(u32);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-9", &self.0.to_string()]).status();
+    }
 }
 
 /// Lets this process have so many files open; how many it might have before.
