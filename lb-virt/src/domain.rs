@@ -230,7 +230,10 @@ impl DomainSpec {
         let mut clone =
             Self { name: request.name.clone(), uuid: None, pins: Pins::default(), ..self.clone() };
         clone.nics.iter_mut().for_each(|nic| nic.mac = None);
-        for disk in clone.disks.iter_mut().filter(|disk| !disk.read_only) {
+        // A drive's disc is everybody's, and an empty one's is none.
+        let own =
+            |disk: &&mut Disk| !disk.read_only && disk.source.is_some() && disk.device != DiskDevice::Cdrom;
+        for disk in clone.disks.iter_mut().filter(own) {
             // What only differs from the template's can be written in one format alone.
             let format = if request.linked { Format::Qcow2 } else { disk.format };
             let image = format!("{}-{}.{format}", request.name, disk.target);

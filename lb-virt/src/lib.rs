@@ -51,6 +51,8 @@ pub mod state;
 mod usage;
 #[cfg(feature = "virtualbox")]
 pub mod virtualbox;
+#[cfg(any(feature = "libvirt", feature = "qemu"))]
+mod wait;
 #[cfg(feature = "xen")]
 pub mod xen;
 

@@ -26,6 +26,7 @@
 //! | memory | by the balloon: the guest gives it back if it has a driver for that; without a balloon at the next boot |
 //! | disks, network interfaces | virtio's and SCSI's come and go; one that the guest does not let go within 5 s goes at the next boot |
 //! | snapshots | in the images, all of which must be qcow2 |
+//! | what can't be read, or another program holds for more than 10 s | is listed as unknown, and keeps nobody from the others |
 //! | network by name, VLAN | can't be expressed: name a bridge |
 //! | statistics of networks | of bridges; `nat` is not counted |
 //!
@@ -49,7 +50,7 @@ mod store;
 mod transfer;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use uuid::Uuid;
@@ -62,10 +63,12 @@ use arguments::program;
 use events::Events;
 use launch::Start;
 use machine::{Machine, Run};
-use store::Store;
+use store::{Lock, Place, Store};
 
 /// How often machines are looked at that another program listens to.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long it holds that the hardware runs no guests, where it may be another answer later.
+const DOUBT: Duration = Duration::from_secs(60);
 /// How QEMU's own Ethernet addresses begin.
 const VENDOR: [u8; 3] = [0x52, 0x54, 0];
 
@@ -76,8 +79,10 @@ pub struct Qemu {
     events: Events,
     /// Another QEMU than that of `PATH`.
     program: Option<PathBuf>,
-    /// What the probe has said.
-    accelerated: Option<bool>,
+    /// Whether guests run on the hardware, where that was chosen.
+    chosen: Option<bool>,
+    /// What the probe has said, and until when that holds.
+    accelerated: Option<(bool, Option<Instant>)>,
     version: Option<String>,
     /// How long a machine's QEMU may take to answer.
     answer: Duration,
@@ -95,19 +100,21 @@ impl Qemu {
             store,
             events: Events::default(),
             program: None,
+            chosen: None,
             accelerated: None,
             version: None,
             answer: machine::ANSWER,
         };
         for name in host.store.names()? {
-            // What happens from now on is told. One that another program removes just now is none.
-            if let Ok(mut machine) = host.hold(&name, "look at") {
-                match host.look(&mut machine) {
-                    Ok(_) | Err(VirtError::NoMachine { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+            // What happens from now on is told. One that another program removes just now is none, and one that can't be looked at
+            // keeps nobody from the others.
+            let held = host.hold_within(&name, "look at", machine::GLANCE);
+            match held.and_then(|mut machine| host.look(&mut machine)) {
+                Ok(_) | Err(VirtError::NoMachine { .. }) => {}
+                Err(_) => host.events.is(&name, State::Unknown, true),
             }
         }
+        host.events.hush();
         Ok(host)
     }
 
@@ -121,7 +128,7 @@ impl Qemu {
     /// Whether guests run on the hardware: what is not said is found out. Machines that move between hosts need it to be alike.
     #[must_use]
     pub const fn accelerated(mut self, accelerated: bool) -> Self {
-        self.accelerated = Some(accelerated);
+        self.chosen = Some(accelerated);
         self
     }
 
@@ -145,7 +152,19 @@ impl Qemu {
     fn has_kvm(&mut self, arch: Arch) -> bool {
         let program = self.program_of(arch);
         let native = matches!(arch, Arch::X86_64 | Arch::I686);
-        native && *self.accelerated.get_or_insert_with(|| probe::accelerated(&self.store, &program, arch))
+        if !native {
+            return false;
+        }
+        if let Some(chosen) = self.chosen {
+            return chosen;
+        }
+        let kept = self.accelerated.filter(|(_, until)| until.is_none_or(|until| Instant::now() < until));
+        let answer = kept.unwrap_or_else(|| match probe::accelerated(&self.store, &program, arch) {
+            Some(runs) => (runs, None),
+            // It may be another answer soon.
+            None => (false, Some(Instant::now() + DOUBT)),
+        });
+        self.accelerated.insert(answer).0
     }
 
     fn missing(&self, name: &str) -> VirtError {
@@ -155,8 +174,13 @@ impl Qemu {
     /// Holds a machine: nobody else does anything to it meanwhile.
     fn hold(&self, name: &str, operation: &str) -> Result<Machine, VirtError> {
         self.store.sweep();
+        self.hold_within(name, operation, store::PATIENCE)
+    }
+
+    /// The same; another program may hold it for so long.
+    fn hold_within(&self, name: &str, operation: &str, patience: Duration) -> Result<Machine, VirtError> {
         let place = self.store.find(name).ok_or_else(|| self.missing(name))?;
-        let lock = place.lock(operation)?.ok_or_else(|| self.missing(name))?;
+        let lock = place.lock(operation, patience)?.ok_or_else(|| self.missing(name))?;
         let mut machine = Machine::open(place, lock, self.answer)?.ok_or_else(|| self.missing(name))?;
         let line = machine.process().and_then(|process| self.events.line(name, process));
         machine.talk_over(line);
@@ -166,13 +190,20 @@ impl Qemu {
     /// Listens to a machine's QEMU, unless somebody does, and talks to it over that connection. Whether it is listened to here.
     fn listen_to(&mut self, machine: &mut Machine) -> bool {
         let Some(process) = machine.process().cloned() else { return false };
-        let heard = self.events.listen(&machine.place, &process);
+        let heard = self.events.listen(&machine.place, &process, machine.patience);
         machine.talk_over(self.events.line(machine.name(), &process));
         heard
     }
 
     /// What a machine that is held is doing; changes are told. A copy that waits for what is sent goes with its process.
     fn look(&mut self, machine: &mut Machine) -> Result<State, VirtError> {
+        let state = self.observe(machine)?;
+        self.note(machine, state);
+        Ok(state)
+    }
+
+    /// The same, without telling it.
+    fn observe(&mut self, machine: &mut Machine) -> Result<State, VirtError> {
         let waits = machine.waits();
         let state = machine.observe()?;
         if waits && machine.run.is_none() {
@@ -181,7 +212,6 @@ impl Qemu {
             self.events.tell(machine.name(), EventKind::Deleted);
             return Err(self.missing(machine.name()));
         }
-        self.note(machine, state);
         Ok(state)
     }
 
@@ -198,9 +228,12 @@ impl Qemu {
         if std::mem::take(&mut machine.rebooted) {
             self.events.tell(machine.name(), EventKind::Rebooted);
         }
-        // One that another program made was never heard of.
-        let quietly = !self.events.knows(machine.name());
-        self.events.is(machine.name(), state, quietly);
+        if !self.events.knows(machine.name()) {
+            // Another program has made it.
+            self.events.tell(machine.name(), EventKind::Defined);
+            self.events.is(machine.name(), State::ShutOff, true);
+        }
+        self.events.is(machine.name(), state, false);
     }
 
     /// Holds a machine for an operation that its state lets be done.
@@ -252,26 +285,29 @@ impl Qemu {
         spec.completed(VENDOR, &mut Rng::new())
     }
 
-    /// Whether a machine of another name has this identity.
-    fn uuid_taken(&self, uuid: Option<Uuid>) -> Result<bool, VirtError> {
-        for name in self.store.names()? {
-            let Some(place) = self.store.find(&name) else { continue };
-            if place.read::<DomainSpec>("definition.json")?.is_some_and(|spec| spec.uuid == uuid) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// The machine that has this identity. One whose definition can't be read has none that could be asked for.
+    fn holder_of(&self, uuid: Uuid) -> Result<Option<String>, VirtError> {
+        let has = |name: &String| {
+            let spec = self.store.find(name)?.read::<DomainSpec>("definition.json").ok()??;
+            (spec.uuid == Some(uuid)).then_some(())
+        };
+        Ok(self.store.names()?.into_iter().find(|name| has(name).is_some()))
     }
 
-    /// Writes a definition down that is complete.
-    fn make(&mut self, spec: &DomainSpec, run: Option<&Run>) -> Result<(), VirtError> {
+    /// Writes a definition down that is complete. Nobody else does anything to the machine for as long as the lock is held.
+    fn make(&mut self, spec: &DomainSpec, copy: Option<&Run>) -> Result<(Place, Lock), VirtError> {
         launch::check(spec)?;
         let _lock = self.store.lock()?;
-        if self.store.find(&spec.name).is_some() || self.uuid_taken(spec.uuid)? {
-            let host = self.store.root.display().to_string();
-            return Err(VirtError::MachineExists { name: spec.name.clone(), host });
+        let (name, host) = (spec.name.clone(), self.store.root.display().to_string());
+        if self.store.find(&name).is_some() {
+            return Err(VirtError::MachineExists { name, host });
         }
-        self.store.make(spec, run)
+        if let Some(uuid) = spec.uuid
+            && let Some(holder) = self.holder_of(uuid)?
+        {
+            return Err(VirtError::UuidTaken { name, uuid, holder, host });
+        }
+        self.store.make(spec, copy)
     }
 
     /// Removes a machine that does not run.
@@ -287,5 +323,21 @@ impl Qemu {
         self.store.remove(&machine.place)?;
         self.events.forget(machine.name());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_chosen_stays_whatever_the_program() {
+        let directory = tempfile::tempdir().unwrap();
+        for chosen in [true, false] {
+            let host = Qemu::open(directory.path()).unwrap();
+            let mut host = host.accelerated(chosen).program("/no/such/qemu");
+            assert_eq!(host.has_kvm(Arch::X86_64), chosen);
+            assert!(!host.has_kvm(Arch::Aarch64), "another instruction set is translated");
+        }
     }
 }

@@ -294,6 +294,30 @@ fn what_others_have_defined_stays() {
 }
 
 #[test]
+#[ignore = "needs root, libvirt-daemon, libvirt-clients and QEMU"]
+fn a_machine_goes_with_its_firmwares_variables() {
+    let mut daemon = Daemon::start();
+    let mut host = daemon.open();
+    let [file, firmware, variables] =
+        ["uefi.xml", "code.fd", "variables.fd"].map(|name| daemon.root.join(name));
+    fs::write(&firmware, [0; 512]).unwrap();
+    fs::write(&variables, [0; 512]).unwrap();
+    let xml = format!(
+        "<domain type='qemu'><name>uefi</name><memory unit='MiB'>64</memory><os><type machine='q35'>hvm</type>
+        <loader readonly='yes' type='pflash'>{}</loader><nvram>{}</nvram></os><features><acpi/></features></domain>",
+        firmware.display(),
+        variables.display()
+    );
+    fs::write(&file, xml).unwrap();
+    let defined = Command::new("virsh").args(["-c", &daemon.uri(), "define"]).arg(&file).output();
+    let defined = defined.expect("virsh (package libvirt-clients)");
+    assert!(defined.status.success(), "{}", String::from_utf8_lossy(&defined.stderr));
+    host.delete("uefi").unwrap();
+    assert!(host.list().unwrap().is_empty());
+    assert_eq!((variables.exists(), firmware.exists()), (false, true));
+}
+
+#[test]
 #[ignore = "needs root, libvirt-daemon and QEMU"]
 fn clones_have_their_data() {
     let mut daemon = Daemon::start();

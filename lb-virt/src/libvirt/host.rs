@@ -28,6 +28,7 @@ use crate::hypervisor::{
 };
 use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
 use crate::state::{Operation, State};
+use crate::wait::until;
 use connection::{Connection, LIBVIRT, state_of};
 use moving::Moves;
 use watch::{Seen, Watch};
@@ -191,17 +192,17 @@ impl Libvirt {
         Ok(state)
     }
 
-    /// Does what changes a machine's state.
+    /// Does what changes a machine's state; `act` is told what that was when it was found to be right.
     fn operate(
         &mut self,
         name: &str,
         operation: Operation,
-        act: impl FnOnce(&Domain) -> Result<(), Error>,
+        act: impl FnOnce(&Domain, State) -> Result<(), Error>,
     ) -> Result<(), VirtError> {
         let domain = self.connection.domain(name)?;
-        self.may(name, &domain, operation)?;
+        let before = self.may(name, &domain, operation)?;
         self.may_while_moving(name, &domain, operation)?;
-        if let Err(error) = act(&domain) {
+        if let Err(error) = act(&domain, before) {
             // Somebody else was quicker.
             if error.code() == ErrorNumber::OperationInvalid {
                 self.may(name, &domain, operation)?;
@@ -257,20 +258,26 @@ impl Libvirt {
         Ok(())
     }
 
-    fn is_taken(&self, uuid: Option<Uuid>) -> Result<bool, VirtError> {
-        let Some(uuid) = uuid else { return Ok(false) };
-        match Domain::lookup_by_uuid(self.connection.get(), uuid) {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == ErrorNumber::NoDomain => Ok(false),
+    /// That there is no machine of that name yet, nor one with that identity.
+    fn must_be_new(&self, spec: &DomainSpec) -> Result<(), VirtError> {
+        if self.connection.find(&spec.name)?.is_some() {
+            return Err(self.connection.machine_exists(&spec.name));
+        }
+        let Some(uuid) = spec.uuid else { return Ok(()) };
+        let holder = Domain::lookup_by_uuid(self.connection.get(), uuid).and_then(|domain| domain.get_name());
+        match holder {
+            Ok(holder) => {
+                let host = self.connection.uri.clone();
+                Err(VirtError::UuidTaken { name: spec.name.clone(), uuid, holder, host })
+            }
+            Err(error) if error.code() == ErrorNumber::NoDomain => Ok(()),
             Err(error) => Err(self.connection.said(format!("find {uuid}"), &error)),
         }
     }
 
     /// Defines what is not there yet. libvirt would take a machine of that name and identity for the one to be changed.
     fn define_new(&mut self, spec: &DomainSpec, xml: &str) -> Result<(), VirtError> {
-        if self.connection.find(&spec.name)?.is_some() || self.is_taken(spec.uuid)? {
-            return Err(self.connection.machine_exists(&spec.name));
-        }
+        self.must_be_new(spec)?;
         self.define_xml(spec, xml)?;
         self.look_at(&spec.name);
         Ok(())
@@ -286,6 +293,29 @@ impl Libvirt {
             Err(error) => Err(self.connection.failed_by_file(spec, "define", &error)),
         }
     }
+}
+
+/// Ends a machine that was found to have crashed, and can have been kept to be looked at. What another program has started since is
+/// left alone.
+fn end_crashed(domain: &Domain, found: State) -> Result<(), Error> {
+    let still = |domain: &Domain| {
+        Ok::<_, Error>(domain.is_active()? && state_of(domain.get_state()?.0) == State::Crashed)
+    };
+    if found == State::Crashed && still(domain)? { domain.destroy() } else { Ok(()) }
+}
+
+/// Forgets a machine that does not run, with all that libvirt keeps for it. `variables`: what becomes of the file of its firmware's.
+fn undefine(domain: &Domain, variables: u32) -> Result<(), Error> {
+    let (saved, snapshots) =
+        (sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE, sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA);
+    // Not every driver has, or knows, all of it.
+    for flags in [saved | snapshots | variables, saved | snapshots, saved] {
+        match domain.undefine_flags(flags) {
+            Err(error) if matches!(error.code(), ErrorNumber::NoSupport | ErrorNumber::InvalidArg) => {}
+            result => return result.map(drop),
+        }
+    }
+    domain.undefine()
 }
 
 impl Hypervisor for Libvirt {
@@ -360,54 +390,51 @@ impl Hypervisor for Libvirt {
             self.may_while_moving(name, &domain, Operation::Delete)?;
             self.delete_all_snapshots(name)?;
         }
-        self.operate(name, Operation::Delete, |domain| {
-            // What has crashed can have been kept, to be looked at.
-            if domain.is_active()? {
-                domain.destroy()?;
-            }
-            match domain.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE) {
-                // Where nothing can be saved.
-                Err(error) if matches!(error.code(), ErrorNumber::NoSupport | ErrorNumber::InvalidArg) => {
-                    domain.undefine()
-                }
-                result => result.map(drop),
-            }
-        })
+        let mut started = false;
+        let deleted = self.operate(name, Operation::Delete, |domain, before| {
+            end_crashed(domain, before)?;
+            // One that runs would lose its definition alone.
+            started = domain.is_active()?;
+            if started { Ok(()) } else { undefine(domain, sys::VIR_DOMAIN_UNDEFINE_NVRAM) }
+        });
+        if started {
+            let domain = self.connection.domain(name)?;
+            self.may(name, &domain, Operation::Delete)?;
+        }
+        deleted
     }
 
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
-        self.operate(name, Operation::Start, |domain| {
-            if domain.is_active()? {
-                domain.destroy()?;
-            }
+        self.operate(name, Operation::Start, |domain, before| {
+            end_crashed(domain, before)?;
             domain.create().map(drop)
         })
     }
 
     fn shut_down(&mut self, name: &str) -> Result<(), VirtError> {
-        self.operate(name, Operation::ShutDown, |domain| domain.shutdown().map(drop))
+        self.operate(name, Operation::ShutDown, |domain, _| domain.shutdown().map(drop))
     }
 
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
-        self.operate(name, Operation::PowerOff, Domain::destroy)
+        self.operate(name, Operation::PowerOff, |domain, _| domain.destroy())
     }
 
     fn pause(&mut self, name: &str) -> Result<(), VirtError> {
-        self.operate(name, Operation::Pause, |domain| domain.suspend().map(drop))
+        self.operate(name, Operation::Pause, |domain, _| domain.suspend().map(drop))
     }
 
     fn resume(&mut self, name: &str) -> Result<(), VirtError> {
-        self.operate(name, Operation::Resume, |domain| domain.resume().map(drop))
+        self.operate(name, Operation::Resume, |domain, _| domain.resume().map(drop))
     }
 
     fn reboot(&mut self, name: &str) -> Result<(), VirtError> {
         self.may_use(Capabilities::REBOOT, "reboot machines")?;
-        self.operate(name, Operation::Reboot, |domain| domain.reboot(sys::VIR_DOMAIN_REBOOT_DEFAULT))
+        self.operate(name, Operation::Reboot, |domain, _| domain.reboot(sys::VIR_DOMAIN_REBOOT_DEFAULT))
     }
 
     fn wake(&mut self, name: &str) -> Result<(), VirtError> {
         self.may_use(Capabilities::WAKE, "wake machines")?;
-        self.operate(name, Operation::Wake, |domain| domain.pm_wakeup(0).map(drop))
+        self.operate(name, Operation::Wake, |domain, _| domain.pm_wakeup(0).map(drop))
     }
 
     fn set_vcpus(&mut self, name: &str, vcpus: u32) -> Result<Effect, VirtError> {
@@ -513,7 +540,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         loop {
             if let Some(event) = self.watch.next() {
                 return Ok(Some(event));

@@ -1,13 +1,13 @@
 //! Makes a clone's images.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use super::{launch, snapshot, store};
 use crate::domain::{DomainSpec, Source};
 use crate::error::VirtError;
 
-/// Copies the images that a clone has for itself. `made` are those that are there when it fails.
+/// Copies the images that a clone has for itself. `made` are those that were made here and are there when it fails.
 pub(super) fn copy_disks(
     template: &DomainSpec,
     clone: &DomainSpec,
@@ -19,11 +19,10 @@ pub(super) fn copy_disks(
         if theirs.source == own.source {
             continue;
         }
-        if to.exists() {
-            let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there already");
-            return Err(VirtError::File { name: clone.name.clone(), path: to.clone(), source });
-        }
         fs::metadata(from.path()).map_err(store::failed(&template.name, from.path()))?;
+        // From here on it is this clone's: another of that name may be made from another template at the same time.
+        File::create_new(to).map_err(store::failed(&clone.name, to))?;
+        made.push(to.clone());
         let call = snapshot::qemu_img();
         let call = call.call(format!("clone {}", template.name));
         let call = if linked {
@@ -33,7 +32,6 @@ pub(super) fn copy_disks(
             let call = call.args(["convert", "-q", "-f", theirs.format.name(), "-O", own.format.name()]);
             call.arg(from.path()).arg(to)
         };
-        made.push(to.clone());
         call.run().map_err(|error| match error {
             VirtError::Said { words, operation, .. } => launch::complaint(clone, words, &operation),
             other => other,

@@ -19,6 +19,7 @@ use super::store::Place;
 use crate::hypervisor::{Event, EventKind};
 use crate::migration::Phase;
 use crate::state::State;
+use crate::wait::until;
 
 /// Events that are kept for who asks later; the oldest go first.
 const MOST: usize = 65_536;
@@ -40,6 +41,8 @@ pub(super) struct Events {
     moved: BTreeMap<String, bool>,
     /// How far its migration was when that was last told, of a machine that is listened to.
     phases: BTreeMap<String, Phase>,
+    /// Those that have not answered, and since when.
+    silent: BTreeMap<String, Instant>,
 }
 
 /// A machine that is listened to.
@@ -63,6 +66,11 @@ impl Events {
         self.queue.push_back(Event { machine: machine.into(), kind });
     }
 
+    /// Nothing of what has happened so far is told.
+    pub(super) fn hush(&mut self) {
+        self.queue.clear();
+    }
+
     /// What a machine is doing: told if it was doing something else. `quietly`: it is only remembered.
     pub(super) fn is(&mut self, machine: &str, state: State, quietly: bool) {
         let before = self.told.insert(machine.into(), state);
@@ -82,6 +90,17 @@ impl Events {
         self.heard.remove(machine);
         self.moved.remove(machine);
         self.phases.remove(machine);
+        self.silent.remove(machine);
+    }
+
+    /// A machine has answered, or has not; for how long it has not.
+    pub(super) fn is_silent(&mut self, machine: &str, silent: bool) -> Duration {
+        if !silent {
+            self.silent.remove(machine);
+            return Duration::ZERO;
+        }
+        self.stirred.insert(machine.into());
+        self.silent.entry(machine.into()).or_insert_with(Instant::now).elapsed()
     }
 
     /// How far a machine's migration was when that was last told, if all that has happened since is known or will be heard.
@@ -102,8 +121,8 @@ impl Events {
         self.told.keys().cloned().collect()
     }
 
-    /// Listens to a machine's QEMU, unless somebody does. Whether it is listened to here.
-    pub(super) fn listen(&mut self, place: &Place, process: &Process) -> bool {
+    /// Listens to a machine's QEMU, unless somebody does; it may take so long to answer. Whether it is listened to here.
+    pub(super) fn listen(&mut self, place: &Place, process: &Process, patience: Duration) -> bool {
         if let Some(heard) = self.heard.get(&place.name) {
             if heard.process == *process {
                 return true;
@@ -116,7 +135,7 @@ impl Events {
         if lock.try_lock().is_err() {
             return false;
         }
-        let Ok(qmp) = machine::connect(place, EVENTS, GREETING) else { return false };
+        let Ok(qmp) = machine::connect(place, EVENTS, GREETING.min(patience)) else { return false };
         let line = Arc::new(Mutex::new(qmp));
         self.heard.insert(place.name.clone(), Heard { process: process.clone(), line, _lock: lock });
         // What has happened before was not heard.
@@ -139,7 +158,8 @@ impl Events {
         let mut sockets: Vec<PollFd<'_>> =
             lines.iter().map(|qmp| PollFd::new(qmp.as_fd(), PollFlags::POLLIN)).collect();
         // Rounded up: who waits for less than a millisecond would else wait with the processor.
-        let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(timeout.saturating_add(Duration::from_micros(999)))
+            .unwrap_or(PollTimeout::MAX);
         // An interrupted wait is a short one.
         let _ = poll(&mut sockets, timeout);
     }
@@ -187,7 +207,7 @@ impl Events {
     /// Waits until something may have become of a machine's migration since this was asked last, at most `timeout`. The machine is
     /// listened to.
     pub(super) fn wait_for_move(&mut self, machine: &str, timeout: Duration) {
-        let mut end = Instant::now() + timeout;
+        let mut end = until(timeout);
         let mut stands = false;
         loop {
             self.take();
@@ -208,6 +228,11 @@ impl Events {
     /// Whether a machine should be looked at: something was said of it, or nobody says anything here.
     pub(super) fn should_look(&mut self, name: &str) -> bool {
         self.stirred.remove(name) || !self.hears(name)
+    }
+
+    /// A machine is to be looked at.
+    pub(super) fn stir(&mut self, name: &str) {
+        self.stirred.insert(name.into());
     }
 
     /// Whether a machine's QEMU is listened to here.

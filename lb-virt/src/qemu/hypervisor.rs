@@ -1,5 +1,6 @@
 //! What is done to machines, operation by operation.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use fastrand::Rng;
 use serde_json::json;
 
 use super::arguments::{self, Board, QEMU, hot_pluggable};
+use super::machine::GLANCE;
 use super::{LOOK, Qemu, VENDOR, clone, launch, snapshot};
 use crate::command::Program;
 use crate::domain::{Arch, Console, Disk, DomainSpec, Mac, Memory, Nic, Pins};
@@ -17,6 +19,10 @@ use crate::hypervisor::{
 };
 use crate::migration::{Conclusion, Control, Demand, Destination, Sample, Settings, Via};
 use crate::state::{Operation, State};
+use crate::wait::until;
+
+/// What a QEMU may take to answer who has no time.
+const MOMENT: Duration = Duration::from_millis(20);
 
 impl Hypervisor for Qemu {
     fn name(&self) -> &'static str {
@@ -71,18 +77,20 @@ impl Hypervisor for Qemu {
 
     fn list(&mut self) -> Result<Vec<Summary>, VirtError> {
         let mut all = Vec::new();
+        self.store.sweep();
         for name in self.store.names()? {
             let mut look = || {
-                let mut machine = self.hold(&name, "list")?;
+                let mut machine = self.hold_within(&name, "list", GLANCE)?;
                 let state = self.look(&mut machine)?;
-                Ok((machine, state))
+                Ok((machine.live().clone(), state))
             };
-            let (machine, state) = match look() {
+            let (live, state) = match look() {
                 // It has been removed just now.
                 Err(VirtError::NoMachine { .. }) => continue,
-                other => other?,
+                Ok(seen) => seen,
+                // Of one that can't be read, or that another program holds, it is told what is known, and of the others all.
+                Err(_) => (self.defined(&name), State::Unknown),
             };
-            let live = machine.live();
             all.push(Summary { name, uuid: live.uuid, state, vcpus: live.vcpus, memory: live.memory });
         }
         Ok(all)
@@ -110,7 +118,7 @@ impl Hypervisor for Qemu {
         machine.end()?;
         for kept in machine.kept()? {
             // An image that is gone has no snapshots.
-            let _ = machine.forget(&kept.snapshot.name);
+            let _ = machine.forget(&kept);
         }
         self.remove(machine)?;
         self.events.tell(name, EventKind::Deleted);
@@ -120,9 +128,10 @@ impl Hypervisor for Qemu {
     /// Boots a machine. It returns when its first virtual CPU runs.
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
         let (mut machine, after) = self.hold_for(name, Operation::Start)?;
+        let spec = machine.spec.clone();
+        launch::check_files(&spec)?;
         // One that crashed and was kept to be looked at.
         machine.end()?;
-        let spec = machine.spec.clone();
         self.launch(&mut machine, spec, false)?;
         machine.set_going()?;
         self.note(&mut machine, after);
@@ -187,7 +196,7 @@ impl Hypervisor for Qemu {
         }
         let resize = |spec: &mut DomainSpec| spec.resize(Some(vcpus), None);
         Self::check(&machine, resize)?;
-        let effect = if machine.run.is_some() { machine.plug_vcpus(vcpus)? } else { Effect::Now };
+        let effect = if machine.run.is_some() { machine.have_vcpus(vcpus)? } else { Effect::Now };
         self.change(&mut machine, effect, resize)
     }
 
@@ -210,8 +219,13 @@ impl Hypervisor for Qemu {
         let mut machine = self.hold_to(name, "pin")?;
         let change = |spec: &mut DomainSpec| spec.pins.clone_from(pins);
         Self::check(&machine, change)?;
-        if machine.run.is_some() {
-            machine.pin_threads(pins, true)?;
+        if machine.run.is_some()
+            && let Err(error) = machine.pin_threads(pins, true)
+        {
+            // Those that were pinned before one could not be go back.
+            let before = machine.live().pins.clone();
+            let _ = machine.pin_threads(&before, true);
+            return Err(error);
         }
         self.change(&mut machine, Effect::Now, change)
     }
@@ -344,13 +358,14 @@ impl Hypervisor for Qemu {
     fn restore_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
         let mut machine = self.hold_to(name, "restore a snapshot of")?;
         let kept = machine.find_kept(snapshot)?;
+        machine.has_images_of(&kept)?;
         machine.end()?;
         machine.forget_crash()?;
-        machine.spec = kept.spec;
-        machine.save()?;
         let Some(running) = kept.running else {
             self.note(&mut machine, State::ShutOff);
-            return machine.restore_images(snapshot);
+            machine.restore_images(&kept.spec, snapshot)?;
+            machine.spec = kept.spec;
+            return machine.save();
         };
         self.launch(&mut machine, running, false)?;
         let loaded = machine.load(snapshot);
@@ -359,6 +374,8 @@ impl Hypervisor for Qemu {
             self.note(&mut machine, State::ShutOff);
             return Err(error);
         }
+        machine.spec = kept.spec;
+        machine.save()?;
         if kept.snapshot.state == State::Running {
             machine.set_going()?;
         } else {
@@ -374,8 +391,8 @@ impl Hypervisor for Qemu {
 
     fn delete_snapshot(&mut self, name: &str, snapshot: &str) -> Result<(), VirtError> {
         let mut machine = self.hold_to(name, "delete a snapshot of")?;
-        machine.find_kept(snapshot)?;
-        machine.forget(snapshot)
+        let kept = machine.find_kept(snapshot)?;
+        machine.forget(&kept)
     }
 
     fn clone_machine(&mut self, template: &str, request: &CloneRequest) -> Result<(), VirtError> {
@@ -389,9 +406,9 @@ impl Hypervisor for Qemu {
         let mut made = Vec::new();
         let copied = clone::copy_disks(&machine.spec, &spec, request.linked, &mut made);
         let defined = copied.and_then(|()| self.make(&spec, None));
-        if defined.is_err() {
+        if let Err(error) = defined {
             made.iter().for_each(|path| drop(fs::remove_file(path)));
-            return defined;
+            return Err(error);
         }
         self.events.is(&spec.name, State::ShutOff, true);
         self.events.tell(&spec.name, EventKind::Defined);
@@ -464,33 +481,18 @@ impl Hypervisor for Qemu {
     }
 
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, VirtError> {
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         loop {
             self.events.take();
-            let mut all_heard = true;
-            for name in self.events.known() {
+            self.store.sweep();
+            // Those that another program has made are among the first, those that it has removed among the second.
+            let names: BTreeSet<String> =
+                self.store.names()?.into_iter().chain(self.events.known()).collect();
+            for name in names {
                 if let Some(event) = self.events.pop() {
                     return Ok(Some(event));
                 }
-                if !self.events.should_look(&name) {
-                    continue;
-                }
-                let mut machine = match self.hold(&name, "look at") {
-                    Err(VirtError::NoMachine { .. }) => {
-                        self.events.forget(&name);
-                        self.events.tell(&name, EventKind::Deleted);
-                        continue;
-                    }
-                    other => other?,
-                };
-                let state = match self.look(&mut machine) {
-                    // A copy whose sender has gone.
-                    Err(VirtError::NoMachine { .. }) => continue,
-                    other => other?,
-                };
-                if machine.process().is_some() && state.is_active() {
-                    all_heard &= self.listen_to(&mut machine);
-                }
+                self.look_for_events(&name, end);
             }
             if let Some(event) = self.events.pop() {
                 return Ok(Some(event));
@@ -499,9 +501,53 @@ impl Hypervisor for Qemu {
             if left.is_zero() {
                 return Ok(None);
             }
-            // Machines that do not run may be started by another program, of which nobody says anything.
-            let some_rest = self.events.known().iter().any(|name| !self.events.hears(name));
-            self.events.wait(if all_heard && !some_rest { left } else { left.min(LOOK) });
+            // Other programs make machines, and start those that rest, of which nobody says anything.
+            self.events.wait(left.min(LOOK));
         }
+    }
+}
+
+impl Qemu {
+    /// Tells what has become of a machine, if that can be seen until then; else it is looked at again the next time.
+    fn look_for_events(&mut self, name: &str, end: Instant) {
+        if !self.events.should_look(name) {
+            return;
+        }
+        let mut machine = match self.hold_within(name, "look at", Duration::ZERO) {
+            Ok(machine) => machine,
+            Err(VirtError::NoMachine { .. }) => {
+                if self.events.knows(name) {
+                    self.events.forget(name);
+                    self.events.tell(name, EventKind::Deleted);
+                }
+                return;
+            }
+            // Another program is doing something to it, or it can't be read.
+            Err(_) => return self.events.stir(name),
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        machine.patience = machine.patience.min(left).max(MOMENT);
+        match self.observe(&mut machine) {
+            Ok(state) => {
+                let silence = self.events.is_silent(name, machine.silent);
+                // Who asks for events often has not waited long for any one answer.
+                if machine.silent && silence < GLANCE.min(self.answer) {
+                    return;
+                }
+                self.note(&mut machine, state);
+                if machine.process().is_some() && state.is_active() && !machine.silent {
+                    self.listen_to(&mut machine);
+                }
+            }
+            // A copy whose sender has gone.
+            Err(VirtError::NoMachine { .. }) => {}
+            Err(_) => self.events.stir(name),
+        }
+    }
+
+    /// A machine's definition, of one that can't be held; what can't be read is left out.
+    fn defined(&self, name: &str) -> DomainSpec {
+        let read = self.store.find(name).and_then(|place| place.read("definition.json").ok().flatten());
+        read.unwrap_or_else(|| DomainSpec::new(name, 0, Memory::default()))
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn check(spec: &DomainSpec) -> Result<(), VirtError> {
 }
 
 /// Whether the files that it needs are there.
-fn check_files(spec: &DomainSpec) -> Result<(), VirtError> {
+pub(super) fn check_files(spec: &DomainSpec) -> Result<(), VirtError> {
     let read_only = |disk: &Disk| disk.read_only || disk.device == DiskDevice::Cdrom;
     let disks = spec.disks.iter().filter_map(|disk| Some((disk.source.as_ref()?.path(), read_only(disk))));
     let kernel = spec.kernel.iter().flat_map(|kernel| [Some(&kernel.image), kernel.initrd.as_ref()]);
@@ -104,10 +104,13 @@ impl Machine {
             match self.with_qmp(READY, |_| Ok(())) {
                 Ok(_) => return Ok(()),
                 // Nobody listens yet, or any more: it is about to end, and will have said why.
-                Err(QmpError::Io(_) | QmpError::Closed { .. }) if process.lives() && Instant::now() < end => {
-                    sleep(Duration::from_micros(500));
-                }
-                Err(QmpError::Io(_) | QmpError::Closed { .. }) if process.lives() => {
+                Err(QmpError::Io(_) | QmpError::Closed { .. })
+                    if process.lives().map_err(self.unseen(&process))? =>
+                {
+                    if Instant::now() < end {
+                        sleep(Duration::from_micros(500));
+                        continue;
+                    }
                     let operation = format!("start {}", self.name());
                     return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: READY });
                 }
@@ -176,24 +179,63 @@ pub(super) fn complaint(spec: &DomainSpec, words: String, operation: &str) -> Vi
         let path = path.to_string_lossy();
         words.contains(&*path) || words.contains(json!(path).to_string().trim_matches('"'))
     };
-    let path = match files[..] {
-        // It does not always name what it was given.
-        [path] => Some(path),
-        // The longest: one path may begin like another.
-        _ => files.iter().filter(named).max_by_key(|path| path.as_os_str().len()).copied(),
-    };
+    // The longest: one path may begin like another.
+    let path = files.iter().filter(named).max_by_key(|path| path.as_os_str().len()).copied();
+    // What of it says of what kind it is, and whether only an image is spoken of so: it is then not always named.
     let kind = [
-        ("Failed to get \"", io::ErrorKind::ResourceBusy),
-        ("No space left", io::ErrorKind::StorageFull),
-        ("No such file", io::ErrorKind::NotFound),
-        ("Permission denied", io::ErrorKind::PermissionDenied),
+        ("Failed to get \"", true, io::ErrorKind::ResourceBusy),
+        ("Failed to get shared \"", true, io::ErrorKind::ResourceBusy),
+        ("No space left", false, io::ErrorKind::StorageFull),
+        ("No such file", false, io::ErrorKind::NotFound),
+        ("Permission denied", false, io::ErrorKind::PermissionDenied),
     ];
-    let kind = kind.into_iter().find(|(said, _)| words.contains(said));
+    let kind = kind.into_iter().find(|(said, ..)| words.contains(said));
+    let path = path.or(match (files.as_slice(), kind) {
+        ([path], Some((_, true, _))) => Some(*path),
+        _ => None,
+    });
     match (path, kind) {
-        (Some(path), Some((_, kind))) => {
+        (Some(path), Some((_, _, kind))) => {
             let source = io::Error::new(kind, words.clone());
             VirtError::File { name: spec.name.clone(), path: path.clone(), source }
         }
         _ => VirtError::Said { hypervisor: QEMU, operation: operation.into(), words },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Memory;
+
+    #[test]
+    fn only_what_is_named_is_complained_of() {
+        use io::ErrorKind as K;
+
+        let one = DomainSpec::new("web1", 1, Memory::from_mib(64)).disk(Disk::file("/srv/a.qcow2"));
+        for (words, expected) in [
+            ("Could not access KVM kernel module: Permission denied", None),
+            ("-chardev socket,path=/run/no/such: No such file or directory", None),
+            ("Could not open '/srv/a.qcow2': Permission denied", Some(K::PermissionDenied)),
+            ("Could not open '/srv/a.qcow2': No such file or directory", Some(K::NotFound)),
+            // It is not always named by who speaks of locks.
+            ("Failed to get \"write\" lock", Some(K::ResourceBusy)),
+            ("Failed to get shared \"write\" lock", Some(K::ResourceBusy)),
+            ("Image is not in qcow2 format", None),
+        ] {
+            let kind = match complaint(&one, words.into(), "start web1") {
+                VirtError::File { path, source, .. } => {
+                    assert_eq!(path, Path::new("/srv/a.qcow2"));
+                    Some(source.kind())
+                }
+                _ => None,
+            };
+            assert_eq!(kind, expected, "{words}");
+        }
+        let two = one.disk(Disk::file("/srv/a.qcow2.b"));
+        let said = complaint(&two, "Could not open '/srv/a.qcow2.b': No such file".into(), "start web1");
+        assert!(matches!(said, VirtError::File { path, .. } if path == Path::new("/srv/a.qcow2.b")));
+        let said = complaint(&two, "Failed to get \"write\" lock".into(), "start web1");
+        assert!(matches!(said, VirtError::Said { .. }), "one of two");
     }
 }

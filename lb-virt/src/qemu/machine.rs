@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::moving::Moving;
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
-use super::store::{Lock, Place};
+use super::store::{Lock, Place, WAITS, failed};
 use super::transfer::Set;
 use crate::domain::{Action, DomainSpec};
 use crate::error::VirtError;
@@ -22,7 +22,9 @@ use crate::state::State;
 /// How long QEMU may take to answer, if nothing else is said. It does so within a millisecond, if the host lets it.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// How long it may take to say what its machine is doing: who wants to know has others to look at.
-const GLANCE: Duration = Duration::from_secs(10);
+pub(super) const GLANCE: Duration = Duration::from_secs(10);
+/// How long a QEMU that has hung up may take to end.
+const ENDING: Duration = Duration::from_secs(2);
 /// How long QEMU may take to end after it was told to: it writes what its disks have not yet.
 const END: Duration = Duration::from_secs(20);
 /// How long QEMU may take to reckon what it reports of a migration, and how often it is asked.
@@ -90,7 +92,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn open(place: Place, lock: Lock, patience: Duration) -> Result<Option<Self>, VirtError> {
         let Some(spec) = place.read("definition.json")? else { return Ok(None) };
-        let run = place.read("run.json")?;
+        let run = read_run(&place, &spec)?;
         let (line, seen, rebooted, silent) = (None, None, false, false);
         Ok(Some(Self { place, spec, run, line, seen, rebooted, patience, silent, _lock: lock }))
     }
@@ -125,13 +127,15 @@ impl Machine {
             self.clear_away(false)?;
             return Ok(self.at_rest());
         };
-        if !process.lives() {
+        if !process.lives().map_err(self.unseen(&process))? {
             return self.ended();
         }
         let status = match self.glance() {
             Ok(status) => status,
             // It may be about to end.
-            Err(QmpError::Closed { .. } | QmpError::Io(_)) if process.wait(Duration::from_secs(2)) => {
+            Err(QmpError::Closed { .. } | QmpError::Io(_))
+                if process.wait(self.patience.min(ENDING)).map_err(self.unseen(&process))? =>
+            {
                 return self.ended();
             }
             // It can't be asked: whatever it is doing, it can be powered off.
@@ -181,6 +185,12 @@ impl Machine {
         Ok(status)
     }
 
+    /// Its process can't be asked whether it lives: nothing is known of it then.
+    pub(super) fn unseen(&self, process: &Process) -> impl FnOnce(io::Error) -> VirtError + use<> {
+        let (name, path) = (self.place.name.clone(), format!("/proc/{}", process.pid).into());
+        |source| VirtError::File { name, path, source }
+    }
+
     fn at_rest(&self) -> State {
         if self.place.file("crashed").exists() { State::Crashed } else { State::ShutOff }
     }
@@ -195,11 +205,11 @@ impl Machine {
     /// Ends its process, if it has one, and removes what is written of it. QEMU is asked first.
     pub(super) fn end(&mut self) -> Result<(), VirtError> {
         if let Some(process) = self.process().cloned()
-            && process.lives()
             && !self.silent
+            && process.lives().map_err(self.unseen(&process))?
             && self.ask("quit", json!({})).is_ok()
         {
-            process.wait(END);
+            process.wait(END).map_err(self.unseen(&process))?;
         }
         self.clear_away(false)
     }
@@ -210,10 +220,11 @@ impl Machine {
         let mut processes: Vec<Process> = self.process().cloned().into_iter().collect();
         if self.run.as_ref().is_some_and(|run| run.process.is_none()) {
             // It was not yet written down which one it is.
-            processes = super::process::with_argument(self.place.file("pid").as_os_str());
+            let found = super::process::with_argument(self.place.file("pid").as_os_str());
+            processes = found.map_err(failed(self.name(), "/proc"))?;
         }
         for process in processes {
-            if !process.kill(END) {
+            if !process.kill(END).map_err(self.unseen(&process))? {
                 let operation = format!("end the process {} of {}", process.pid, self.name());
                 return Err(VirtError::Timeout { hypervisor: "qemu", operation, after: END });
             }
@@ -304,6 +315,25 @@ impl Machine {
         }
         result
     }
+}
+
+/// What is noted of a machine's run. A note that can't be read, of a machine of which nothing runs, is of a host that has lost its
+/// power: what it says is that the machine ran, or was to be received.
+fn read_run(place: &Place, spec: &DomainSpec) -> Result<Option<Run>, VirtError> {
+    let unreadable = match place.read("run.json") {
+        Err(VirtError::File { source, path, .. })
+            if matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+        {
+            failed(&place.name, path)(source)
+        }
+        other => return other,
+    };
+    let runs = super::process::with_argument(place.file("pid").as_os_str());
+    if !runs.map_err(failed(&place.name, "/proc"))?.is_empty() {
+        return Err(unreadable);
+    }
+    let moving = place.file(WAITS).exists().then(Moving::awaited);
+    Ok(Some(Run { process: Some(Process::ended()), spec: spec.clone(), started: true, moving, set: None }))
 }
 
 /// Connects to one of a machine's monitors.

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::arguments::{QEMU, escaped};
+use super::arguments::QEMU;
 use super::machine::{Machine, Run, Seen};
 use super::process::Process;
+use super::store::WAITS;
 use super::transfer::Set;
 use super::{Qemu, launch, transfer};
 use crate::domain::{DomainSpec, Memory};
@@ -22,6 +23,7 @@ use crate::error::VirtError;
 use crate::hypervisor::EventKind;
 use crate::migration::{Conclusion, Control, Demand, Destination, Phase, Sample, Settings, Tls, Via};
 use crate::state::{Operation, State};
+use crate::wait::until;
 
 /// Where a copy is waited for, in the directory of its machine.
 const INCOMING: &str = "incoming.sock";
@@ -53,6 +55,11 @@ pub(super) struct Moving {
 }
 
 impl Moving {
+    /// Of a copy that was not told to run.
+    pub(super) const fn awaited() -> Self {
+        Self { outgoing: false, post_copy: false, told: false }
+    }
+
     /// Whether it came here, and was told to run.
     pub(super) const fn is_told(&self) -> bool {
         self.told
@@ -135,11 +142,17 @@ impl Machine {
         }
         self.told_to_run()?;
         self.tell("run", "cont", json!({}))?;
-        Ok(())
+        self.is_the_machine()
     }
 
     fn told_to_run(&mut self) -> Result<(), VirtError> {
         self.set_moving(Some(Moving { outgoing: false, post_copy: false, told: true }))
+    }
+
+    /// Writes down for good that it was told to run, also after the host's end: when it runs already, which has no time before.
+    fn is_the_machine(&self) -> Result<(), VirtError> {
+        self.place.remove(WAITS)?;
+        self.run.as_ref().map_or(Ok(()), |run| self.place.write("run.json", run))
     }
 
     fn encrypt(&mut self, tls: &Tls, endpoint: &str) -> Result<Value, VirtError> {
@@ -230,7 +243,8 @@ impl Machine {
         self.place.remove(WAY)?;
         let way = self.place.file(WAY);
         symlink(directory, &way).map_err(super::store::failed(self.name(), way))?;
-        Ok(escaped(&format!("{WAY}/{}", name.to_string_lossy())))
+        // Commas too: what is told it here is no list of options.
+        Ok(format!("{WAY}/{}", name.to_string_lossy()))
     }
 }
 
@@ -242,10 +256,11 @@ impl Qemu {
         via: &Via,
     ) -> Result<Destination, VirtError> {
         launch::check(running)?;
-        let moving = Some(Moving { outgoing: false, post_copy: false, told: false });
+        let moving = Some(Moving::awaited());
         let run = Run { process: None, spec: running.clone(), started: false, moving, set: None };
-        self.make(defined, Some(&run))?;
-        let mut machine = self.hold(&defined.name, "receive")?;
+        let (place, lock) = self.make(defined, Some(&run))?;
+        let machine = Machine::open(place, lock, self.answer)?;
+        let mut machine = machine.ok_or_else(|| self.missing(&defined.name))?;
         let received = self.wait_for_copy(&mut machine, running, via);
         match received {
             Ok(to) => {
@@ -308,7 +323,8 @@ impl Qemu {
         let before = machine.run.as_mut().and_then(|run| run.set.take());
         machine.set_moving(Some(Moving { outgoing: true, post_copy: false, told: false }))?;
         let begun = machine.begin(to, settings, before.as_ref());
-        if matches!(begun, Err(VirtError::Said { .. })) {
+        // Of what has not answered it is not known.
+        if begun.as_ref().is_err_and(|error| !matches!(error, VirtError::Timeout { .. })) {
             machine.set_moving(None)?;
         }
         begun
@@ -316,7 +332,7 @@ impl Qemu {
 
     /// Waits, without holding the machine, until its phase is another than the one that was told last.
     pub(super) fn migration_of(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
-        let end = Instant::now() + wait;
+        let end = until(wait);
         let mut before = self.events.phase(name).cloned();
         if before.is_some() && !wait.is_zero() {
             self.events.wait_for_move(name, wait);
@@ -397,7 +413,7 @@ impl Qemu {
             if moving.outgoing {
                 let stands = self.has_all(&machine);
                 if !stands && let Some(process) = machine.process() {
-                    process.strike();
+                    process.strike().map_err(machine.unseen(process))?;
                 }
                 self.set_aside(&machine)?;
                 // What has sent all stands still for good: its disks are the other side's, and nobody finds it any more. Its guest waits
@@ -440,6 +456,9 @@ impl Qemu {
             machine.tell("run", command, json!({}))?;
         }
         machine.set_moving(None)?;
+        if !moving.outgoing {
+            machine.is_the_machine()?;
+        }
         self.events.is_at(name, None);
         self.note(&mut machine, after);
         Ok(())

@@ -63,18 +63,18 @@ struct Answer {
     runs: bool,
 }
 
-/// Whether guests of an instruction set run on the hardware with this QEMU.
-pub(super) fn accelerated(store: &Store, program: &Path, arch: Arch) -> bool {
+/// Whether guests of an instruction set run on the hardware with this QEMU; `None`: that could not be found out, and may be later.
+pub(super) fn accelerated(store: &Store, program: &Path, arch: Arch) -> Option<bool> {
     let native = match arch {
         Arch::X86_64 | Arch::I686 => cfg!(target_arch = "x86_64"),
         // What could be asked there is not written yet.
         _ => false,
     };
     if !native || !Path::new("/dev/kvm").exists() {
-        return false;
+        return Some(false);
     }
     let file = find(program).and_then(|path| fs::metadata(path).ok());
-    let Some(file) = file.map(|file| (file.ino(), file.size(), file.mtime())) else { return false };
+    let file = file.map(|file| (file.ino(), file.size(), file.mtime()))?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let path = store.root.join("kvm.json");
     let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Answer>(&bytes).ok());
@@ -83,12 +83,12 @@ pub(super) fn accelerated(store: &Store, program: &Path, arch: Arch) -> bool {
     if let Some(kept) = kept
         && (&kept.boot, &kept.program, kept.file) == (&answer.boot, &answer.program, answer.file)
     {
-        return kept.runs;
+        return Some(kept.runs);
     }
-    answer.runs = runs_a_guest(&store.root, program).unwrap_or(false);
+    answer.runs = runs_a_guest(&store.root, program)?;
     // A directory that can't be written to only means that it is asked again.
     let _ = serde_json::to_vec(&answer).map_err(io::Error::from).and_then(|bytes| fs::write(&path, bytes));
-    answer.runs
+    Some(answer.runs)
 }
 
 /// The program's file, looked for as it would be to be run.
@@ -110,9 +110,13 @@ fn firmware() -> Vec<u8> {
     bytes
 }
 
-fn runs_a_guest(directory: &Path, program: &Path) -> io::Result<bool> {
+fn runs_a_guest(directory: &Path, program: &Path) -> Option<bool> {
     let path = directory.join(format!(".firmware-{}", std::process::id()));
-    File::create(&path)?.write_all(&firmware())?;
+    let written = File::create(&path).and_then(|mut file| file.write_all(&firmware()));
+    if written.is_err() {
+        let _ = fs::remove_file(&path);
+        return None;
+    }
     let qemu = Program::new("qemu", program, "qemu-system-x86").timeout(PATIENCE);
     let call = qemu
         .call("try whether the hardware runs guests")
@@ -121,9 +125,23 @@ fn runs_a_guest(directory: &Path, program: &Path) -> io::Result<bool> {
         .arg("-bios")
         .arg(&path);
     let result = call.output();
-    fs::remove_file(&path)?;
-    // One that does not end does not run it.
-    Ok(result.is_ok_and(|output| output.code() == Some(CODE)))
+    let _ = fs::remove_file(&path);
+    // One that has not ended may only have had no time.
+    let output = result.ok()?;
+    says(output.code(), &output.words())
+}
+
+/// What the end of QEMU says: yes, no, or nothing.
+fn says(code: Option<i32>, complaint: &str) -> Option<bool> {
+    // What the host's administrator cures, or what another program has for a while.
+    const PASSING: [&str; 5] =
+        ["Permission denied", "busy", "Cannot allocate memory", "No space left", "Too many open files"];
+    match code {
+        Some(CODE) => Some(true),
+        // It was killed.
+        None => None,
+        Some(_) => (!PASSING.iter().any(|words| complaint.contains(words))).then_some(false),
+    }
 }
 
 #[cfg(test)]
@@ -147,10 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_cured_is_no_answer() {
+        for (code, complaint, expected) in [
+            (Some(CODE), "", Some(true)),
+            (Some(1), "qemu: failed to initialize kvm: No such device", Some(false)),
+            (Some(0), "", Some(false)),
+            (Some(1), "Could not access KVM kernel module: Permission denied", None),
+            (Some(1), "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy", None),
+            (Some(1), "could not load PC BIOS: No space left on device", None),
+            (None, "", None),
+        ] {
+            assert_eq!(says(code, complaint), expected, "{code:?} {complaint}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_runs_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        assert!(!accelerated(&store, Path::new("/no/such/qemu"), Arch::X86_64));
-        assert!(!accelerated(&store, Path::new("/no/such/qemu"), Arch::Aarch64));
+        assert_ne!(accelerated(&store, Path::new("/no/such/qemu"), Arch::X86_64), Some(true));
+        assert_eq!(accelerated(&store, Path::new("/no/such/qemu"), Arch::Aarch64), Some(false));
     }
 }

@@ -18,10 +18,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::usage;
+use crate::wait::until;
 
 /// Processes that this program has started: when they end, it must take note of that, or they stay in the kernel's table.
 static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
@@ -39,60 +41,86 @@ pub(crate) struct Process {
 
 impl Process {
     /// The process that has an id now; `None` if none has, or it has ended.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let started = started(&stat)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Some(Self { pid, started, boot: boot.trim().into() })
+    ///
+    /// # Errors
+    /// If that can't be found out: by a program that has as many files open as it may, for one. It says nothing of the process.
+    pub(crate) fn of(pid: u32) -> io::Result<Option<Self>> {
+        // First: where there is no /proc at all nothing has ended.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            stat => stat?,
+        };
+        Ok(started(&stat)?.map(|started| Self { pid, started, boot: boot.trim().into() }))
+    }
+
+    /// One that has ended.
+    pub(crate) const fn ended() -> Self {
+        Self { pid: 0, started: 0, boot: String::new() }
     }
 
     /// Whether it lives. One of this program's that has ended is taken note of.
-    pub(crate) fn lives(&self) -> bool {
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(crate) fn lives(&self) -> io::Result<bool> {
         reap();
-        Self::of(self.pid).as_ref() == Some(self)
+        Ok(Self::of(self.pid)?.as_ref() == Some(self))
     }
 
     /// Something that stays this process, if it lives.
-    fn handle(&self) -> Option<OwnedFd> {
-        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
-        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    fn handle(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let handle = match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            handle => handle?,
+        };
         // The number may have been given again before: whatever it is now, it stays.
-        self.lives().then_some(handle)
+        Ok(self.lives()?.then_some(handle))
     }
 
     /// Ends it at once, and waits until it has ended. True if it has.
-    pub(crate) fn kill(&self, timeout: Duration) -> bool {
-        self.strike().is_none_or(|handle| self.wait_on(&handle, timeout))
+    ///
+    /// # Errors
+    /// If it can't be reached, as [`of`](Self::of).
+    pub(crate) fn kill(&self, timeout: Duration) -> io::Result<bool> {
+        self.strike()?.map_or(Ok(true), |handle| self.wait_on(&handle, timeout))
     }
 
     /// Ends it, and does not wait until the kernel has cleared it away: it runs no more.
-    pub(crate) fn strike(&self) -> Option<OwnedFd> {
-        let handle = self.handle()?;
+    ///
+    /// # Errors
+    /// If it can't be reached, as [`of`](Self::of).
+    pub(crate) fn strike(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(handle) = self.handle()? else { return Ok(None) };
         // An error means that it has ended, or is another user's, which a wait shows.
         let _ = pidfd_send_signal(&handle, Signal::KILL);
-        Some(handle)
+        Ok(Some(handle))
     }
 
     /// Waits until it has ended. True if it has.
-    pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        self.handle().is_none_or(|handle| self.wait_on(&handle, timeout))
+    ///
+    /// # Errors
+    /// If it can't be reached, as [`of`](Self::of).
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        self.handle()?.map_or(Ok(true), |handle| self.wait_on(&handle, timeout))
     }
 
-    fn wait_on(&self, handle: &OwnedFd, timeout: Duration) -> bool {
-        let end = Instant::now() + timeout;
-        while self.lives() {
+    fn wait_on(&self, handle: &OwnedFd, timeout: Duration) -> io::Result<bool> {
+        let end = until(timeout);
+        while self.lives()? {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return false;
+                return Ok(false);
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let _ = poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], timeout);
-            if self.lives() {
+            if self.lives()? {
                 // It has ended, and its parent, another program, has not yet taken note: /proc says so a moment later.
                 sleep(Duration::from_millis(1));
             }
         }
-        true
+        Ok(true)
     }
 
     /// What time it had on CPUs.
@@ -146,16 +174,23 @@ fn guest_of(smaps: &str, least: u64) -> Option<u64> {
     guest.map(|(_, resident)| resident)
 }
 
+/// Whether an error says that there is no such process, and not only that it can't be asked.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
+}
+
 /// When a process was started, of what proc(5) calls its `stat`; `None` if it has ended and is only not yet taken note of.
-fn started(stat: &str) -> Option<u64> {
+fn started(stat: &str) -> io::Result<Option<u64>> {
+    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "no stat of a process, as proc(5) has it");
     // Its name, in brackets, may hold anything; the last bracket ends it.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
-        return None;
+    let (_, fields) = stat.rsplit_once(')').ok_or_else(unreadable)?;
+    let mut fields = fields.split_ascii_whitespace();
+    if matches!(fields.next(), Some("Z" | "X" | "x")) {
+        return Ok(None);
     }
     // Field 22; the state is the third.
-    fields.nth(18)?.parse().ok()
+    let started = fields.nth(18).and_then(|field| field.parse().ok());
+    started.map(Some).ok_or_else(unreadable)
 }
 
 /// Takes note of the end of processes that this program has started.
@@ -171,7 +206,7 @@ pub(crate) fn launch(
     directory: &Path,
     log: File,
 ) -> io::Result<Process> {
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .current_dir(directory)
         .stdin(Stdio::null())
@@ -181,20 +216,35 @@ pub(crate) fn launch(
         .process_group(0)
         .spawn()?;
     let process = Process::of(child.id());
+    if process.is_err() {
+        // Nobody would know it again.
+        let _ = child.kill();
+    }
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).push(child);
     // One that has ended already has said why.
-    Ok(process.unwrap_or_else(|| Process { pid: 0, started: 0, boot: String::new() }))
+    Ok(process?.unwrap_or_else(Process::ended))
 }
 
 /// The processes that were given an argument: those that nobody has written down.
-pub(crate) fn with_argument(argument: &OsStr) -> Vec<Process> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let has = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes())
-    };
-    pids.filter(has).filter_map(Process::of).collect()
+///
+/// # Errors
+/// If they can't be looked through.
+pub(crate) fn with_argument(argument: &OsStr) -> io::Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let line = match fs::read(format!("/proc/{pid}/cmdline")) {
+            // Another user's may be hidden.
+            Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => continue,
+            line => line?,
+        };
+        if line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes()) {
+            processes.extend(Process::of(pid)?);
+        }
+    }
+    Ok(processes)
 }
 
 #[cfg(test)]
@@ -204,20 +254,21 @@ mod tests {
     #[test]
     fn a_process_is_known_by_when_it_started() {
         for (stat, expected) in [
-            ("7 (a) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(4711)),
-            ("7 (a) b) (c) R 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(4711)),
-            ("7 (a) Z 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", None),
+            ("7 (a) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(Some(4711))),
+            ("7 (a) b) (c) R 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(Some(4711))),
+            ("7 (a) Z 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(None)),
+            // What can't be read has not ended.
             ("7 (a) S 1", None),
             ("", None),
         ] {
-            assert_eq!(started(stat), expected, "{stat}");
+            assert_eq!(started(stat).ok(), expected, "{stat}");
         }
-        let me = Process::of(std::process::id()).unwrap();
-        assert!(me.lives());
+        let me = Process::of(std::process::id()).unwrap().unwrap();
+        assert!(me.lives().unwrap());
         let other = Process { started: me.started + 1, ..me.clone() };
-        assert!(!other.lives(), "the number was given again");
-        assert!(other.kill(Duration::ZERO), "which is not this one's end");
-        assert!(!Process { boot: "before".into(), ..me }.lives());
+        assert!(!other.lives().unwrap(), "the number was given again");
+        assert!(other.kill(Duration::ZERO).unwrap(), "which is not this one's end");
+        assert!(!Process { boot: "before".into(), ..me }.lives().unwrap());
     }
 
     #[test]
@@ -234,13 +285,42 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
         let process = launch(OsStr::new("sleep"), &["1017"], directory.path(), log).unwrap();
-        assert!(process.lives());
-        assert!(!process.wait(Duration::from_millis(10)));
+        assert!(process.lives().unwrap());
+        assert!(!process.wait(Duration::from_millis(10)).unwrap());
         assert!(process.cpu_time().is_some());
         assert!(process.threads().contains(&process.pid));
-        assert!(process.kill(Duration::from_secs(10)));
-        assert!(!process.lives());
-        assert!(process.kill(Duration::ZERO), "twice is once");
+        assert!(process.kill(Duration::from_secs(10)).unwrap());
+        assert!(!process.lives().unwrap());
+        assert!(process.kill(Duration::ZERO).unwrap(), "twice is once");
         assert!(!Path::new(&format!("/proc/{}", process.pid)).exists(), "nothing is left of it");
+    }
+    /// In a process of its own, which this test is again: the limit is the whole process's.
+    #[test]
+    fn who_may_open_no_more_files_does_not_take_what_lives_for_ended() {
+        const CHILD: &str = "LB_VIRT_TEST_OPENS_NO_FILES";
+        const NAME: &str =
+            "qemu::process::tests::who_may_open_no_more_files_does_not_take_what_lives_for_ended";
+        if std::env::var_os(CHILD).is_none() {
+            let again = std::env::current_exe().unwrap();
+            let output = Command::new(again).args(["--exact", NAME, "--nocapture"]).env(CHILD, "1").output();
+            let output = output.unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let me = Process::of(std::process::id()).unwrap().unwrap();
+        let none = Process { pid: 0, ..me.clone() };
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let few = rustix::process::Rlimit { current: Some(0), ..limit };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+        assert!(Process::of(me.pid).is_err());
+        assert!(me.lives().is_err());
+        // With SIGKILL it would be the end of this test.
+        assert!(me.wait(Duration::ZERO).is_err());
+        assert!(me.handle().is_err());
+        assert!(with_argument(OsStr::new("--exact")).is_err());
+        assert!(none.wait(Duration::ZERO).unwrap(), "what never was has ended");
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        assert!(me.lives().unwrap());
     }
 }

@@ -22,6 +22,7 @@ pub use frames::{Frames, LONGEST, Message, QmpEvent};
 
 use super::arguments::QEMU;
 use crate::error::VirtError;
+use crate::wait::until;
 
 /// Events that are kept for who asks later; the oldest go first.
 const EVENTS: usize = 4096;
@@ -98,7 +99,7 @@ impl Qmp {
     /// # Errors
     /// [`QmpError::Io`] if nobody listens there; [`QmpError::Timeout`] also if another client is being served all the time.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, QmpError> {
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
         let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
@@ -129,7 +130,7 @@ impl Qmp {
             version: String::new(),
             broken: false,
         };
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         loop {
             match qmp.message(end, timeout)? {
                 Message::Greeting { version: [major, minor, micro], package } => {
@@ -184,7 +185,7 @@ impl Qmp {
             self.next += 1;
         }
         self.say(&lines, timeout)?;
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         let answers = (first..self.next).map(|id| self.answer(id, end, timeout)).collect();
         // Who waits for events polls the socket, where those that came with the answers are no more.
         while let Ok(Some(message)) = self.frames.take() {
@@ -247,7 +248,7 @@ impl Qmp {
     /// # Errors
     /// If it hung up or talks nonsense; after the events that came before.
     pub fn next_event(&mut self, timeout: Duration) -> Result<Option<QmpEvent>, QmpError> {
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -273,7 +274,7 @@ impl Qmp {
         timeout: Duration,
         is_it: impl Fn(&QmpEvent) -> bool,
     ) -> Result<QmpEvent, QmpError> {
-        let end = Instant::now() + timeout;
+        let end = until(timeout);
         loop {
             if let Some(at) = self.events.iter().position(&is_it)
                 && let Some(event) = self.events.remove(at)

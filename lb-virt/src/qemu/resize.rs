@@ -68,8 +68,25 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives the running machine so many virtual CPUs. Fewer take effect if the guest lets them go.
-    pub(super) fn plug_vcpus(&mut self, wanted: u32) -> Result<Effect, VirtError> {
+    /// Gives the running machine so many virtual CPUs. Fewer take effect if the guest lets them go. If not all come or go, it is written
+    /// down how many it has then.
+    pub(super) fn have_vcpus(&mut self, wanted: u32) -> Result<Effect, VirtError> {
+        let plugged = self.plug_vcpus(wanted);
+        if !matches!(plugged, Ok(Effect::Now)) {
+            let slots = self.tell("resize", "query-hotpluggable-cpus", json!({}));
+            let slots = slots.ok().and_then(|slots| slots.as_array().cloned());
+            let count = slots.map(|slots| slots.iter().filter(|slot| slot["qom-path"].is_string()).count());
+            if let (Some(run), Some(count)) =
+                (&mut self.run, count.and_then(|count| u32::try_from(count).ok()))
+            {
+                run.spec.resize(Some(count), None);
+                self.save_run()?;
+            }
+        }
+        plugged
+    }
+
+    fn plug_vcpus(&mut self, wanted: u32) -> Result<Effect, VirtError> {
         let slots = self.tell("resize", "query-hotpluggable-cpus", json!({}))?;
         let mut slots: Vec<Value> = slots.as_array().cloned().unwrap_or_default();
         // As the guest numbers them.

@@ -7,6 +7,7 @@
 //! | `machines/NAME/definition.json` | its definition, as it will be when it starts next |
 //! | `machines/NAME/run.json` | of one that was started: its process, its definition as it runs, and whether it is being moved |
 //! | `machines/NAME/snapshots.json` | its snapshots, with the definitions that they go back to |
+//! | `machines/NAME/waits` | nothing: it is a copy that was not told to run |
 //! | `machines/NAME/crashed` | that it ended without having been asked, until it is started again |
 //! | `machines/.gone` | what is left of a machine that is gone: its files, and its process if there is a note of one |
 //! | `machines/NAME/lock` | nothing: who holds its lock does something to it |
@@ -20,7 +21,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -32,12 +33,15 @@ use super::arguments::QEMU;
 use super::machine::Run;
 use crate::domain::DomainSpec;
 use crate::error::VirtError;
+use crate::wait::until;
 
 /// How long another program may hold a lock: snapshots of large machines take their time.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a move takes from the source's end to the target's begin, and more.
 const SOON: Duration = Duration::from_millis(20);
+/// That a machine is a copy that waits.
+pub(crate) const WAITS: &str = "waits";
 /// What is left of a machine that is gone.
 const GONE: &str = "machines/.gone";
 
@@ -106,36 +110,45 @@ impl Store {
 
     /// Holds the lock of the whole directory.
     pub(crate) fn lock(&self) -> Result<Lock, VirtError> {
-        lock(&self.root.join("lock"), "(all)", "make or remove a machine")
+        lock(&self.root.join("lock"), "(all)", "make or remove a machine", PATIENCE)
     }
 
-    /// Makes a machine, whole or not at all; `run` is what is noted of its run.
-    pub(crate) fn make(&self, spec: &DomainSpec, run: Option<&impl Serialize>) -> Result<(), VirtError> {
+    /// Makes a machine, whole or not at all, on the disk when this returns; it is held from before anybody can find it. `copy`: what is
+    /// noted of the run of a copy that waits.
+    pub(crate) fn make(
+        &self,
+        spec: &DomainSpec,
+        copy: Option<&impl Serialize>,
+    ) -> Result<(Place, Lock), VirtError> {
         let machines = self.root.join("machines");
         let unfinished = machines.join(".new");
         // What a program that died has left.
         let _ = fs::remove_dir_all(&unfinished);
         let place = Place { name: spec.name.clone(), path: unfinished.clone() };
-        let made = make_directory(&unfinished)
-            .map_err(failed(&spec.name, &unfinished))
-            .and_then(|()| place.write("definition.json", spec))
-            .and_then(|()| run.map_or(Ok(()), |run| place.write("run.json", run)))
-            .and_then(|()| {
-                let path = machines.join(&spec.name);
-                fs::rename(&unfinished, &path).map_err(failed(&spec.name, path))
-            });
+        let made = (|| {
+            make_directory(&unfinished).map_err(failed(&spec.name, &unfinished))?;
+            let lock = lock(&place.file("lock"), &spec.name, "make", PATIENCE)?;
+            if let Some(run) = copy {
+                let waits = place.file(WAITS);
+                File::create(&waits).map_err(failed(&spec.name, waits))?;
+                place.write("run.json", run)?;
+            }
+            place.write("definition.json", spec)?;
+            let path = machines.join(&spec.name);
+            rename(&unfinished, &path, true).map_err(failed(&spec.name, &path))?;
+            Ok((Place { name: spec.name.clone(), path }, lock))
+        })();
         if made.is_err() {
             let _ = fs::remove_dir_all(&unfinished);
         }
         made
     }
 
-    /// Removes a machine: it is gone at once, and what is left of it when that is [swept](Self::sweep).
+    /// Removes a machine: it is gone at once, also after the host's end, and what is left of it when that is [swept](Self::sweep).
     pub(crate) fn remove(&self, place: &Place) -> Result<(), VirtError> {
         let _lock = self.lock()?;
         bury(&self.root);
-        fs::rename(&place.path, self.root.join(GONE)).map_err(failed(&place.name, &place.path))?;
-        Ok(())
+        rename(&place.path, &self.root.join(GONE), true).map_err(failed(&place.name, &place.path))
     }
 
     /// Removes what is left of a machine that is gone, its process too.
@@ -158,7 +171,7 @@ impl Store {
 
 fn sweep(root: &Path) {
     if root.join(GONE).exists()
-        && let Ok(_lock) = lock(&root.join("lock"), "(all)", "remove what is left of a machine")
+        && let Ok(_lock) = lock(&root.join("lock"), "(all)", "remove what is left of a machine", PATIENCE)
     {
         bury(root);
     }
@@ -170,8 +183,10 @@ fn bury(root: &Path) {
     let gone = Place { name: "(gone)".into(), path: root.join(GONE) };
     if let Ok(Some(run)) = gone.read::<Run>("run.json")
         && let Some(process) = run.process
+        && process.strike().is_err()
     {
-        process.strike();
+        // It may live, and this is the only note of it.
+        return;
     }
     let _ = fs::remove_dir_all(&gone.path);
 }
@@ -188,9 +203,9 @@ impl Place {
         self.path.join(name)
     }
 
-    /// Holds its lock; `None` if it has gone meanwhile.
-    pub(crate) fn lock(&self, operation: &str) -> Result<Option<Lock>, VirtError> {
-        match lock(&self.file("lock"), &self.name, operation) {
+    /// Holds its lock, waiting so long at most; `None` if it has gone meanwhile.
+    pub(crate) fn lock(&self, operation: &str, patience: Duration) -> Result<Option<Lock>, VirtError> {
+        match lock(&self.file("lock"), &self.name, operation, patience) {
             Err(VirtError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             // It may have been removed, and another made of that name, while the lock was waited for.
             Ok(lock) if !self.file("definition.json").exists() => {
@@ -218,7 +233,8 @@ impl Place {
         self.put(file, value, true)
     }
 
-    /// Writes a file of its that the host's end makes void: whole or not at all, on the disk when the kernel likes.
+    /// Writes a file of its that the host's end makes void: whole or not at all, on the disk when the kernel likes; a host that loses its
+    /// power may have something that can't be read.
     pub(crate) fn write_soon(&self, file: &str, value: &impl Serialize) -> Result<(), VirtError> {
         self.put(file, value, false)
     }
@@ -233,7 +249,7 @@ impl Place {
                 // A host that loses its power has the old one or the new one.
                 file.sync_data()?;
             }
-            fs::rename(&unfinished, &path)
+            rename(&unfinished, &path, at_once)
         })();
         if written.is_err() {
             let _ = fs::remove_file(&unfinished);
@@ -261,19 +277,86 @@ impl Place {
     }
 }
 
-fn lock(path: &Path, machine: &str, operation: &str) -> Result<Lock, VirtError> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(failed(machine, path))?;
-    let end = Instant::now() + PATIENCE;
+/// Gives a file or directory another name in its directory; `at_once`: on the disk when this returns.
+fn rename(from: &Path, to: &Path, at_once: bool) -> io::Result<()> {
+    // Opened before, so that nothing has changed if it can't be.
+    let directory = to.parent().filter(|_| at_once).map(File::open).transpose()?;
+    fs::rename(from, to)?;
+    directory.map_or(Ok(()), |directory| directory.sync_all())
+}
+
+fn lock(path: &Path, machine: &str, operation: &str, patience: Duration) -> Result<Lock, VirtError> {
+    let end = until(patience);
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Lock { _file: file }),
-            Err(TryLockError::Error(error)) => return Err(failed(machine, path)(error)),
-            Err(TryLockError::WouldBlock) if Instant::now() >= end => {
-                let operation = format!("{operation} {machine} (another program holds {})", path.display());
-                return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: PATIENCE });
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(failed(machine, path))?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(failed(machine, path)(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() >= end => {
+                    let operation =
+                        format!("{operation} {machine} (another program holds {})", path.display());
+                    return Err(VirtError::Timeout { hypervisor: QEMU, operation, after: patience });
+                }
+                Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(1)),
             }
-            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(1)),
         }
+        // It may have been removed, and another made of that name, since it was opened: who holds this one holds nothing then.
+        if is_at(&file, path).map_err(failed(machine, path))? {
+            return Ok(Lock { _file: file });
+        }
+    }
+}
+
+/// Whether a file that is open is the one that is there now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let there = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        there => there?,
+    };
+    let file = file.metadata()?;
+    Ok((file.dev(), file.ino()) == (there.dev(), there.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Memory;
+
+    fn made(store: &Store) -> (Place, Lock) {
+        store.make(&DomainSpec::new("web1", 1, Memory::from_mib(64)), None::<&()>).unwrap()
+    }
+
+    #[test]
+    fn the_lock_of_a_machine_that_is_gone_holds_no_other_of_that_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (place, first) = made(&store);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| place.lock("look at", Duration::from_millis(300)));
+            // It has opened the first one's by then.
+            sleep(Duration::from_millis(100));
+            store.remove(&place).unwrap();
+            let second = made(&store);
+            drop(first);
+            let waited = waits.join().unwrap();
+            assert!(matches!(waited, Err(VirtError::Timeout { .. })), "two hold it: {waited:?}");
+            drop(second);
+        });
+        assert!(place.lock("look at", Duration::ZERO).unwrap().is_some());
+        store.remove(&place).unwrap();
+        assert!(place.lock("look at", Duration::ZERO).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_made_is_held_before_it_can_be_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (place, lock) = made(&store);
+        assert!(store.find("web1").is_some());
+        assert!(matches!(place.lock("look at", Duration::ZERO), Err(VirtError::Timeout { .. })));
+        drop(lock);
+        assert!(place.lock("look at", Duration::ZERO).unwrap().is_some());
     }
 }

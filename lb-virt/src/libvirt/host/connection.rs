@@ -133,14 +133,7 @@ impl Connection {
         // The longest first: one can be the beginning of another.
         paths.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
         let named = paths.into_iter().find(|path| path.to_str().is_some_and(|path| words.contains(path)));
-        let kind = [
-            ("No such file", io::ErrorKind::NotFound),
-            ("Permission denied", io::ErrorKind::PermissionDenied),
-            ("No space left", io::ErrorKind::StorageFull),
-            ("lock", io::ErrorKind::ResourceBusy),
-        ];
-        let kind = kind.into_iter().find(|(part, _)| words.contains(part)).map(|(_, kind)| kind);
-        match (named, kind) {
+        match (named, kind_of(words)) {
             (Some(path), Some(kind)) => VirtError::File {
                 name: spec.name.clone(),
                 path: path.clone(),
@@ -149,6 +142,22 @@ impl Connection {
             _ => self.failed(&spec.name, operation, error),
         }
     }
+}
+
+/// What is wrong with a file, by what libvirt, its lock managers and QEMU say.
+fn kind_of(words: &str) -> Option<io::ErrorKind> {
+    let kind = [
+        ("No such file", io::ErrorKind::NotFound),
+        ("Permission denied", io::ErrorKind::PermissionDenied),
+        ("No space left", io::ErrorKind::StorageFull),
+        // QEMU: Failed to get "write" lock, Failed to get shared "write" lock.
+        ("Failed to get \"", io::ErrorKind::ResourceBusy),
+        ("Failed to get shared \"", io::ErrorKind::ResourceBusy),
+        ("another process using", io::ErrorKind::ResourceBusy),
+        ("Failed to acquire lock", io::ErrorKind::ResourceBusy),
+        ("is locked", io::ErrorKind::ResourceBusy),
+    ];
+    kind.into_iter().find(|(part, _)| words.contains(part)).map(|(_, kind)| kind)
 }
 
 /// libvirt's state in this crate's words.
@@ -163,5 +172,27 @@ pub(super) fn state_of(state: sys::virDomainState) -> State {
         sys::VIR_DOMAIN_CRASHED => State::Crashed,
         sys::VIR_DOMAIN_PMSUSPENDED => State::Suspended,
         _ => State::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blockdev_is_no_lock() {
+        for (words, kind) in [
+            ("Could not open '/a': No such file or directory", Some(io::ErrorKind::NotFound)),
+            ("blockdev: '/a': Failed to get \"write\" lock", Some(io::ErrorKind::ResourceBusy)),
+            (
+                "Failed to get shared \"write\" lock\nIs another process using the image [/a]?",
+                Some(io::ErrorKind::ResourceBusy),
+            ),
+            ("resource busy: Failed to acquire lock: error -243", Some(io::ErrorKind::ResourceBusy)),
+            ("-blockdev {\"filename\":\"/a\"}: Image is not in qcow2 format", None),
+            ("block device '/a' has no medium", None),
+        ] {
+            assert_eq!(kind_of(words), kind, "{words}");
+        }
     }
 }

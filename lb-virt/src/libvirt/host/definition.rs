@@ -145,22 +145,31 @@ impl Libvirt {
         let node = self.connection.get().get_node_info().map_err(failed)?;
         // All that there could be, those that are switched off too.
         let all = CpuSet::first_n((node.nodes * node.sockets * node.cores * node.threads).max(node.cpus));
-        for vcpu in 0..live.vcpus {
-            let wanted = pins.vcpus.get(&vcpu);
-            if wanted == live.pins.vcpus.get(&vcpu) {
-                continue;
-            }
-            let map = bytes(wanted.unwrap_or(&all));
-            match domain.pin_vcpu_flags(vcpu, &map, sys::VIR_DOMAIN_AFFECT_LIVE) {
+        let changed = |vcpu: &u32| pins.vcpus.get(vcpu) != live.pins.vcpus.get(vcpu);
+        let changed: Vec<u32> = (0..live.vcpus).filter(changed).collect();
+        let pin = |vcpu: u32, pins: &Pins| {
+            let map = bytes(pins.vcpus.get(&vcpu).unwrap_or(&all));
+            domain.pin_vcpu_flags(vcpu, &map, sys::VIR_DOMAIN_AFFECT_LIVE)
+        };
+        // Those that were pinned before one could not be go back.
+        let undo = |vcpus: &[u32]| vcpus.iter().for_each(|vcpu| drop(pin(*vcpu, &live.pins)));
+        for (done, vcpu) in changed.iter().enumerate() {
+            match pin(*vcpu, pins) {
                 Ok(_) => {}
                 // One thread does the work of all of them (QEMU translates, and does not say which).
                 Err(error) if error.code() == ErrorNumber::OperationInvalid => return Ok(Effect::NextBoot),
-                Err(error) => return Err(failed(error)),
+                Err(error) => {
+                    undo(&changed[..done]);
+                    return Err(failed(error));
+                }
             }
         }
         if pins.emulator != live.pins.emulator {
             let map = bytes(if pins.emulator.is_empty() { &all } else { &pins.emulator });
-            domain.pin_emulator(&map, sys::VIR_DOMAIN_AFFECT_LIVE).map_err(failed)?;
+            if let Err(error) = domain.pin_emulator(&map, sys::VIR_DOMAIN_AFFECT_LIVE) {
+                undo(&changed);
+                return Err(failed(error));
+            }
         }
         Ok(Effect::Now)
     }

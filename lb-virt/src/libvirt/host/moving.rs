@@ -18,13 +18,14 @@ use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
 use super::connection::Connection;
-use super::{LIBVIRT, Libvirt, state_of};
+use super::{LIBVIRT, Libvirt, state_of, undefine};
 use crate::command::Program;
 use crate::domain::{DiskDevice, DomainSpec};
 use crate::error::VirtError;
 use crate::libvirt::to_xml;
 use crate::migration::{Conclusion, Control, Destination, Phase, Sample, Settings, Tls, Via};
 use crate::state::{Operation, State};
+use crate::wait::until;
 
 /// Time between looks at whether a phase has changed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -189,9 +190,7 @@ impl Libvirt {
         if let Via::Tcp { tls: Some(tls), .. } = via {
             check_tls(&running.name, tls)?;
         }
-        if self.connection.find(&running.name)?.is_some() || self.is_taken(running.uuid)? {
-            return Err(self.connection.machine_exists(&running.name));
-        }
+        self.must_be_new(running)?;
         let own = &self.connection.uri;
         // A blank is in no URI.
         let (uri, tls) = match via {
@@ -271,7 +270,7 @@ impl Libvirt {
     }
 
     pub(super) fn migration_of(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
-        let end = Instant::now() + wait;
+        let end = until(wait);
         let mut first = None;
         loop {
             let sample = match self.moves.outgoing.get_mut(name) {
@@ -425,7 +424,8 @@ impl Libvirt {
             domain.destroy().map_err(failed)?;
         }
         if let Some(domain) = self.connection.find(name)? {
-            domain.undefine().map_err(failed)?;
+            // The firmware's variables may be shared with the copy that stays.
+            undefine(&domain, sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM).map_err(failed)?;
         }
         self.look_at(name);
         Ok(())
