@@ -121,11 +121,18 @@ impl Counters {
     /// Requests in flight that began on this lane.
     #[inline]
     pub fn active(&self) -> u32 {
-        // Ends first: who sees an end sees its start too, so there are never more of them.
-        let ended = self.ended();
-        let started = self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::Relaxed);
-        // More than 2³² requests at once are not to be had.
-        (started - ended) as u32
+        let mut ended = self.ended();
+        loop {
+            // Ends first: who sees an end sees its start too, so there are never more of them. And again: where none has
+            // come meanwhile, no start is counted whose end is not, however long this thread was kept from running.
+            let started = self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::SeqCst);
+            let again = self.ended();
+            if again == ended {
+                // More than 2³² requests at once are not to be had.
+                return (started - ended) as u32;
+            }
+            ended = again;
+        }
     }
 
     /// Closed connections of this lane that are still remembered.
