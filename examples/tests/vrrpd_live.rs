@@ -411,6 +411,51 @@ fn keepalived_judges_configurations_alike() {
     }
 }
 
+/// `dev` of another interface, which keepalived's users write for a router of two networks: the addresses go together.
+#[test]
+#[ignore = "needs root and keepalived"]
+fn an_address_of_another_interface_moves_with_the_others() {
+    for peer in [Lab::keepalived as Start, Lab::vrrpd] {
+        let lab = Lab::new();
+        let ip = |at: usize, arguments: &str| {
+            let output = lab.command(at, "ip").args(arguments.split_whitespace()).output().unwrap();
+            assert!(output.status.success(), "{arguments}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        // Each with a second network of its own.
+        for at in [0, 1] {
+            ip(at, "link add eth1 type veth peer name end");
+            ip(at, "link set eth1 up");
+            ip(at, "link set end up");
+        }
+        let inside = |at: usize| ip(at, "-o address show dev eth1").contains("inet 10.8.0.100/24");
+        let text = |priority| {
+            let other = format!("{FLOATING}\n        10.8.0.100/24 dev eth1 label eth1:1\n");
+            thesis("BACKUP", priority).replace(&format!("{FLOATING}\n"), &other)
+        };
+        let config = lab.write("first.conf", &text(150));
+        let one = lab.vrrpd(0, &config);
+        let _two = peer(&lab, 1, &lab.write("second.conf", &text(100)));
+        until("the better one has both", || lab.has(0) && inside(0) && !lab.has(1) && !inside(1));
+        ip(0, "link set eth1 down");
+        until("the other one has both", || lab.has(1) && inside(1) && !lab.has(0) && !inside(0));
+        assert!(one.log().contains("HA1: fault: track (interface eth1)"), "{}", one.log());
+        ip(0, "link set eth1 up");
+        until("the better one has both again", || lab.has(0) && inside(0) && !lab.has(1) && !inside(1));
+        assert_eq!(one.instance()["addresses"][1], "10.8.0.100/24 dev eth1");
+
+        let before = one.instance()["transitions"].clone();
+        std::fs::write(&config, text(150).replace("10.8.0.100/24 dev eth1 label eth1:1\n", "")).unwrap();
+        one.signal(Signal::SIGHUP);
+        until("the address has left", || !inside(0));
+        std::fs::write(&config, text(150)).unwrap();
+        one.signal(Signal::SIGHUP);
+        until("the address is back", || inside(0));
+        assert_eq!(one.instance()["transitions"], before, "{}", one.log());
+        assert!(one.stop() && !inside(0) && !lab.has(0));
+    }
+}
+
 /// Whoever has another key counts for nothing, whatever its priority; a reload gives it the right one.
 #[test]
 #[ignore = "needs root"]

@@ -9,8 +9,10 @@ use core::time::Duration;
 use crate::wire::{ChecksumMode, Family, Interval, TTL, Version};
 
 mod address;
+mod interface;
 
 pub use address::{ParseAddressError, VirtualAddress};
+pub use interface::{InterfaceName, ParseInterfaceNameError};
 
 /// The priority of a router that owns the addresses.
 pub const OWNER: u8 = 255;

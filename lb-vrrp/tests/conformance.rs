@@ -1,4 +1,4 @@
-//! The table of the `conformance` page is what the tests' names say: `tests/rfc3768.rs` and `tests/rfc9568.rs`.
+//! The table of the `conformance` page is what the tests' names say: `tests/rfc3768` and `tests/rfc9568`.
 //!
 //! To write it anew: `UPDATE_CONFORMANCE=1 cargo test -p lb-vrrp --test conformance`.
 
@@ -233,10 +233,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The tests of a file in order, each with the comment above it.
-fn tests(file: &str) -> Vec<(String, String)> {
+/// The files of a folder of tests, in the order of the RFCs' sections.
+const FILES: [&str; 3] = ["format.rs", "states.rs", "receipt.rs"];
+
+/// The tests of a folder in order, each with the comment above it.
+fn tests(folder: &str) -> Vec<(String, String)> {
     let (mut comment, mut is_test, mut tests) = (Vec::new(), false, Vec::new());
-    let text = read(file);
+    let text: String = FILES.iter().map(|file| read(&format!("{folder}/{file}"))).collect();
     for line in text.lines() {
         if let Some(words) = line.strip_prefix("/// ") {
             comment.push(words);
@@ -253,11 +256,11 @@ fn tests(file: &str) -> Vec<(String, String)> {
     tests
 }
 
-/// The requirements of a file by their names, in the order of the file.
-fn requirements(file: &str) -> Vec<(String, Requirement)> {
+/// The requirements of a folder by their names, in its order.
+fn requirements(folder: &str) -> Vec<(String, Requirement)> {
     let mut order = Vec::new();
     let mut all: BTreeMap<String, Requirement> = BTreeMap::new();
-    for (name, comment) in tests(file) {
+    for (name, comment) in tests(folder) {
         let (requirement, _) =
             name.split_once("__").expect("a test is named after its requirement and its side");
         if !all.contains_key(requirement) {
@@ -287,9 +290,9 @@ fn page() -> String {
          is told by its words (should, may). The errata of RFC 9568 are followed. This table is made of the tests' names.\n",
     );
     for rfc in ["3768", "9568"] {
-        let file = format!("tests/rfc{rfc}.rs");
-        write!(page, "\n# RFC {rfc}: `{file}`\n\n| § | requirement | tests |\n|---|---|---|\n").unwrap();
-        for (name, Requirement { text, tests }) in requirements(&file) {
+        let folder = format!("tests/rfc{rfc}");
+        write!(page, "\n# RFC {rfc}: `{folder}`\n\n| § | requirement | tests |\n|---|---|---|\n").unwrap();
+        for (name, Requirement { text, tests }) in requirements(&folder) {
             let tests: Vec<_> = tests.iter().map(|test| format!("`{test}`")).collect();
             writeln!(page, "| {} | {text} | {} |", section(&name), tests.join(", ")).unwrap();
         }
@@ -313,16 +316,16 @@ fn page() -> String {
 
 #[test]
 fn each_requirement_is_tested_from_both_sides() {
-    for file in ["tests/rfc3768.rs", "tests/rfc9568.rs"] {
-        let requirements = requirements(file);
-        assert!(requirements.len() > 30, "{file} was not read");
+    for folder in ["tests/rfc3768", "tests/rfc9568"] {
+        let requirements = requirements(folder);
+        assert!(requirements.len() > 30, "{folder} was not read");
         for (name, Requirement { text, tests }) in requirements {
             let has = |sides: [&str; 2]| {
                 tests.iter().any(|test| sides.iter().any(|side| test.ends_with(&format!("__{side}"))))
             };
-            assert!(text.ends_with('.'), "{file}: {name} does not say what is required");
-            assert!(has(POSITIVE) && has(NEGATIVE), "{file}: {name} lacks a side: {tests:?}");
-            assert!(!section(&name).is_empty(), "{file}: {name} names no section");
+            assert!(text.ends_with('.'), "{folder}: {name} does not say what is required");
+            assert!(has(POSITIVE) && has(NEGATIVE), "{folder}: {name} lacks a side: {tests:?}");
+            assert!(!section(&name).is_empty(), "{folder}: {name} names no section");
         }
     }
 }

@@ -205,6 +205,67 @@ fn an_address_that_another_program_removes_is_put_back() {
     assert!(!lab.has("a", "eth0", ADDRESS));
 }
 
+/// As keepalived does with `dev`: added and announced there, put back, and the router is at fault without the interface.
+#[test]
+#[ignore = "needs root"]
+fn an_address_floats_on_another_interface_than_the_adverts() {
+    let lab = Lab::new(&["a", "b"]);
+    let plug = |host: &str| {
+        let space = lab.host(host);
+        lab.ip("switch", &format!("link add name {host}1 type veth peer name eth1 netns {space}"));
+        lab.ip("switch", &format!("link set dev {host}1 master br0 up"));
+        lab.ip(host, "link set dev eth1 up");
+    };
+    plug("a");
+    plug("b");
+    let (there, spec) = ("10.8.0.100/24", format!("addresses={ADDRESS},10.8.0.100/24@eth1"));
+    let both = |host: &str| lab.has(host, "eth0", ADDRESS) && lab.has(host, "eth1", there);
+    let neither = |host: &str| !lab.has(host, "eth0", ADDRESS) && !lab.has(host, "eth1", there);
+    let wire = lab.wire();
+    let a = lab.start("a", &format!("priority=150 {spec}"));
+    is_active(&a);
+    let b = lab.start("b", &spec);
+    b.says("-> Backup", 1);
+    wait_until("the addresses are on a", || both("a"));
+    assert!(!lab.has("a", "eth0", there) && neither("b"));
+    let announced = |address| wire.first("its announcement", |frame| frame.garp() == Some(address)).source();
+    let own = wire.first("an advert", |frame| frame.advert().is_some());
+    assert_eq!(own.advert().unwrap()[3], 2, "adverts list both");
+    assert_eq!(announced([10, 9, 0, 100]), own.source());
+    let mac = announced([10, 8, 0, 100]).map(|byte| format!("{byte:02x}")).join(":");
+    assert!(lab.ip("a", "link show dev eth1").contains(&mac), "{mac}");
+
+    lab.ip("a", &format!("address delete {there} dev eth1"));
+    a.says("AddressRestored(10.8.0.100)", 1);
+    wait_until("the address is back", || both("a"));
+
+    lab.ip("a", "link set dev eth1 down");
+    a.says("Active -> Initialize by Fault(Faults(TRACK))", 1);
+    b.says("Backup -> Active by MasterLeft", 1);
+    wait_until("the addresses have moved", || both("b") && neither("a"));
+    lab.ip("a", "link set dev eth1 up");
+    wait_until("the addresses are on a again", || both("a") && neither("b"));
+
+    lab.ip("switch", "link delete dev a1");
+    b.says("Backup -> Active by MasterLeft", 2);
+    wait_until("a has no address", || !lab.has("a", "eth0", ADDRESS));
+    plug("a");
+    wait_until("the addresses are on a once more", || both("a") && neither("b"));
+    assert_eq!(lab.get("a", "net/ipv4/conf/eth1/promote_secondaries"), "1");
+
+    a.kill();
+    wait_until("the addresses are on b", || both("b"));
+    assert!(both("a"), "a killed driver can't clean up");
+    let a = lab.start("a", "vrid=52 addresses=10.9.0.101/24");
+    is_active(&a);
+    assert!(neither("a"));
+    assert!(a.stop() && b.stop());
+    assert!(neither("a") && neither("b"));
+    for setting in ["eth0", "eth1"].map(|name| format!("net/ipv4/conf/{name}/promote_secondaries")) {
+        assert_eq!(["a", "b"].map(|host| lab.get(host, &setting)), ["0", "0"], "{setting}");
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn links_go_and_come_back() {

@@ -8,6 +8,7 @@
 
 mod act;
 mod bind;
+mod devices;
 mod roster;
 mod turn;
 
@@ -36,7 +37,8 @@ use crate::wire::{Family, MAX_MESSAGE};
 use crate::{Event, Timestamp, VirtualRouter};
 use act::{Moving, Unsent};
 use bind::{Binding, Ports};
-use turn::Watch;
+use devices::Device;
+use turn::Watches;
 
 /// An instance of a [`Driver`]. A number is never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +72,8 @@ struct Slot {
     /// The tracked interfaces, by name.
     tracked: Vec<(String, TrackId)>,
     binding: Option<Binding>,
+    /// Interfaces beside its own that have some of its addresses.
+    devices: Vec<Device>,
     /// Why it could not be bound, and when to try again.
     trouble: Option<String>,
     rebind: Option<Timestamp>,
@@ -140,7 +144,7 @@ pub struct Driver {
     deadlines: BTreeSet<(Timestamp, InstanceId)>,
     /// When the last wait ended: whatever had come until then is read.
     heard: Timestamp,
-    watch: Watch,
+    watches: Watches,
     /// Instances whose routers may have an advert to send.
     fresh: VecDeque<InstanceId>,
     /// Instances with addresses to move or to announce.
@@ -239,7 +243,7 @@ impl Driver {
             counters: HashMap::new(),
             deadlines: BTreeSet::new(),
             heard: now(),
-            watch: Watch::default(),
+            watches: Watches::default(),
             fresh: VecDeque::new(),
             work: VecDeque::new(),
             pace: Pace::new(Duration::from_micros(20)),

@@ -28,7 +28,7 @@ pub(super) enum Record {
 
 impl Record {
     pub(super) fn address(interface: &str, address: VirtualAddress) -> Self {
-        Self::Address { interface: interface.into(), address }
+        Self::Address { interface: interface.into(), address: VirtualAddress { interface: None, ..address } }
     }
 
     fn line(&self) -> String {

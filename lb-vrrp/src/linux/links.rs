@@ -56,6 +56,11 @@ impl Links {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// The Ethernet address of an interface.
+    pub(super) fn mac(&self, index: u32) -> Option<[u8; 6]> {
+        self.links.get(&index)?.mac
+    }
+
     pub(super) fn has_link(&self, index: u32) -> bool {
         self.links.contains_key(&index)
     }

@@ -27,8 +27,8 @@
 //! | what | when |
 //! |---|---|
 //! | a raw socket for each interface and family, joined to the VRRP group; a packet socket for announcements | while the interface exists |
-//! | its addresses on the interface, tagged `proto 112`; IPv6 without duplicate address detection | while it is active |
-//! | `promote_secondaries` 1 on the interface, if it was 0 (IPv4): else the kernel removes a network's other addresses with its first | while bound |
+//! | its addresses on the interface, or on the one that is named with them, tagged `proto 112`; IPv6 without duplicate address detection | while it is active |
+//! | `promote_secondaries` 1 on these interfaces, if it was 0 (IPv4): else the kernel removes a network's other addresses with its first | while bound |
 //! | a table of nf_tables for each family, `lb-vrrp-…`, that drops packets for the addresses | with [`Config::accept`](crate::Config::accept) off; while the instance exists |
 //! | with [`Vmac`]: a private macvlan with the virtual MAC, `arp_ignore` 1 and `arp_filter` 1 on the interface if they were 0 | while bound; up only while active |
 //!
@@ -38,6 +38,7 @@
 //! | what | what follows |
 //! |---|---|
 //! | the interface is gone, down, or without carrier | fault `LINK`; bound anew when it is back, also under another index |
+//! | another interface that has some of its addresses is gone, down, or without carrier | fault `TRACK`, with a farewell; the addresses leave the others too |
 //! | it has no address to send from; IPv6: none that is link-local and not tentative | fault `SOURCE` |
 //! | its address changes | adverts come from the new one |
 //! | another program removes a virtual address | it is put back and announced; if that fails, fault `ADDRESS` |
@@ -47,6 +48,7 @@
 //! | netlink's events overflow | everything is listed anew, and what is missing is put back |
 //! | the program is stopped and goes on later than others wait | it listens; adverts and announcements that were decided before are dropped |
 //! | the program is killed | the next start cleans up, see below |
+//! | two programs are the same virtual router in one network namespace, on one interface or on two of one link | neither hears the other, and both are active, as it is with keepalived: the kernel gives nobody a packet from the host's own address. Give each router to one program |
 //!
 //! # After a `kill -9`
 //! Addresses, VMACs and sysctls stay behind. Before the driver changes anything it writes it down in a file of its own in

@@ -34,7 +34,7 @@ const BUFFER: usize = 64 * 1024;
 /// Events of a few thousand addresses, so that a mass takeover does not overflow.
 const EVENT_BUFFER: usize = 8 * 1024 * 1024;
 /// Events that are read before the adverts have their turn.
-const EVENTS: usize = 256;
+const EVENTS: usize = 64;
 const DONE: u16 = libc::NLMSG_DONE as u16;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const HEADER: usize = 16;

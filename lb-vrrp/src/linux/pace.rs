@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long a request for addresses, or a lot of frames, may take at a time: what an advert that falls due meanwhile has to
 /// wait.
-pub(super) const LOT: Duration = Duration::from_micros(300);
+pub(super) const LOT: Duration = Duration::from_micros(200);
 
 /// How long a thing takes, learned from the last times.
 #[derive(Debug)]
@@ -38,11 +38,11 @@ mod tests {
     #[test]
     fn the_pace_follows_what_things_take() {
         let mut pace = Pace::new(Duration::from_micros(20));
-        assert_eq!((pace.fit(LOT), pace.estimate(8)), (15, Duration::from_micros(160)));
+        assert_eq!((pace.fit(LOT), pace.estimate(8)), (10, Duration::from_micros(160)));
         for _ in 0..32 {
             pace.learn(8, Duration::from_micros(8 * 100));
         }
-        assert_eq!(pace.fit(LOT), 3);
+        assert_eq!(pace.fit(LOT), 2);
         for _ in 0..32 {
             pace.learn(1, Duration::from_millis(5));
         }

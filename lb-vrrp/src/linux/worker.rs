@@ -27,6 +27,8 @@ use super::sys;
 
 /// A request that finds no room in the kernel is tried so often at once.
 const TRIES: usize = 3;
+/// It may run for so long where others want its processor, but each that wakes comes first. The longest that the kernel gives.
+const SLICE: Duration = Duration::from_millis(100);
 /// The thread needs little stack; all of it is locked where memory is.
 const STACK: usize = 256 * 1024;
 
@@ -69,6 +71,8 @@ impl Worker {
         thread::Builder::new().name("vrrp-addresses".into()).stack_size(STACK).spawn(move || {
             // Refused only where no realtime priority could have been inherited.
             let _ = sys::set_normal();
+            // Without it, the driver may wait for some milliseconds where both are on one processor.
+            let _ = sys::set_slice(SLICE);
             let mut place = Place::default();
             let mut pace = Pace::new(LOT);
             for Job { id, changes, processor } in queue {

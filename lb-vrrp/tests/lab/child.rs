@@ -52,7 +52,9 @@ pub fn child_process() {
     let first = number("vrid", 51);
     for vrid in first..first + number("routers", 1) {
         let addresses: Vec<VirtualAddress> = match get("addresses") {
-            Some(list) => list.split(',').map(|address| address.parse().unwrap()).collect(),
+            Some(list) => {
+                list.split(',').map(|address| address.replace('@', " dev ").parse().unwrap()).collect()
+            }
             None => (1..=number("each", 1))
                 .map(|host| VirtualAddress::new([10, 200, vrid as u8, host as u8].into(), 32))
                 .collect(),

@@ -61,7 +61,8 @@ impl Lan {
         };
         run(&["ip", "netns", "add", &lan.switch]);
         let mut batch =
-            String::from("link add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none up\n");
+            // A switch has no ARP of its own.
+            String::from("link add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none arp off up\n");
         for Host { namespace, index } in &lan.hosts {
             run(&["ip", "netns", "add", namespace]);
             batch.push_str(&format!(

@@ -9,7 +9,8 @@ use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 use lb_vrrp::{Config, VirtualAddress};
 
-use super::peers::{Frame, Lan, Program, Router, Wire, now, wait_until};
+use super::floor::Floor;
+use super::peers::{Frame, Lan, Program, Router, Wire, now, run as command, wait_until};
 use super::{OURS, PEER, PROGRAMS, rows};
 use crate::measure::median;
 use crate::row::Row;
@@ -33,6 +34,8 @@ struct Takeover {
     announcements: Vec<f64>,
     /// Milliseconds by which the time between two adverts of one is not the interval.
     jitters: Vec<f64>,
+    /// The same of a timer that another thread waits for meanwhile.
+    floor: Vec<f64>,
     /// Seconds of processor time.
     cpu: f64,
 }
@@ -52,6 +55,7 @@ pub(super) fn run(rounds: u64, peer: &str) -> Vec<Row> {
     list.extend(rows(&format!("{size}: overhead"), "ms", &all(|one| &one.overheads), peer));
     list.extend(rows(&format!("{size}: first announcement"), "ms", &all(|one| &one.announcements), peer));
     list.extend(rows(&format!("{size}: advert jitter"), "ms", &all(|one| &one.jitters), peer));
+    list.extend(rows(&format!("{size}: jitter of a bare timer"), "ms", &all(|one| &one.floor), peer));
     let cpu = |which: usize| median(takeovers[which].iter().map(|one| one.cpu).collect());
     list.push(Row::new(&format!("{size}: processor time"), rounds, "s", cpu(OURS), cpu(PEER), peer));
     list
@@ -90,11 +94,15 @@ fn take_over(program: Program) -> Takeover {
 
     let before = routers[1].cpu();
     let begin = now() - 2 * INTERVAL;
+    let floor = Floor::watch();
     routers[0].kill();
+    // On a wire, the neighbours that hear announcements have processors of their own.
+    command(&["ip", "-n", &lan.hosts()[0].namespace, "link", "set", "eth0", "arp", "off"]);
     thread::sleep(WATCHED);
+    let floor = floor.end();
     let cpu = routers[1].cpu() - before;
 
-    let mut takeover = Takeover { cpu, ..Takeover::default() };
+    let mut takeover = Takeover { cpu, floor, ..Takeover::default() };
     let last = by_vrid(&wire, begin, 0);
     let new = by_vrid(&wire, begin, 1);
     if new.len() < 255 {

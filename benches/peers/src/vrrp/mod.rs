@@ -4,6 +4,7 @@
 //! the killed router to the first of the other, less the master-down interval that the protocol asks for.
 
 mod failover;
+mod floor;
 mod mass;
 /// The laboratory of the tests with peers.
 #[path = "../../../../lb-vrrp/tests/peers/mod.rs"]

@@ -10,6 +10,7 @@ use super::problem::{Findings, Problem};
 use super::words::{Line, is_name};
 use super::{Config, Global, instance, track};
 use crate::director::config::{Place, hint, quoted};
+use lb_vrrp::VirtualAddress;
 use lb_vrrp::wire::Family;
 
 /// What may stand at the top level.
@@ -133,14 +134,12 @@ fn together(config: &Config, findings: &mut Findings) {
     for (at, instance) in config.instances.iter().enumerate() {
         let section = format!("vrrp_instance {}", instance.name);
         for other in &config.instances[..at] {
-            if instance.interface != other.interface {
-                continue;
-            }
             let (one, two) = (&instance.router, &other.router);
+            let same_interface = instance.interface == other.interface;
             let apart = !one.unicast_peers.is_empty()
                 && !two.unicast_peers.is_empty()
                 && !one.unicast_peers.iter().any(|peer| two.unicast_peers.contains(peer));
-            if one.vrid == two.vrid && one.family() == two.family() && !apart {
+            if same_interface && one.vrid == two.vrid && one.family() == two.family() && !apart {
                 let message = format!(
                     "virtual_router_id {} is that of {} on the same interface: give each its own",
                     one.vrid, other.name
@@ -148,10 +147,9 @@ fn together(config: &Config, findings: &mut Findings) {
                 findings.conflict(&instance.place, &section, message);
             }
             let shared = one.addresses.iter().find(|address| {
-                two.addresses.iter().any(|other| {
-                    other.address == address.address
-                        && Family::of(other.address) == Family::of(address.address)
-                })
+                let interface = instance.interface_of(address);
+                let same = |theirs: &&VirtualAddress| theirs.address == address.address;
+                two.addresses.iter().find(same).is_some_and(|same| other.interface_of(same) == interface)
             });
             if let Some(address) = shared {
                 let message =

@@ -1,8 +1,8 @@
 //! `vrrp_instance` and `vrrp_sync_group`.
 
-use lb_vrrp::config::{AddressCheck, Auth, LosingAdvert, OWNER};
+use lb_vrrp::config::{AddressCheck, Auth, InterfaceName, LosingAdvert, OWNER};
 use lb_vrrp::hmac::Mode;
-use lb_vrrp::track::Weight;
+use lb_vrrp::track::{Check, Weight};
 use lb_vrrp::wire::{Family, Interval, TTL, Version};
 use lb_vrrp::{ConfigError, State, VirtualAddress};
 
@@ -14,7 +14,7 @@ use super::item::Item;
 use super::problem::{At, Findings, Problem};
 use super::track::tracks;
 use super::words::{Line, is_interface};
-use super::{Config, Group, Hooks, Instance, Target, Vmac};
+use super::{Config, Group, Hooks, Instance, Target, Track, Vmac};
 use crate::director::config::{Place, hint};
 
 const KEYWORDS: [&str; 39] = [
@@ -82,7 +82,6 @@ pub(super) fn instance(
     let mut state = State::Backup;
     let mut transmit_base = false;
     let mut version_said = None;
-    let mut devices: Vec<(String, Place)> = Vec::new();
     for item in item.lines() {
         let line = &mut Line { item, section: &section, findings };
         let keyword = item.keyword();
@@ -110,10 +109,9 @@ pub(super) fn instance(
                 for entry in item.lines() {
                     let section = format!("{keyword} of {section}");
                     let line = &mut Line { item: entry, section: &section, findings };
-                    if let Some((mut address, device)) = address(line) {
+                    if let Some(mut address) = address(line) {
                         address.advertised = keyword == "virtual_ipaddress";
                         router.addresses.push(address);
-                        devices.extend(device.map(|device| (device, entry.place.clone())));
                     }
                 }
             }
@@ -170,15 +168,9 @@ pub(super) fn instance(
             router.preempt_delay = std::time::Duration::ZERO;
         }
     }
-    for (device, place) in devices {
-        if device != instance.interface {
-            findings.add(Problem::Unsupported {
-                place,
-                keyword: format!("dev {device}"),
-                section: section.clone(),
-                cure: "an address stands on its instance's interface; give that interface an instance of its own",
-            });
-        }
+    for address in &mut instance.router.addresses {
+        let own = |name: &InterfaceName| name.as_str() == instance.interface;
+        address.interface = address.interface.filter(|name| !own(name));
     }
     // It is tracked anyway.
     let own = Target::Interface(instance.interface.clone());
@@ -192,6 +184,13 @@ pub(super) fn instance(
         }
         track.target != own
     });
+    // So are the interfaces of its other addresses. Listed, they are named in the log and in the status.
+    for name in instance.router.addresses.iter().filter_map(|address| address.interface) {
+        let track = Track { target: Target::Interface(name.into()), check: Check::default() };
+        if !instance.tracks.contains(&track) {
+            instance.tracks.push(track);
+        }
+    }
     let understood = instance.router.vrid != 0 && !instance.interface.is_empty();
     if understood && let Err(source) = instance.router.validate() {
         let place = match source {
@@ -347,8 +346,8 @@ fn authentication(item: &Item, section: &str, findings: &mut Findings) -> Auth {
     }
 }
 
-/// `192.0.2.1/24 dev eth0`: the address, and the interface if one is named.
-fn address(line: &mut Line<'_>) -> Option<(VirtualAddress, Option<String>)> {
+/// `192.0.2.1/24 dev eth0`: the address, with the interface if one is named.
+fn address(line: &mut Line<'_>) -> Option<VirtualAddress> {
     const ADDRESS: &str = "an address like 192.0.2.1/24, then perhaps dev and an interface";
     const OPTIONS: [&str; 15] = [
         "dev",
@@ -367,7 +366,7 @@ fn address(line: &mut Line<'_>) -> Option<(VirtualAddress, Option<String>)> {
         "no_track",
         "use_vmac",
     ];
-    let mut device = None;
+    let mut interface = None;
     let mut meant = line.item.keyword();
     let address = meant.parse::<VirtualAddress>().ok();
     let mut understood = address.is_some();
@@ -376,8 +375,8 @@ fn address(line: &mut Line<'_>) -> Option<(VirtualAddress, Option<String>)> {
         meant = option;
         understood = match option.as_str() {
             "dev" => {
-                device = words.next().filter(|name| is_interface(name)).cloned();
-                device.is_some()
+                interface = words.next().and_then(|name| name.parse().ok());
+                interface.is_some()
             }
             // IPv6 addresses are always added so.
             "-nodad" => true,
@@ -398,7 +397,7 @@ fn address(line: &mut Line<'_>) -> Option<(VirtualAddress, Option<String>)> {
         let (place, section) = (&line.item.place, line.section);
         line.findings.refuse(&At { place, section, keyword: "address", value: &shown }, &accepted, &[]);
     }
-    address.filter(|_| understood).map(|address| (address, device))
+    address.filter(|_| understood).map(|address| VirtualAddress { interface, ..address })
 }
 
 /// `unicast_peer { 192.0.2.2 min_ttl 254 max_ttl 255 }`.

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lb_vrrp::VirtualAddress;
 use lb_vrrp::track::Check;
 
 use crate::director::config::{ConfigError, Place, quoted};
@@ -118,6 +119,14 @@ pub struct Instance {
     pub tracks: Vec<Track>,
     /// Who is told.
     pub hooks: Hooks,
+}
+
+impl Instance {
+    /// The interface that an address floats on.
+    #[must_use]
+    pub fn interface_of<'a>(&'a self, address: &'a VirtualAddress) -> &'a str {
+        address.interface.as_ref().map_or(&self.interface, |interface| interface.as_str())
+    }
 }
 
 /// An interface with the virtual MAC address.

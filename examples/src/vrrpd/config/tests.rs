@@ -190,6 +190,11 @@ fn every_setting_lands_where_it_belongs() {
         [("10.0.0.1/24".into(), true), ("10.0.0.9/32".into(), false), ("fe80::9/128".into(), false)]
     );
 
+    let apart = one("virtual_ipaddress_excluded {\n10.1.0.1/24 dev eth1\n10.2.0.1/24 dev eth1\n}");
+    assert_eq!(apart.router.addresses[1].to_string(), "10.1.0.1/24 dev eth1");
+    let tracked: Vec<&Target> = apart.tracks.iter().map(|track| &track.target).collect();
+    assert_eq!(tracked, [&Target::Interface("eth1".into())], "once");
+
     let garp =
         one("garp_master_delay 1\ngarp_master_repeat 2\ngarp_master_refresh 60\ngarp_lower_prio_repeat 3")
             .router
@@ -358,8 +363,8 @@ fn what_is_wrong_is_said_with_its_line_and_its_cure() {
         ),
         ("virtual_ipaddress {\n10.0.0.2 dve eth0\n}", "did you mean `dev`?"),
         (
-            "virtual_ipaddress {\n10.0.0.2 dev eth9\n}",
-            "k.conf:8: `dev eth9` in vrrp_instance V is not supported",
+            "virtual_ipaddress {\n10.0.0.2 dev eth/9\n}",
+            "k.conf:8: address = 10.0.0.2 dev eth/9 in virtual_ipaddress of vrrp_instance V is not accepted",
         ),
         ("virtual_ipaddress {\n10.0.0.1\n}", "10.0.0.1 is listed twice"),
         ("virtual_ipaddress {\nfe80::1\n}", "fe80::1 is not IPv4 like the first address"),

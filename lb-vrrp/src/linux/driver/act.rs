@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::bind::Binding;
+use super::devices::announced;
 use super::{Driver, InstanceId, WORKER, now};
 use crate::event::{Action, Notification, State, Transmit};
 use crate::linux::netlink::Change;
@@ -32,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A frame that finds no room is tried so often at once.
 const TRIES_AT_ONCE: usize = 3;
 /// How long a turn works before it looks at the sockets again.
-const STINT: Duration = Duration::from_micros(500);
+const STINT: Duration = Duration::from_micros(200);
 /// Notifications that wait to be asked for; beyond, the oldest are lost.
 const NOTIFICATIONS: usize = 65_536;
 /// The most changes of one request, and frames of one call.
@@ -62,8 +63,6 @@ struct Plan {
     /// The action that each change is for; those that bring a VMAC up are for none.
     causes: Vec<Option<usize>>,
     actions: Vec<Action>,
-    /// The interface that the addresses are on.
-    index: u32,
 }
 
 impl Driver {
@@ -245,7 +244,9 @@ impl Driver {
         if let Some(plan) = self.plan(id, actions, &mut announcements) {
             let room = self.deadlines.first().map_or(LOT, |&(deadline, _)| deadline.since(now()).min(LOT));
             let estimate = self.pace.estimate(plan.changes.len());
-            let plan = if here || estimate <= room {
+            // The kernel makes one change at a time: what the worker has in hand would be waited for.
+            let alone = self.worker.as_ref().is_none_or(|worker| worker.pending == 0);
+            let plan = if here || alone && estimate <= room {
                 Some(plan)
             } else {
                 self.hand_over(id, plan, &mut announcements)
@@ -285,14 +286,17 @@ impl Driver {
             announcements.clear();
             return None;
         };
-        let (index, parent, virtuals) = (binding.address_index(), binding.index, &self.virtuals);
+        let (parent, virtuals) = (binding.index, &self.virtuals);
         let floats = |address| virtuals.contains_key(&(parent, address));
         let mut changes = Vec::with_capacity(actions.len() + 2);
         let mut causes = Vec::with_capacity(actions.len() + 2);
         for (at, action) in actions.iter().enumerate() {
             match *action {
-                Action::AddAddress(VirtualAddress { address, prefix_len, .. }) => {
-                    if let Some(vmac) = binding.vmac().filter(|vmac| !vmac.up && !causes.contains(&None)) {
+                Action::AddAddress(floating @ VirtualAddress { address, prefix_len, .. }) => {
+                    // No interface has the number 0: the kernel says that it is not there.
+                    let index = slot.index_of(&floating).unwrap_or(0);
+                    let vmac = binding.vmac().filter(|vmac| vmac.index == index);
+                    if let Some(vmac) = vmac.filter(|vmac| !vmac.up && !causes.contains(&None)) {
                         let link_local = self.links.source(parent, Family::Ipv6, floats);
                         let link_local = link_local.filter(|_| slot.router.config().family() == Family::Ipv6);
                         let before = changes.len();
@@ -302,21 +306,22 @@ impl Driver {
                     // A second way to a network that the parent reaches would compete with the first.
                     // Link-local ones are reached by their own interface alone.
                     let local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-                    let routed =
-                        local || binding.vmac().is_none() || !self.links.reaches(parent, address, floats);
+                    let routed = local || vmac.is_none() || !self.links.reaches(parent, address, floats);
                     changes.push(Change::AddAddress { index, address, prefix_len, routed });
                     causes.push(Some(at));
                 }
-                Action::RemoveAddress(VirtualAddress { address, prefix_len, .. })
+                Action::RemoveAddress(floating @ VirtualAddress { address, prefix_len, .. })
                     if !slot.foreign.contains(&address) =>
                 {
+                    // It is gone with its interface.
+                    let Some(index) = slot.index_of(&floating) else { continue };
                     changes.push(Change::RemoveAddress { index, address, prefix_len });
                     causes.push(Some(at));
                 }
                 _ => {}
             }
         }
-        (!changes.is_empty()).then_some(Plan { changes, causes, actions, index })
+        (!changes.is_empty()).then_some(Plan { changes, causes, actions })
     }
 
     /// Gives a plan to the worker, and `announcements` to be made when it is done. It comes back if there is no worker.
@@ -375,8 +380,8 @@ impl Driver {
                         vmac.up = *up;
                     }
                 }
-                (Change::RemoveAddress { address, .. }, _, Ok(true)) => {
-                    *self.expected.entry((plan.index, *address)).or_default() += 1;
+                (Change::RemoveAddress { index, address, .. }, _, Ok(true)) => {
+                    *self.expected.entry((*index, *address)).or_default() += 1;
                 }
                 (_, Some(action), Err(_)) => {
                     slot.router.handle_failure(end, action);
@@ -405,11 +410,18 @@ impl Driver {
             return;
         }
         let Some(binding) = &slot.binding else { return };
-        // What has no Ethernet address has no neighbours to tell.
-        let Some(mac) = binding.announced_mac() else { return };
         let mut bytes = Vec::with_capacity(actions.len() * ndp::LENGTH);
         let mut ends = Vec::with_capacity(actions.len());
+        // Where, and what for.
+        let mut told = Vec::with_capacity(actions.len());
         for action in actions {
+            let device = slot.device_to_tell(action);
+            let mac = match device {
+                None => binding.announced_mac(),
+                Some(index) => self.links.mac(index),
+            };
+            // What has no Ethernet address has no neighbours to tell.
+            let Some(mac) = mac else { continue };
             match *action {
                 Action::GratuitousArp(address) => bytes.extend(arp::gratuitous(mac, address)),
                 Action::UnsolicitedNeighborAdvertisement(address) => {
@@ -418,21 +430,27 @@ impl Driver {
                 _ => {}
             }
             ends.push(bytes.len());
+            told.push((device.unwrap_or(binding.index), action));
         }
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let frames: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &bytes[start..end]).collect();
         let begin = now();
-        let (mut sent, mut tries) = (0, 0);
-        while sent < frames.len() && tries <= TRIES_AT_ONCE {
-            match self.ports.send_frames(binding.index, &frames[sent..]) {
-                Ok(count) if count > 0 => sent += count,
-                Err(error) if !is_transient(&error) => break,
-                _ => tries += 1,
+        let (mut at, mut tries) = (0, 0);
+        while at < frames.len() {
+            // Those in a row that go to one interface go together.
+            let place = told[at].0;
+            let end = at + told[at..].iter().take_while(|(other, _)| *other == place).count();
+            match self.ports.send_frames(place, &frames[at..end]) {
+                Ok(count) if count > 0 => at += count,
+                Err(error) if tries < TRIES_AT_ONCE && is_transient(&error) => tries += 1,
+                _ => {
+                    let now = now();
+                    told[at..end].iter().for_each(|(_, action)| slot.router.handle_failure(now, action));
+                    at = end;
+                }
             }
         }
-        let now = now();
-        self.frame_pace.learn(sent, now.since(begin));
-        actions[sent..].iter().for_each(|action| slot.router.handle_failure(now, action));
+        self.frame_pace.learn(frames.len(), now().since(begin));
     }
 
     /// A VMAC whose router is not active and has no addresses left goes down, so that it says nothing. The kernel takes
@@ -444,7 +462,7 @@ impl Driver {
             return Progress::Done;
         };
         let changes = vec![Change::SetUp { index: vmac.index, up: false }];
-        let plan = Plan { changes, causes: vec![None], actions: Vec::new(), index: vmac.index };
+        let plan = Plan { changes, causes: vec![None], actions: Vec::new() };
         let plan = if here { Some(plan) } else { self.hand_over(id, plan, &mut Vec::new()) };
         let Some(plan) = plan else { return Progress::Waiting };
         let mut results = Vec::new();
@@ -465,14 +483,6 @@ enum Progress {
     Announced,
     /// The worker has to do its part before anything else.
     Waiting,
-}
-
-fn announced(action: &Action) -> Option<IpAddr> {
-    match *action {
-        Action::GratuitousArp(address) => Some(address.into()),
-        Action::UnsolicitedNeighborAdvertisement(address) => Some(address.into()),
-        _ => None,
-    }
 }
 
 /// Whether the kernel only had no room at this moment.

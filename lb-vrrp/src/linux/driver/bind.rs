@@ -9,9 +9,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::{Driver, InstanceId, Slot, now};
 use crate::Event;
-use crate::config::OWNER;
 use crate::event::Faults;
-use crate::linux::netlink::{ADDRESS_PROTOCOL, Change, Link};
+use crate::linux::netlink::Link;
 use crate::linux::socket::{PacketSocket, RawSocket};
 use crate::linux::sysctl;
 use crate::linux::vmac::{self, BoundVmac};
@@ -134,7 +133,7 @@ impl Ports {
         }
     }
 
-    fn open_packet(&mut self, index: u32) -> io::Result<()> {
+    pub(super) fn open_packet(&mut self, index: u32) -> io::Result<()> {
         match self.packet.get_mut(&index) {
             Some((_, users)) => *users += 1,
             None => drop(self.packet.insert(index, (PacketSocket::open(index)?, 1))),
@@ -142,7 +141,7 @@ impl Ports {
         Ok(())
     }
 
-    fn close_packet(&mut self, index: u32) {
+    pub(super) fn close_packet(&mut self, index: u32) {
         if let Some((_, users)) = self.packet.get_mut(&index) {
             *users -= 1;
             if *users == 0 {
@@ -182,6 +181,13 @@ impl Driver {
             let Some(slot) = self.slots.get_mut(&id) else { return };
             slot.rebind = bound.is_err().then(|| now() + REBIND);
             slot.trouble = bound.err().map(|error| error.to_string());
+        }
+        if let Err(error) = self.follow_devices(id) {
+            self.tell(id, Event::Fault(Faults::LINK));
+            self.finish(id);
+            let _ = self.unbind(id); // the first error is the one to tell
+            let Some(slot) = self.slots.get_mut(&id) else { return };
+            (slot.rebind, slot.trouble) = (Some(now() + REBIND), Some(error.to_string()));
         }
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let usable = match (&mut slot.binding, &link) {
@@ -292,39 +298,22 @@ impl Driver {
             self.routes.insert((listening, family, vrid), id);
         }
         slot.foreign.clear();
-        let mut leftovers = Vec::new();
-        for floating in &slot.router.config().addresses {
-            self.virtuals.insert((index, floating.address), id);
-            let known = self.links.address(index, floating.address, floating.prefix_len);
-            match known {
-                Some(known)
-                    if slot.router.config().priority == OWNER && known.protocol != Some(ADDRESS_PROTOCOL) =>
-                {
-                    slot.foreign.insert(floating.address);
-                }
-                Some(known) => leftovers.push(Change::RemoveAddress {
-                    index,
-                    address: known.address,
-                    prefix_len: known.prefix_len,
-                }),
-                None => {}
-            }
-        }
         slot.binding = Some(binding);
-        let mut results = Vec::new();
-        self.netlink.apply(&leftovers, &mut results);
-        for (leftover, result) in leftovers.iter().zip(results) {
-            if let (Change::RemoveAddress { address, .. }, Ok(true)) = (leftover, result) {
-                *self.expected.entry((index, *address)).or_default() += 1;
-            }
-        }
-        let Some(slot) = self.slots.get(&id) else { return Ok(()) };
-        let config = slot.router.config().clone();
-        if let Err(error) = self.refuse(id, &config) {
+        self.claim(id, index);
+        let refused = self.refuse_as_configured(id);
+        if refused.is_err() {
             let _ = self.unbind(id); // the first error is the one to tell
-            return Err(io::Error::new(error.kind(), format!("the packet filter: {error}")));
         }
-        Ok(())
+        refused
+    }
+
+    /// Has the filter refuse what a running instance refuses, on the interfaces that it is on by now.
+    pub(super) fn refuse_as_configured(&mut self, id: InstanceId) -> io::Result<()> {
+        let Some(config) = self.slots.get(&id).map(|slot| slot.router.config().clone()) else {
+            return Ok(());
+        };
+        self.refuse(id, &config)
+            .map_err(|error| io::Error::new(error.kind(), format!("the packet filter: {error}")))
     }
 
     /// Takes an instance's sockets and VMAC away.
@@ -354,7 +343,6 @@ impl Driver {
         if let Some(path) = &binding.sysctl {
             result = result.and(self.sysctls.release(&mut self.journal, path, binding.index));
         }
-        let config = slot.router.config().clone();
-        result.and(self.refuse(id, &config))
+        result.and(self.leave_devices(id)).and(self.refuse_as_configured(id))
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 #[cfg(feature = "auth-hmac")]
 use super::tell_wall_clock;
 use super::{Driver, Group, InstanceId, Slot, SlotSettings, keep_wall_clock, now};
-use crate::config::OWNER;
+use crate::config::{InterfaceName, OWNER, VirtualAddress};
 use crate::group::SyncGroup;
 use crate::linux::filter::Refused;
 use crate::linux::journal::Record;
@@ -44,29 +44,29 @@ impl Driver {
         let id = InstanceId(self.next);
         self.next += 1;
         self.counters.entry(interface.clone()).or_default();
-        self.slots.insert(
-            id,
-            Slot {
-                name: name.into(),
-                instance: SlotSettings { interface, source, vmac },
-                router,
-                tracker,
-                tracked,
-                binding: None,
-                trouble: None,
-                rebind: None,
-                renew: false,
-                group: None,
-                deadline: None,
-                fresh: false,
-                working: false,
-                unsent: VecDeque::new(),
-                ahead: VecDeque::new(),
-                moving: None,
-                refused,
-                foreign: HashSet::new(),
-            },
-        );
+        let mut slot = Slot {
+            name: name.into(),
+            instance: SlotSettings { interface, source, vmac },
+            router,
+            tracker,
+            tracked,
+            binding: None,
+            devices: Vec::new(),
+            trouble: None,
+            rebind: None,
+            renew: false,
+            group: None,
+            deadline: None,
+            fresh: false,
+            working: false,
+            unsent: VecDeque::new(),
+            ahead: VecDeque::new(),
+            moving: None,
+            refused,
+            foreign: HashSet::new(),
+        };
+        slot.name_devices();
+        self.slots.insert(id, slot);
         self.refresh(id);
         self.tell(id, Event::Startup);
         self.send_fresh();
@@ -80,8 +80,7 @@ impl Driver {
         config.validate().map_err(|source| DriverError::Config { name: name.into(), source })?;
         let names = [Some(&instance.interface), instance.vmac.as_ref().and_then(|vmac| vmac.name.as_ref())];
         for interface in names.into_iter().flatten() {
-            let bad = |byte: u8| byte.is_ascii_whitespace() || byte == b'/' || byte == 0;
-            if !(1..=15).contains(&interface.len()) || interface.bytes().any(bad) {
+            if interface.parse::<InterfaceName>().is_err() {
                 return Err(DriverError::InterfaceName { name: name.into(), interface: interface.clone() });
             }
         }
@@ -116,13 +115,18 @@ impl Driver {
 
     /// An address belongs to one instance.
     fn check_addresses(&self, name: &str, interface: &str, config: &Config) -> Result<(), DriverError> {
-        let wanted: HashSet<IpAddr> = config.addresses.iter().map(|address| address.address).collect();
+        let wanted: HashSet<(&str, IpAddr)> = config
+            .addresses
+            .iter()
+            .map(|address| (interface_of(address, interface), address.address))
+            .collect();
         for other in self.slots.values() {
-            if other.name == name || other.instance.interface != interface {
+            if other.name == name {
                 continue;
             }
             let mut theirs = other.router.config().addresses.iter();
-            if let Some(clash) = theirs.find(|address| wanted.contains(&address.address)) {
+            let place = |address| interface_of(address, &other.instance.interface);
+            if let Some(clash) = theirs.find(|&address| wanted.contains(&(place(address), address.address))) {
                 return Err(DriverError::DuplicateAddress {
                     name: name.into(),
                     other: other.name.clone(),
@@ -135,7 +139,10 @@ impl Driver {
 
     /// Writes down which addresses may come to be on the interface.
     fn write_down(&mut self, interface: &str, config: &Config) -> Result<(), DriverError> {
-        let records = config.addresses.iter().map(|&address| Record::address(interface, address));
+        let records = config
+            .addresses
+            .iter()
+            .map(|address| Record::address(interface_of(address, interface), *address));
         let written = self.journal.add_all(records);
         written.map_err(|source| DriverError::RunDirectory { path: self.journal.path().to_owned(), source })
     }
@@ -182,11 +189,10 @@ impl Driver {
         for event in slot.tracker.events(base) {
             slot.router.handle_event(now(), event);
         }
-        if let Some(binding) = &slot.binding {
-            let index = binding.address_index();
-            // The old ones stay known until they are gone, so that none is taken for a source address.
-            self.virtuals.extend(new.iter().map(|address| ((index, address.address), id)));
-        }
+        slot.name_devices();
+        // The old ones stay known until they are gone, so that none is taken for a source address.
+        let known = new.iter().filter_map(|address| Some(((slot.index_of(address)?, address.address), id)));
+        self.virtuals.extend(known);
         self.touched(id);
         self.refresh(id);
         self.send_fresh();
@@ -239,8 +245,7 @@ impl Driver {
     /// Has the filter refuse what an instance with `config` refuses, on the interfaces that it is on.
     pub(super) fn refuse(&mut self, id: InstanceId, config: &Config) -> std::io::Result<()> {
         let Some(slot) = self.slots.get_mut(&id) else { return Ok(()) };
-        let indices = slot.binding.as_ref().map(|binding| [binding.index, binding.address_index()]);
-        let refused = Refused::by(config, indices.as_ref().map_or(&[], |indices| &indices[..]));
+        let refused = Refused::by(config, &slot.indices());
         self.filter.change(&slot.refused, &refused)?;
         slot.refused = refused;
         Ok(())
@@ -252,7 +257,10 @@ impl Driver {
         let mut leftovers = Vec::new();
         if let Some(slot) = self.slots.get(&id) {
             let left = slot.router.present_addresses().filter(|left| !slot.foreign.contains(&left.address));
-            leftovers.extend(left.map(|left| format!("{left} on {}", slot.instance.interface)));
+            leftovers.extend(left.map(|left| {
+                let interface = interface_of(&left, &slot.instance.interface);
+                format!("{}/{} on {interface}", left.address, left.prefix_len)
+            }));
         }
         if let Err(error) = self.unbind(id) {
             leftovers.push(error.to_string());
@@ -267,7 +275,8 @@ impl Driver {
         if leftovers.is_empty() {
             for &address in &slot.router.config().addresses {
                 // A record too many is looked for in vain at the next start.
-                let _ = self.journal.remove(&Record::address(&slot.instance.interface, address));
+                let place = interface_of(&address, &slot.instance.interface);
+                let _ = self.journal.remove(&Record::address(place, address));
             }
         }
         if let Some(group) = slot.group.and_then(|(key, _)| self.groups.get_mut(&key)) {
@@ -283,4 +292,9 @@ impl Driver {
         }
         leftovers
     }
+}
+
+/// The name of the interface that an address of an instance on `own` floats on.
+fn interface_of<'a>(address: &'a VirtualAddress, own: &'a str) -> &'a str {
+    address.interface.as_ref().map_or(own, InterfaceName::as_str)
 }

@@ -20,23 +20,67 @@ const BURST: usize = 4096;
 /// How long before a takeover this thread is awake. A timer wakes a thread 50 to 200 µs late, and to a cold cache; on a virtual
 /// machine whose processor is given away while it sleeps, by milliseconds. A takeover is rare enough to be awaited with open
 /// eyes instead.
-const LEAD: Duration = Duration::from_millis(5);
+const TAKEOVER: Duration = Duration::from_millis(5);
+/// The same before an active router's advert, which is not rare, and is late alone if the thread wakes late.
+const ADVERT: Duration = Duration::from_millis(1);
 /// From one watch to the next at least. A thread with much to do is awake anyway; and whoever sends an advert just before each
 /// takeover puts it off, but shall not keep the thread awake.
 const REST: Duration = Duration::from_millis(100);
 
-/// The watch before a takeover: at most [`LEAD`] of each [`REST`], whatever moves the deadlines.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Watch {
+/// The watches before takeovers and adverts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watches {
+    takeover: Watch,
+    advert: Watch,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self { takeover: Watch::new(TAKEOVER), advert: Watch::new(ADVERT) }
+    }
+}
+
+impl Watches {
+    /// When the thread must be awake for the `deadline` of a router in `state`.
+    fn wake(&self, (deadline, state): (Timestamp, State)) -> Timestamp {
+        match state {
+            State::Initialize => deadline,
+            State::Backup => self.takeover.wake(deadline),
+            State::Active => self.advert.wake(deadline),
+        }
+    }
+
+    /// Takes down that one begins, if it does.
+    fn keep(&mut self, now: Timestamp, (deadline, state): (Timestamp, State)) {
+        match state {
+            State::Initialize => {}
+            State::Backup => self.takeover.keep(now, deadline),
+            State::Active => self.advert.keep(now, deadline),
+        }
+    }
+}
+
+/// The watch before a deadline: at most `lead` of each [`REST`], whatever moves the deadlines.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    lead: Duration,
     /// When the last one began.
     begun: Option<Timestamp>,
 }
 
 impl Watch {
-    /// When the thread must be awake for a takeover at `deadline`.
+    const fn new(lead: Duration) -> Self {
+        Self { lead, begun: None }
+    }
+
+    /// When the thread must be awake for what is due at `deadline`.
     fn wake(self, deadline: Timestamp) -> Timestamp {
         let since = self.begun.map(|begun| deadline.since(begun));
-        if since.is_some_and(|since| since > LEAD && since <= REST) { deadline } else { deadline - LEAD }
+        if since.is_some_and(|since| since > self.lead && since <= REST) {
+            deadline
+        } else {
+            deadline - self.lead
+        }
     }
 
     /// Takes down that one begins, if this is another than the last.
@@ -64,8 +108,8 @@ impl Driver {
     /// If the system refuses something that all instances need. What concerns one instance is its fault, not an error.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), DriverError> {
         self.arm()?;
-        if let Some(deadline) = self.next_takeover() {
-            self.watch.keep(now(), deadline);
+        if let Some(next) = self.next_deadline() {
+            self.watches.keep(now(), next);
         }
         let timeout = match timeout {
             _ if self.has_work() || self.next_wake().is_some_and(|wake| wake <= now()) => EpollTimeout::ZERO,
@@ -98,18 +142,16 @@ impl Driver {
         self.arm()
     }
 
-    /// When the thread must be awake for the next deadline: a little before it, if that is a takeover. From then on turns do not
-    /// wait, and the descriptor stays readable.
+    /// When the thread must be awake for the next deadline: a little before it, if that is a takeover or an advert. From then on
+    /// turns do not wait, and the descriptor stays readable.
     fn next_wake(&self) -> Option<Timestamp> {
-        let &(deadline, _) = self.deadlines.first()?;
-        Some(self.next_takeover().map_or(deadline, |deadline| self.watch.wake(deadline)))
+        self.next_deadline().map(|next| self.watches.wake(next))
     }
 
-    /// The next deadline, if it is a takeover.
-    fn next_takeover(&self) -> Option<Timestamp> {
+    /// The next deadline, and the state of the router whose it is.
+    fn next_deadline(&self) -> Option<(Timestamp, State)> {
         let &(deadline, id) = self.deadlines.first()?;
-        let slot = self.slots.get(&id)?;
-        (slot.router.state() == State::Backup).then_some(deadline)
+        Some((deadline, self.slots.get(&id)?.router.state()))
     }
 
     /// Reads what there is to read: packets, then netlink's events; and sends what they bring about.
@@ -248,9 +290,8 @@ impl Driver {
         self.expected.clear();
         let mut lost = Vec::new();
         for (&id, slot) in &self.slots {
-            let Some(binding) = &slot.binding else { continue };
-            let index = binding.address_index();
             let missing = slot.router.present_addresses().filter(|present| {
+                let Some(index) = slot.index_of(present) else { return false };
                 // Polled, but not carried out.
                 let add = crate::Action::AddAddress(*present);
                 let waits =
@@ -366,7 +407,7 @@ mod tests {
     #[test]
     fn a_watch_ends_with_its_deadline_however_often_that_is_put_off() {
         let at = |micros: u64| Timestamp::from_micros(1_000_000 + micros);
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(TAKEOVER);
         assert_eq!(watch.wake(at(20_000)), at(15_000));
         watch.keep(at(14_999), at(20_000));
         assert_eq!(watch.begun, None, "not yet");
@@ -377,7 +418,7 @@ mod tests {
         assert_eq!(watch.wake(at(115_001)), at(110_001));
 
         // Whoever puts the takeover off by 7 ms, every 3 ms, for ten seconds, has the thread awake for a twentieth of it.
-        let (mut watch, mut awake) = (Watch::default(), 0);
+        let (mut watch, mut awake) = (Watch::new(TAKEOVER), 0);
         for micros in (0..10_000_000_u64).step_by(100) {
             let deadline = at(micros - micros % 3_000 + 7_000);
             watch.keep(at(micros), deadline);
