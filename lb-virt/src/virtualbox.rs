@@ -543,10 +543,11 @@ impl Hypervisor for VirtualBox {
         let mut clone = spec.for_clone(request);
         let mut copies = Vec::new();
         for (own, theirs) in clone.disks.iter_mut().zip(&spec.disks) {
-            let (Some(Source::File(to)), Some(from)) = (&mut own.source, &theirs.source) else { continue };
-            if own.read_only {
+            // What both use is not copied.
+            if own.source == theirs.source {
                 continue;
             }
+            let (Some(Source::File(to)), Some(from)) = (&mut own.source, &theirs.source) else { continue };
             // By its ending, as it is read.
             to.set_extension(from.path().extension().unwrap_or_default());
             copies.push((from.path().clone(), to.clone()));
