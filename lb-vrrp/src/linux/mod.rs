@@ -48,7 +48,7 @@
 //! | netlink's events overflow | everything is listed anew, and what is missing is put back |
 //! | the program is stopped and goes on later than others wait | it listens; adverts and announcements that were decided before are dropped |
 //! | the program is killed | the next start cleans up, see below |
-//! | two programs are the same virtual router in one network namespace, on one interface or on two of one link | neither hears the other, and both are active, as it is with keepalived: the kernel gives nobody a packet from the host's own address. Give each router to one program |
+//! | two programs are the same virtual router in one network namespace, on one interface or on two of one link | neither hears the other, and both are active, as two keepalived are: the kernel gives nobody a packet from the host's own address. Give each router to one program |
 //!
 //! # After a `kill -9`
 //! Addresses, VMACs and sysctls stay behind. Before the driver changes anything it writes it down in a file of its own in
