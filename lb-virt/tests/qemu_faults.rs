@@ -13,7 +13,7 @@ mod wire;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest::Work;
@@ -192,9 +192,11 @@ impl Flight {
         let migration = migration.every(Duration::from_millis(20)).patience(Duration::from_secs(1));
         let cancel = (fault == Fault::Cancelled).then_some(Control::Cancel);
         let result = migration.resume(&mut self.here, &mut self.there, |_| cancel);
-        // What was frozen answers again, and is found out.
+        // What was frozen answers again, and is found out. A source that was given up may be gone by now.
         for host in ["a", "b"] {
-            self.lab.processes(host).into_iter().for_each(|pid| signal(pid, "-CONT"));
+            for pid in self.lab.processes(host) {
+                let _ = Command::new("kill").args(["-CONT", &pid.to_string()]).stderr(Stdio::null()).status();
+            }
         }
         match &result {
             Err(MigrationError { whereabouts: Whereabouts::Unknown, .. }) => {
