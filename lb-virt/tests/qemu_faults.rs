@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest::Work;
-use lab::Lab;
+use lab::{Lab, signal};
 use lb_virt::migration::{
     Conclusion, Control, Destination, Estimate, IfLost, Link, Migration, MigrationError, Phase, Policy,
     Reason, Report, Resort, Sample, Settings, Side, Via, Whereabouts, Why,
@@ -100,10 +100,6 @@ const FAULTS: [Fault; 10] = [
 
 const MOMENTS: [Moment; 6] =
     [Moment::Waiting, Moment::Sent, Moment::Early, Moment::Late, Moment::Whole, Moment::GivenUp];
-
-fn signal(pid: u32, signal: &str) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
-}
 
 /// A migration on its way, and whatever it goes over.
 struct Flight {

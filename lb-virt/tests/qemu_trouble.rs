@@ -18,7 +18,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use guest::Work;
-use lab::{Lab, becomes};
+use lab::{Lab, becomes, signal};
 use lb_affinity::CpuSet;
 use lb_virt::domain::{Disk, Format, Pins, Source};
 use lb_virt::hypervisor::{CloneRequest, Effect, EventKind};
@@ -28,10 +28,6 @@ use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu, State, VirtError};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn signal(pid: u32, signal: &str) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
-}
 
 /// Tells a machine's QEMU something past the program.
 fn tell(lab: &Lab, command: &str, arguments: Value) -> Value {

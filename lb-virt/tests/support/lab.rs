@@ -25,6 +25,11 @@ done
 rm -rf "$0"
 "#;
 
+/// Sends a signal, as `kill` names it, to a process that is there.
+pub fn signal(pid: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
 /// A directory for one test.
 pub struct Lab {
     pub path: PathBuf,
