@@ -12,7 +12,6 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criteri
 use lb_benches::fleet::{self, SIZES};
 use lb_benches::requests::{Keys, Make, Visitor, every_algorithm, over};
 use lb_benches::threads::together;
-use lb_core::lane;
 use lb_sched::{Request, Scheduler};
 
 struct Choice<'a, 'c> {
@@ -31,14 +30,9 @@ impl<'k> Visitor<'k> for Choice<'_, '_> {
         for n in SIZES {
             let pool = fleet::pool(make(), n);
             let pick = |thread, count| {
-                // Where threads that meet go by themselves.
-                while thread > 0 && lane::count() > 1 && lane::mine() == lane::SHARED {
-                    lane::move_on();
-                }
-                pool.with(|view| {
-                    over(keys, thread, count, |key| {
-                        black_box(view.derived().pick_on(view.set(), &request(key), view.alone()));
-                    });
+                let view = pool.read();
+                over(keys, thread, count, |key| {
+                    black_box(view.derived().pick_on(view.set(), &request(key), view.alone()));
                 });
             };
             self.group.bench_function(BenchmarkId::new(name, n), |bencher| {

@@ -1,24 +1,28 @@
 //! Which of several copies of a shared thing a thread uses, so that threads do not pass cache lines to and fro.
 //!
-//! All threads begin on the first lane, so that a thread alone sees one sequence of random numbers and turns, whichever
-//! thread it is. A thread that finds itself in another's way moves to a lane of its own and stays there: the idea of
-//! Java's `Striped64` (Doug Lea), with moving only on contention.
+//! All threads begin on the first lane; one that finds itself in another's way moves to a lane of its own and stays there:
+//! the idea of Java's `Striped64` (Doug Lea), with moving only on contention.
 //!
 //! # Alone on a lane
-//! An atomic addition takes 2 to 9 ns, even where nobody else comes by; a load and a store take none of that. So whoever
-//! reads a pool tries, and never waits, for the pool's lock of its lane, and who gets it is [`Alone`] there until it has
-//! read. What belongs to one lane of a pool is there twice (two counts that add up, two places in a rotation, two streams
-//! of random numbers):
+//! An atomic addition takes 2 to 9 ns, even where nobody else comes by; a load and a store take none of that. So the first
+//! thread that reads a pool takes that pool's first lane for its own, the second the second one, and so on as far as there
+//! are any, and each gives it back when it ends. Who reads on a lane of its own is [`Alone`] there. What belongs to one lane
+//! of a pool is there twice (two counts that add up, two places in a rotation, two streams of random numbers):
 //!
-//! * one is written by who is alone, with a load and a store. Nobody else writes it, and the lock shows each what the one
-//!   before wrote, so nothing is lost;
-//! * the other is for those who are not alone: more threads than there are lanes, a reader within a reader. They change it
-//!   by atomic additions.
+//! * one is written by who is alone, with a load and a store. Nobody else writes it, and taking the lane shows each what the
+//!   one before wrote, so nothing is lost;
+//! * the other is for those who are not alone: more threads than there are lanes. They change it by atomic additions.
 //!
 //! Everyone may read both at any time.
 
+#[cfg(any(all(feature = "std", not(loom)), all(test, loom)))]
+mod own;
+
 use alloc::vec::Vec;
 use core::marker::PhantomData;
+
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) use own::{Lanes, Own};
 
 /// The lane on which all threads begin, and which they share where one counter must be exact.
 pub const SHARED: usize = 0;
@@ -33,7 +37,7 @@ pub struct Alone<'a> {
 }
 
 impl Alone<'_> {
-    /// For who holds the lock of `lane`.
+    /// For who has `lane` for its own, or holds its lock.
     #[inline]
     pub(crate) fn on(lane: usize) -> Self {
         Self { lane, here: PhantomData }
@@ -49,6 +53,13 @@ impl Alone<'_> {
 /// More lanes than this are never used, so that reading all of them stays cheap.
 pub const MOST: usize = 16;
 
+/// Lets go of all that the thread keeps of pools: their newest snapshots that it has read, and its lanes. It gets them
+/// again when it reads again. For a thread that is going to be idle for long, so that what is taken out of a pool
+/// meanwhile goes.
+pub fn leave() {
+    crate::kept::leave();
+}
+
 #[cfg(all(feature = "std", not(loom)))]
 mod imp {
     use core::cell::Cell;
@@ -62,11 +73,12 @@ mod imp {
     /// How many lanes have been handed out so far.
     static USED: AtomicUsize = AtomicUsize::new(1);
 
-    /// How many lanes there are: one for each processor that the program may use, up to [`MOST`](super::MOST).
+    /// How many lanes there are: two for each processor that the program may use, as some threads that have one may be idle,
+    /// up to [`MOST`](super::MOST).
     pub fn count() -> usize {
         static COUNT: OnceLock<usize> = OnceLock::new();
         *COUNT.get_or_init(|| {
-            std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(super::MOST))
+            std::thread::available_parallelism().map_or(1, |cpus| (2 * cpus.get()).min(super::MOST))
         })
     }
 
@@ -82,7 +94,7 @@ mod imp {
         MINE.with(Cell::get)
     }
 
-    /// Moves the thread to a lane of its own, as far as there are any, and says which.
+    /// Moves the thread to another lane, as far as there are any, and says which.
     #[cold]
     pub fn move_on() -> usize {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -90,6 +102,14 @@ mod imp {
         USED.fetch_max(lane + 1, Ordering::SeqCst);
         MINE.with(|mine| mine.set(lane));
         lane
+    }
+
+    /// The thread is alone on `lane` of a pool. If that is not the first, it has met another thread there, and moves too.
+    pub(super) fn settle(lane: usize) {
+        USED.fetch_max(lane + 1, Ordering::SeqCst);
+        if lane != super::SHARED && mine() == super::SHARED {
+            MINE.with(|mine| mine.set(lane));
+        }
     }
 }
 
@@ -114,6 +134,10 @@ mod imp {
     pub fn move_on() -> usize {
         super::SHARED
     }
+
+    /// There is nothing to remember.
+    #[cfg(all(test, loom))]
+    pub(super) fn settle(_lane: usize) {}
 }
 
 pub use imp::{count, mine, move_on, used};

@@ -42,6 +42,7 @@ pub mod backend;
 pub mod clock;
 pub mod hash;
 pub mod health;
+mod kept;
 pub mod lane;
 mod lease;
 pub mod load;

@@ -40,24 +40,27 @@ pub struct Load {
 
 /// What is counted of one backend on one lane: on a cache line of its own.
 ///
-/// Every request is counted when it starts, in one of two words, and when it ends, in one of two others; those that have
-/// started and not ended are active. The thread that picks may be [alone](crate::lane#alone-on-a-lane); the one where a
-/// request ends is any, at any time.
+/// Every request is counted when it starts, in one of two words, and when it ends, in one of three others; those that have
+/// started and not ended are active. The thread where it starts may be [alone](crate::lane#alone-on-a-lane), and the one
+/// where it ends too.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Counters {
     /// Started by who was alone on the lane.
     alone: AtomicU64,
+    /// Ended in success, by who was alone on the lane.
+    done: AtomicU64,
     /// Started by others.
     added: AtomicU64,
-    /// Ended in success.
+    /// Ended in success, by others.
     succeeded: AtomicU64,
     /// Ended otherwise: failed, cancelled, or nobody said.
     otherwise: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
-    latency_ns: AtomicU64,
     inactive: AtomicU32,
+    /// Nanoseconds, the bits of an `f32`: seven digits are more than an average means.
+    latency: AtomicU32,
 }
 
 /// How often starts and ends are read for one moment's number of them. A model checker needs to see one.
@@ -94,6 +97,18 @@ impl Counters {
         }
     }
 
+    /// The same for a thread that is alone on this lane.
+    #[inline]
+    pub(crate) fn end_alone(&self, outcome: Option<Outcome>) {
+        if let Some(Outcome::Success { latency }) = outcome {
+            self.sample(latency);
+            // Release: who sees this end sees its start.
+            self.done.store(self.done.load(Ordering::Relaxed) + 1, Ordering::Release);
+        } else {
+            self.end_otherwise(outcome);
+        }
+    }
+
     #[cold]
     fn end_otherwise(&self, outcome: Option<Outcome>) {
         match outcome {
@@ -118,7 +133,8 @@ impl Counters {
     /// Requests that have started on this lane and ended.
     #[inline]
     fn ended(&self) -> u64 {
-        self.succeeded.load(Ordering::SeqCst) + self.otherwise.load(Ordering::SeqCst)
+        let by_others = self.succeeded.load(Ordering::SeqCst) + self.otherwise.load(Ordering::SeqCst);
+        by_others + self.done.load(Ordering::Acquire)
     }
 
     /// Requests in flight that began on this lane: as many as there were at one moment, if one of a few tries falls between two
@@ -127,10 +143,7 @@ impl Counters {
     pub fn active(&self) -> u32 {
         let (mut ended, mut active) = (self.ended(), 0);
         for _ in 0..TRIES {
-            // Ends first: who sees an end sees its start too, so there are never more of them. Acquire: all is read before the
-            // ends are read again.
-            let started = self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::Acquire);
-            active = started - ended;
+            active = self.started() - ended;
             let now = self.ended();
             if now == ended {
                 break;
@@ -139,6 +152,21 @@ impl Counters {
         }
         // More than 2³² requests at once are not to be had.
         active as u32
+    }
+
+    /// The same, read once: those that have started and ended meanwhile may count as well. Enough to compare by.
+    #[inline]
+    pub fn about_active(&self) -> u32 {
+        let ended = self.ended();
+        (self.started() - ended) as u32
+    }
+
+    /// Requests that have started on this lane; to be read after those that have [`ended`](Self::ended): who sees an end sees its
+    /// start too, so there are never more of them.
+    #[inline]
+    fn started(&self) -> u64 {
+        // Acquire: what is read later is.
+        self.added.load(Ordering::SeqCst) + self.alone.load(Ordering::Acquire)
     }
 
     /// Closed connections of this lane that are still remembered.
@@ -151,10 +179,15 @@ impl Counters {
     /// samples at the same instant one may be left out; counts never are.
     #[inline]
     fn sample(&self, latency: Duration) {
-        let sample = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        let old = self.latency_ns.load(Ordering::Relaxed);
-        let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
-        self.latency_ns.store(new, Ordering::Relaxed);
+        let sample = latency.as_secs() as f32 * 1e9 + latency.subsec_nanos() as f32;
+        let old = f32::from_bits(self.latency.load(Ordering::Relaxed));
+        let new = if old == 0.0 { sample } else { old + (sample - old) / 8.0 };
+        self.latency.store(new.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The average in nanoseconds; 0 before the first sample.
+    fn latency(&self) -> f32 {
+        f32::from_bits(self.latency.load(Ordering::Relaxed))
     }
 }
 
@@ -233,7 +266,7 @@ impl Load {
 
     /// Requests that ended in [`Outcome::Success`].
     pub fn succeeded(&self) -> u64 {
-        self.sum(|lane| lane.succeeded.load(Ordering::Relaxed))
+        self.sum(|lane| lane.succeeded.load(Ordering::Relaxed) + lane.done.load(Ordering::Relaxed))
     }
 
     /// Requests that ended in [`Outcome::Failure`].
@@ -253,10 +286,9 @@ impl Load {
 
     /// The smoothed latency of successes (the mean of the lanes'); zero before the first.
     pub fn latency(&self) -> Duration {
-        let lanes = || self.lanes().map(|lane| lane.latency_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0);
-        let sum: u128 = lanes().map(u128::from).sum();
-        let mean = sum.checked_div(lanes().count() as u128).unwrap_or(0);
-        Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX))
+        let lanes = || self.lanes().map(|lane| f64::from(lane.latency())).filter(|ns| *ns > 0.0);
+        // `as` takes what is no number (no lane) for 0, and saturates.
+        Duration::from_nanos((lanes().sum::<f64>() / lanes().count() as f64) as u64)
     }
 }
 
@@ -286,7 +318,7 @@ mod tests {
     #[test]
     fn the_average_moves_an_eighth_of_the_way() {
         let load = Load::new();
-        for (sample, expected) in [(800, 800), (1600, 900), (900, 901), (0, 789)] {
+        for (sample, expected) in [(800, 800), (1600, 900), (900, 900), (0, 787)] {
             load.shared.start();
             load.shared.end(Some(Outcome::Success { latency: Duration::from_nanos(sample) }));
             let got = u64::try_from(load.latency().as_nanos()).unwrap();

@@ -7,10 +7,10 @@
 
 mod edit;
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
 use core::ops::Deref;
 
@@ -18,11 +18,11 @@ use thiserror::Error;
 
 use crate::backend::{Backend, Spec};
 use crate::lane::{self, Alone};
-use crate::lease::{Lease, Place, Reference, Watch, Watcher};
+use crate::lease::{Held, Lease, Place, Reference, Reports, Watch, Watcher};
 use crate::load::{Counters, Outcome};
 use crate::set::Set;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, Published};
+use crate::sync::{Local, Mutex, Published, Reading};
 
 pub use edit::{Edit, Entry};
 
@@ -70,12 +70,9 @@ impl<T> Clone for Seat<T> {
 type Seats<T> = Arc<[Seat<T>]>;
 
 /// The seats of these backends.
-fn seats<T>(
-    backends: &[Arc<Backend<T>>],
-    watcher: Option<&Arc<Watcher<T>>>,
-) -> impl Iterator<Item = Seats<T>> {
-    let seat = move |item: usize, lane| Seat {
-        reference: Arc::new(Reference::new(&backends[item], lane, watcher)),
+fn seats<T>(backends: &[Arc<Backend<T>>], reports: &Reports<T>) -> impl Iterator<Item = Seats<T>> {
+    let seat = |item: usize, lane| Seat {
+        reference: Arc::new(Reference::new(&backends[item], lane, reports)),
         counters: Arc::clone(backends[item].load().lane(lane)),
     };
     lane::by_lane(backends.len(), seat).map(Arc::from)
@@ -96,7 +93,7 @@ struct List<T> {
     seats: Arc<[Seats<T>]>,
     /// By lane, so that what a thread reads lies close together, and the first lane's within one step.
     first: Arc<[Seat<T>]>,
-    others: Arc<[Box<[Seat<T>]>]>,
+    others: Arc<[Arc<[Seat<T>]>]>,
 }
 
 impl<T> Clone for List<T> {
@@ -121,13 +118,19 @@ impl<T> List<T> {
         }
     }
 
+    /// Where threads of `lane` start requests.
+    #[inline]
+    fn seats(&self, lane: usize) -> Option<&Arc<[Seat<T>]>> {
+        match lane {
+            lane::SHARED => Some(&self.first),
+            lane => self.others.get(lane - 1),
+        }
+    }
+
     /// Where threads of `lane` start requests on the backend at `position`.
     #[inline]
     fn seat(&self, lane: usize, position: usize) -> Option<&Seat<T>> {
-        match lane {
-            lane::SHARED => self.first.get(position),
-            lane => self.others.get(lane - 1)?.get(position),
-        }
+        self.seats(lane)?.get(position)
     }
 }
 
@@ -151,14 +154,24 @@ impl<T, D> Snapshot<T, D> {
     pub fn start(&self, position: usize) -> Option<Lease<T>> {
         let Seat { reference, counters } = self.list.seat(lane::mine(), position)?;
         counters.start();
-        Some(Lease::new(reference, Place::Active))
+        Some(Lease::new(Held::of(reference, position), Place::Active))
     }
 
     /// Counts a request on the backend at `position` where all threads count; `None` when it has as many as its limit
     /// allows, or there is no such position.
     #[inline]
     pub fn start_shared(&self, position: usize) -> Option<Lease<T>> {
-        let reference = &self.list.seat(lane::mine(), position)?.reference;
+        let seat = self.list.seat(lane::mine(), position)?;
+        self.start_shared_on(seat, position, |seat| Held::of(&seat.reference, position))
+    }
+
+    #[inline]
+    fn start_shared_on(
+        &self,
+        seat: &Seat<T>,
+        position: usize,
+        hold: impl FnOnce(&Seat<T>) -> Held<T>,
+    ) -> Option<Lease<T>> {
         if self.set.limited() {
             let member = self.set.get(position)?;
             if !member.load.start_within(member.limit) {
@@ -167,7 +180,7 @@ impl<T, D> Snapshot<T, D> {
         } else {
             self.list.first.get(position)?.counters.start();
         }
-        Some(Lease::new(reference, Place::ActiveShared))
+        Some(Lease::new(hold(seat), Place::ActiveShared))
     }
 
     /// The position of a backend in this state.
@@ -201,8 +214,10 @@ impl<T, D> Snapshot<T, D> {
 /// A [`Snapshot`] while a thread reads it: to the one that is [`Alone`] on its lane, starting a request costs less.
 #[derive(Debug)]
 pub struct View<'a, T, D = ()> {
-    snapshot: &'a Snapshot<T, D>,
-    alone: Option<Alone<'a>>,
+    reading: Reading<'a, Snapshot<T, D>, Spares<T>>,
+    /// Who hears of ends may keep an order by load, and reads the counters after publishing it. A plain store may be seen too
+    /// late for that.
+    heard: bool,
 }
 
 impl<T, D> Deref for View<'_, T, D> {
@@ -210,33 +225,107 @@ impl<T, D> Deref for View<'_, T, D> {
 
     #[inline]
     fn deref(&self) -> &Snapshot<T, D> {
-        self.snapshot
+        &self.reading
     }
 }
 
-impl<'a, T, D> View<'a, T, D> {
+impl<T, D> View<'_, T, D> {
     /// The lane, if the thread is alone there.
     #[inline]
-    pub fn alone(&self) -> Option<Alone<'a>> {
-        self.alone
+    pub fn alone(&self) -> Option<Alone<'_>> {
+        if self.heard { None } else { self.reading.alone() }
     }
 
     /// As [`Snapshot::start`].
-    #[inline]
+    #[inline(always)]
     pub fn start(&self, position: usize) -> Option<Lease<T>> {
-        let Some(alone) = self.alone else { return self.snapshot.start(position) };
-        let Seat { reference, counters } = self.list.seat(alone.lane(), position)?;
-        counters.start_alone();
-        Some(Lease::new(reference, Place::Active))
+        match (self.alone(), self.reading.local()) {
+            (Some(_), Some(spares)) if !spares.held.is_empty() => {
+                let seat = spares.seats.get(position)?;
+                seat.counters.start_alone();
+                Some(Lease::new(spares.hold(seat, position), Place::Active))
+            }
+            (Some(alone), _) => {
+                let seat = self.list.seat(alone.lane(), position)?;
+                seat.counters.start_alone();
+                Some(Lease::new(Held::of(&seat.reference, position), Place::Active))
+            }
+            (None, _) => Snapshot::start(self, position),
+        }
     }
 
     /// As [`Snapshot::start_shared`].
     #[inline]
     pub fn start_shared(&self, position: usize) -> Option<Lease<T>> {
         // With limits each start is an addition: what it adds to is what it decides by.
-        match self.alone {
-            Some(alone) if alone.lane() == lane::SHARED && !self.set.limited() => self.start(position),
-            _ => self.snapshot.start_shared(position),
+        match (self.alone(), self.reading.local()) {
+            (Some(alone), _) if alone.lane() == lane::SHARED && !self.set.limited() => self.start(position),
+            (_, Some(spares)) if !spares.held.is_empty() => {
+                let seat = spares.seats.get(position)?;
+                self.start_shared_on(seat, position, |seat| spares.hold(seat, position))
+            }
+            _ => Snapshot::start_shared(self, position),
+        }
+    }
+}
+
+/// What a thread has kept of leases that it has finished, for those that it gives next: holding on to a backend takes an
+/// atomic addition, and letting go another.
+pub(crate) struct Spares<T> {
+    /// The thread's own.
+    lane: Option<usize>,
+    backends: Arc<[Arc<Backend<T>>]>,
+    /// Those of the lane, by position among the backends.
+    seats: Arc<[Seat<T>]>,
+    /// The same; none, if the thread has no lane.
+    held: Vec<Cell<Option<Held<T>>>>,
+}
+
+impl<T> Default for Spares<T> {
+    fn default() -> Self {
+        Self { lane: None, backends: Arc::default(), seats: Arc::default(), held: Vec::new() }
+    }
+}
+
+impl<T> fmt::Debug for Spares<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spares").field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+impl<T: 'static, D> Local<Snapshot<T, D>> for Spares<T> {
+    fn renew(&mut self, snapshot: &Snapshot<T, D>, lane: Option<usize>) {
+        if self.lane == lane && Arc::ptr_eq(&self.backends, &snapshot.list.backends) {
+            return;
+        }
+        self.held.clear();
+        self.backends = Arc::clone(&snapshot.list.backends);
+        self.lane = lane;
+        self.seats = lane.and_then(|lane| snapshot.list.seats(lane)).cloned().unwrap_or_default();
+        self.held.resize_with(self.seats.len(), Cell::default);
+    }
+}
+
+impl<T> Spares<T> {
+    /// Holds on to a seat, with what is spare there.
+    #[inline(always)]
+    fn hold(&self, seat: &Seat<T>, position: usize) -> Held<T> {
+        let spare = self.held.get(position).and_then(Cell::take);
+        spare.unwrap_or_else(|| Held::of(&seat.reference, position))
+    }
+
+    /// Ends a request that began here, and keeps what it held; gives back one that did not.
+    #[inline]
+    pub(crate) fn finish(&self, mut held: Held<T>, outcome: Outcome) -> Option<Held<T>> {
+        let position = held.position();
+        match (self.seats.get(position), self.held.get(position)) {
+            (Some(seat), Some(spare)) if held.holds(&seat.reference) => {
+                held.end_alone(outcome);
+                // One that is there already is let go of; the list holds on to what it held.
+                drop(spare.replace(Some(held)));
+                None
+            }
+            _ => Some(held),
         }
     }
 }
@@ -248,7 +337,7 @@ pub struct Pool<T, D = ()> {
     version: AtomicU64,
     writer: Mutex<()>,
     derive: fn(&D, &Set) -> D,
-    watcher: Option<Arc<Watcher<T>>>,
+    reports: Reports<T>,
 }
 
 impl<T: fmt::Debug, D: fmt::Debug> fmt::Debug for Pool<T, D> {
@@ -260,31 +349,30 @@ impl<T: fmt::Debug, D: fmt::Debug> fmt::Debug for Pool<T, D> {
 /// What leases reach of a pool that wants to hear of them.
 #[derive(Debug)]
 struct Live<T, D> {
-    published: Published<Snapshot<T, D>>,
+    published: Published<Snapshot<T, D>, Spares<T>>,
     ended: Ended<D>,
 }
 
 /// Hears that the member of the set at a position has one request less on a lane.
 type Ended<D> = fn(&D, &Set, usize, usize, Option<Outcome>);
 
-impl<T, D> Watch<T> for Live<T, D> {
+impl<T: 'static, D: 'static> Watch<T> for Live<T, D> {
     fn ended(&self, backend: &Arc<Backend<T>>, lane: usize, outcome: Option<Outcome>) {
-        self.published.with(|snapshot, _| {
-            if let Some(position) = snapshot.position(backend) {
-                (self.ended)(&snapshot.derived, &snapshot.set, position, lane, outcome);
-            }
-        });
+        let snapshot = self.published.read();
+        if let Some(position) = snapshot.position(backend) {
+            (self.ended)(&snapshot.derived, &snapshot.set, position, lane, outcome);
+        }
     }
 }
 
-impl<T> Pool<T> {
+impl<T: 'static> Pool<T> {
     /// An empty pool from which nothing is derived.
     pub fn new() -> Self {
         Self::deriving((), |(), _| ())
     }
 }
 
-impl<T> Default for Pool<T> {
+impl<T: 'static> Default for Pool<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -300,12 +388,12 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Pool<T, D> {
         ended: fn(&D, &Set, usize, usize, Option<Outcome>),
     ) -> Self {
         let mut pool = Self::unwatched(first, derive, ended);
-        pool.watcher = Some(Arc::clone(&pool.live) as Arc<Watcher<T>>);
+        pool.reports.watcher = Some(Arc::clone(&pool.live) as Arc<Watcher<T>>);
         pool
     }
 }
 
-impl<T, D> Pool<T, D> {
+impl<T: 'static, D: 'static> Pool<T, D> {
     /// As many members as a pool can have.
     pub const MAX: usize = 1 << 24;
 
@@ -318,12 +406,13 @@ impl<T, D> Pool<T, D> {
         let set = Set::default();
         let derived = derive(&first, &set);
         let list = List::new(Vec::new(), Vec::new());
+        let published = Published::new(Snapshot { list, set, derived });
         Self {
-            live: Arc::new(Live { published: Published::new(Snapshot { list, set, derived }), ended }),
             version: AtomicU64::new(0),
             writer: Mutex::default(),
             derive,
-            watcher: None,
+            reports: Reports { number: published.number(), watcher: None },
+            live: Arc::new(Live { published, ended }),
         }
     }
 
@@ -333,15 +422,14 @@ impl<T, D> Pool<T, D> {
         self.version.load(Ordering::SeqCst) == snapshot.set.version()
     }
 
-    /// Runs `read` on the current snapshot, without waiting and without counting a reference.
+    /// The current snapshot, to read now: without waiting, and without an atomic operation where the thread has read it before.
+    /// (The first time after a change it allocates.)
+    ///
+    /// A thread keeps what it has read, until it next reads something that has changed, [leaves](lane::leave) or ends: so a
+    /// backend that is taken out goes when the last thread that has seen it has read again.
     #[inline(always)]
-    pub fn with<R>(&self, read: impl FnOnce(&View<'_, T, D>) -> R) -> R {
-        self.live.published.with(|snapshot, alone| {
-            // Who hears of ends may keep an order by load, and reads the counters after publishing it. A plain store may be
-            // seen too late for that.
-            let alone = alone.filter(|_| self.watcher.is_none());
-            read(&View { snapshot, alone })
-        })
+    pub fn read(&self) -> View<'_, T, D> {
+        View { reading: self.live.published.read(), heard: self.reports.watcher.is_some() }
     }
 
     /// The current snapshot, to keep.
@@ -374,7 +462,7 @@ impl<T, D> Pool<T, D> {
     pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
         let alone = self.writer.lock();
         let old = self.snapshot();
-        let mut edit = Edit::of(&old, self.watcher.clone());
+        let mut edit = Edit::of(&old, self.reports.clone());
         // Payloads that are gone are dropped with the old state, or with the edit if it fails, and their destructors may
         // change this very pool: so after the lock.
         let result = match change(&mut edit) {
@@ -404,9 +492,9 @@ impl<T, D> Pool<T, D> {
 /// an empty set.
 impl<T, D> Drop for Pool<T, D> {
     fn drop(&mut self) {
-        if self.watcher.take().is_some() {
+        if self.reports.watcher.take().is_some() {
             let (set, list) = (Set::default(), List::new(Vec::new(), Vec::new()));
-            let derived = self.with(|old| (self.derive)(&old.derived, &set));
+            let derived = (self.derive)(&self.live.published.get().derived, &set);
             drop(self.live.published.replace(Snapshot { list, set, derived }));
             self.live.published.forget();
         }
@@ -419,8 +507,9 @@ mod tests {
 
     use super::*;
     use crate::backend::{Admin, Health, Weight};
+    use crate::load::Load;
 
-    fn names<D>(pool: &Pool<&str, D>) -> Vec<String> {
+    fn names<D: 'static>(pool: &Pool<&'static str, D>) -> Vec<String> {
         pool.snapshot().set().iter().map(|m| m.name.as_ref().into()).collect()
     }
 
@@ -505,7 +594,7 @@ mod tests {
         let payload = Arc::new(());
         let pool = Pool::new();
         pool.update([Spec::new("a", Arc::clone(&payload))]).unwrap();
-        let lease = pool.with(|snapshot| snapshot.start(0)).unwrap();
+        let lease = pool.read().start(0).unwrap();
         pool.edit(|edit| edit.remove("a").map(drop)).unwrap();
         assert_eq!(Arc::strong_count(&payload), 2, "in use");
         drop(lease);
@@ -556,26 +645,102 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_within_a_reader_is_not_alone() {
+    fn a_reader_within_a_reader_counts_too() {
         let pool = Pool::new();
         pool.update([Spec::new("a", 7)]).unwrap();
-        let leases = pool.with(|outer| {
-            pool.with(|inner| {
-                assert!(outer.alone().is_some() && inner.alone().is_none());
-                [outer.start(0), inner.start(0), outer.start_shared(0), inner.start_shared(0)]
-            })
-        });
+        let outer = pool.read();
+        assert!(outer.alone().is_some());
+        let inner = pool.read();
+        let leases = [outer.start(0), inner.start(0), outer.start_shared(0), inner.start_shared(0)];
         let load = Arc::clone(pool.snapshot().backends()[0].load());
         assert_eq!(load.active(), 4);
         drop(leases);
         assert_eq!((load.active(), load.finished()), (0, 4));
-        assert!(pool.with(|view| view.alone().is_some()), "again");
+    }
+
+    #[test]
+    fn what_a_thread_keeps_of_leases_goes_with_the_backend() {
+        let payload = Arc::new(());
+        let pool = Pool::new();
+        let named = |name: &str| Spec::new(name, Arc::clone(&payload));
+        pool.update(["a", "b"].map(named)).unwrap();
+        for position in [0, 1, 1, 0] {
+            pool.read().start(position).unwrap().finish(Outcome::Failure);
+        }
+        let kept = pool.read().start(0).unwrap();
+        pool.edit(|edit| edit.remove("a").map(drop)).unwrap();
+        kept.finish(Outcome::Cancelled);
+        assert_eq!(Arc::strong_count(&payload), 2, "b's and this");
+        pool.read().start(0).unwrap().finish(Outcome::Failure);
+        drop(pool);
+        assert_eq!(Arc::strong_count(&payload), 1);
+    }
+
+    /// Leases that begin and end on any thread, while backends come, go and change places.
+    #[test]
+    fn no_request_is_lost_wherever_it_ends() {
+        const THREADS: usize = 6;
+        let pool = Pool::new();
+        let all: Vec<Spec<()>> = (0..5).map(|i| Spec::new(format!("{i}"), ())).collect();
+        pool.update(all.clone()).unwrap();
+        let loads: Vec<_> = pool.snapshot().backends().iter().map(|one| Arc::clone(one.load())).collect();
+        let last = all.len() - 1;
+        let success = Outcome::Success { latency: core::time::Duration::from_millis(1) };
+        let (sender, receiver) = std::sync::mpsc::channel::<Lease<()>>();
+        let receiver = std::sync::Mutex::new(receiver);
+        let started: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let (pool, receiver, sender) = (&pool, &receiver, sender.clone());
+                    scope.spawn(move || {
+                        let mut started = 0;
+                        for turn in 0..4_000 {
+                            let position = (turn * 7 + thread) % 5;
+                            let shared = turn % 11 == 0;
+                            let start = |view: &View<'_, ()>| {
+                                if shared { view.start_shared(position) } else { view.start(position) }
+                            };
+                            // The last of the list comes and goes, and is another one then: not counted here.
+                            let Some(lease) =
+                                start(&pool.read()).filter(|lease| lease.backend().name() != "4")
+                            else {
+                                continue;
+                            };
+                            started += 1;
+                            match turn % 5 {
+                                0 => drop(sender.send(lease)),
+                                1 => drop(lease),
+                                2 => drop(lease.close(Some(success))),
+                                _ => lease.finish(success),
+                            }
+                            if turn % 3 == 0 {
+                                let sent = receiver.lock().unwrap().try_recv();
+                                sent.into_iter().for_each(|lease| lease.finish(Outcome::Failure));
+                            }
+                        }
+                        started
+                    })
+                })
+                .collect();
+            for turn in 0..300 {
+                let mut list = all.clone();
+                list.truncate(last + usize::from(turn % 2 == 0));
+                list.rotate_left(turn % 4);
+                pool.update(list).unwrap();
+            }
+            let started = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            receiver.lock().unwrap().try_iter().for_each(|lease| lease.finish(success));
+            started
+        });
+        let sum = |count: fn(&Load) -> u64| loads[..last].iter().map(|load| count(load)).sum::<u64>();
+        assert_eq!(sum(|load| u64::from(load.active()) + u64::from(load.inactive())), 0);
+        assert_eq!(sum(Load::finished), started);
     }
 
     #[test]
     fn nobody_is_alone_where_ends_are_heard_of() {
         let pool = Pool::<u8>::watching((), |(), _| (), |(), _, _, _, _| ());
-        assert!(pool.with(|view| view.alone().is_none()));
+        assert!(pool.read().alone().is_none());
     }
 
     #[test]

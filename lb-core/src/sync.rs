@@ -7,35 +7,40 @@ pub use loom::sync::atomic;
 pub use core::sync::atomic;
 
 use alloc::sync::Arc;
+use core::any::Any;
+use core::marker::PhantomData;
 
-use crate::lane::Alone;
+pub use crate::kept::Local;
+use crate::kept::Number;
 
-/// A value that one place replaces whole and many read.
+/// A value that one place replaces whole and many read, each thread with an `L` of its own beside it.
 ///
-/// With `std` a reader waits for nobody (`arc-swap`). Without it there are no thread-locals to build that on, so a
-/// reader holds a spin lock for the length of one reference-count increment; loom's own lock stands in under its
-/// model checker.
+/// With `std` a reader waits for nobody, and changes nothing that others read: it keeps what it has read. Without
+/// it there are no thread-locals to build that on, so a reader holds a spin lock for the length of one reference-count
+/// increment; loom's own lock stands in under its model checker.
 #[derive(Debug)]
-pub struct Published<T>(imp::Cell<T>);
+pub struct Published<T, L = ()> {
+    cell: imp::Cell<T>,
+    local: PhantomData<fn() -> L>,
+}
 
-impl<T> Published<T> {
+impl<T: Any, L: Local<T>> Published<T, L> {
     /// Starts with `value`.
     pub fn new(value: T) -> Self {
-        Self(imp::Cell::new(Arc::new(value)))
+        Self { cell: imp::Cell::new(Arc::new(value)), local: PhantomData }
     }
 
-    /// Runs `read` on the value that is current when the call begins, and says whether the thread is [`Alone`] on its
-    /// lane with it.
-    // Always inline, down to the lock: what a call saves must have reached the cache before the next atomic operation goes
-    // on, which is 2 ns of a pick.
+    /// The value that is current now, without waiting and without an atomic operation, once the thread has read it.
     #[inline(always)]
-    pub fn with<R>(&self, read: impl FnOnce(&T, Option<Alone<'_>>) -> R) -> R {
-        self.0.with(read)
+    pub fn read(&self) -> Reading<'_, T, L> {
+        self.cell.read()
     }
+}
 
+impl<T, L> Published<T, L> {
     /// The current value, to keep.
     pub fn get(&self) -> Arc<T> {
-        self.0.get()
+        self.cell.get()
     }
 
     /// Replaces the value; readers that began earlier finish on the old one. For one writer at a time.
@@ -44,12 +49,28 @@ impl<T> Published<T> {
     /// [`forget`](Self::forget).
     #[must_use = "then call forget()"]
     pub fn replace(&self, value: T) -> Arc<T> {
-        self.0.replace(Arc::new(value))
+        self.cell.replace(Arc::new(value))
     }
 
-    /// Lets go of what was replaced, so that it is dropped as soon as nobody reads it.
+    /// Lets go of what this thread keeps of what was replaced. Other threads do when they next read.
     pub fn forget(&self) {
-        self.0.forget();
+        self.cell.forget();
+    }
+
+    /// Under which number threads find what they keep beside the value.
+    pub(crate) fn number(&self) -> Number {
+        self.cell.number()
+    }
+}
+
+pub use imp::Reading;
+
+impl<T, L> core::ops::Deref for Reading<'_, T, L> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.value()
     }
 }
 
@@ -67,91 +88,56 @@ pub use loom::sync::MutexGuard;
 
 #[cfg(all(feature = "std", not(loom)))]
 mod imp {
-    use alloc::boxed::Box;
+    use alloc::rc::Rc;
     use alloc::sync::Arc;
-    use core::sync::atomic::{AtomicU64, Ordering};
+    use core::any::Any;
+    use core::marker::PhantomData;
 
-    use crossbeam_utils::CachePadded;
-    use spin::mutex::SpinMutex;
+    use crate::kept::{Kept, Local, Number, Pair};
+    use crate::lane::Alone;
 
-    use crate::lane::{self, Alone};
-
-    /// Beside the value, each lane keeps a reference of its own, in a slot that is tried and never waited for: a thread
-    /// that finds it in use goes to the value itself. So a read on a lane alone costs one exchange, not two.
     #[derive(Debug)]
     pub(super) struct Cell<T> {
         value: arc_swap::ArcSwap<T>,
-        /// Twice how often it was replaced, and odd while it is being replaced: then it is read itself, so that nobody
-        /// who has seen the new value sees the old one again.
-        version: AtomicU64,
-        /// Of the first lane, where it is reached without another step, and of those behind it.
-        slot: Padded<T>,
-        others: Box<[Padded<T>]>,
+        kept: Kept,
     }
 
-    type Padded<T> = CachePadded<SpinMutex<Slot<T>>>;
-
+    /// A value that this thread is reading: as long as it does, it stays as it was.
     #[derive(Debug)]
-    struct Slot<T> {
-        version: u64,
-        value: Option<Arc<T>>,
+    pub struct Reading<'a, T, L> {
+        pair: Rc<Pair<T, L>>,
+        of: PhantomData<&'a T>,
     }
 
-    /// Another thread is at this lane's slot, and this one moves to another lane; or it is this one itself, further up
-    /// its stack, and stays. The other one would be gone soon.
-    #[cold]
-    #[inline(never)]
-    fn part<T>(slot: &Padded<T>) {
-        for _ in 0..16 {
-            core::hint::spin_loop();
-            if !slot.is_locked() {
-                lane::move_on();
-                return;
-            }
+    impl<T, L> Reading<'_, T, L> {
+        #[inline]
+        pub(super) fn value(&self) -> &T {
+            self.pair.value()
+        }
+
+        /// The lane that the thread has for its own here, if there was one left.
+        #[inline]
+        pub fn alone(&self) -> Option<Alone<'_>> {
+            self.pair.alone()
+        }
+
+        /// What the thread keeps beside the value.
+        #[inline]
+        pub fn local(&self) -> Option<&L> {
+            Some(self.pair.local())
+        }
+    }
+
+    impl<T: Any> Cell<T> {
+        #[inline(always)]
+        pub(super) fn read<L: Local<T>>(&self) -> Reading<'_, T, L> {
+            Reading { pair: self.kept.read(|| self.value.load_full()), of: PhantomData }
         }
     }
 
     impl<T> Cell<T> {
-        /// No version: odd, so nothing is kept of it.
-        const NONE: u64 = u64::MAX;
-
         pub(super) fn new(value: Arc<T>) -> Self {
-            let slot = || CachePadded::new(SpinMutex::new(Slot { version: Self::NONE, value: None }));
-            Self {
-                value: arc_swap::ArcSwap::new(value),
-                version: AtomicU64::new(0),
-                slot: slot(),
-                others: (1..lane::count()).map(|_| slot()).collect(),
-            }
-        }
-
-        #[inline(always)]
-        pub(super) fn with<R>(&self, read: impl FnOnce(&T, Option<Alone<'_>>) -> R) -> R {
-            let lane = lane::mine();
-            let other = lane.checked_sub(1).and_then(|other| self.others.get(other));
-            let (mine, lane) = other.map_or((&self.slot, lane::SHARED), |slot| (slot, lane));
-            let Some(mut slot) = mine.try_lock() else {
-                part(mine);
-                return read(&self.value.load(), None);
-            };
-            let alone = Some(Alone::on(lane));
-            // SeqCst: who knows of a change finds it.
-            if self.version.load(Ordering::SeqCst) != slot.version {
-                self.fill(&mut slot);
-            }
-            match &slot.value {
-                Some(value) => read(value, alone),
-                None => read(&self.value.load(), alone),
-            }
-        }
-
-        #[cold]
-        #[inline(never)]
-        fn fill(&self, slot: &mut Slot<T>) {
-            // In this order: a value that is newer than its version is taken again.
-            let version = self.version.load(Ordering::SeqCst);
-            slot.value = version.is_multiple_of(2).then(|| self.value.load_full());
-            slot.version = if slot.value.is_some() { version } else { Self::NONE };
+            Self { value: arc_swap::ArcSwap::new(value), kept: Kept::new() }
         }
 
         pub(super) fn get(&self) -> Arc<T> {
@@ -159,21 +145,18 @@ mod imp {
         }
 
         pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
-            self.version.fetch_add(1, Ordering::SeqCst);
+            self.kept.replacing();
             let old = self.value.swap(value);
-            self.version.fetch_add(1, Ordering::SeqCst);
+            self.kept.published();
             old
         }
 
         pub(super) fn forget(&self) {
-            for slot in core::iter::once(&self.slot).chain(&self.others) {
-                // One in use is that of a busy lane, which takes the new value next time.
-                let old = slot.try_lock().and_then(|mut slot| {
-                    slot.version = Self::NONE;
-                    slot.value.take()
-                });
-                drop(old);
-            }
+            self.kept.forget();
+        }
+
+        pub(super) fn number(&self) -> Number {
+            self.kept.number()
         }
     }
 }
@@ -181,7 +164,9 @@ mod imp {
 #[cfg(all(not(feature = "std"), not(loom)))]
 mod imp {
     use alloc::sync::Arc;
+    use core::marker::PhantomData;
 
+    use crate::kept::Number;
     use crate::lane::{self, Alone};
 
     #[derive(Debug)]
@@ -191,14 +176,38 @@ mod imp {
         lane: spin::Mutex<()>,
     }
 
+    /// A value that this thread is reading: as long as it does, it stays as it was.
+    #[derive(Debug)]
+    pub struct Reading<'a, T, L> {
+        value: Arc<T>,
+        held: Option<spin::MutexGuard<'a, ()>>,
+        local: PhantomData<L>,
+    }
+
+    impl<T, L> Reading<'_, T, L> {
+        pub(super) fn value(&self) -> &T {
+            &self.value
+        }
+
+        /// The lane, if nobody else is there.
+        pub fn alone(&self) -> Option<Alone<'_>> {
+            self.held.as_ref().map(|_| Alone::on(lane::SHARED))
+        }
+
+        /// Nothing.
+        pub fn local(&self) -> Option<&L> {
+            None
+        }
+    }
+
     impl<T> Cell<T> {
         pub(super) fn new(value: Arc<T>) -> Self {
             Self { value: spin::RwLock::new(value), lane: spin::Mutex::default() }
         }
 
-        pub(super) fn with<R>(&self, read: impl FnOnce(&T, Option<Alone<'_>>) -> R) -> R {
+        pub(super) fn read<L>(&self) -> Reading<'_, T, L> {
             let held = self.lane.try_lock();
-            read(&self.get(), held.as_ref().map(|_| Alone::on(lane::SHARED)))
+            Reading { value: self.get(), held, local: PhantomData }
         }
 
         pub(super) fn get(&self) -> Arc<T> {
@@ -210,13 +219,19 @@ mod imp {
         }
 
         pub(super) fn forget(&self) {}
+
+        pub(super) fn number(&self) -> Number {
+            Number
+        }
     }
 }
 
 #[cfg(loom)]
 mod imp {
     use alloc::sync::Arc;
+    use core::marker::PhantomData;
 
+    use crate::kept::Number;
     use crate::lane::{self, Alone};
 
     /// Loom's lock with the interface of the others, which know no poisoning.
@@ -242,14 +257,38 @@ mod imp {
         lane: loom::sync::Mutex<()>,
     }
 
+    /// A value that this thread is reading: as long as it does, it stays as it was.
+    #[derive(Debug)]
+    pub struct Reading<'a, T, L> {
+        value: Arc<T>,
+        held: Option<loom::sync::MutexGuard<'a, ()>>,
+        local: PhantomData<L>,
+    }
+
+    impl<T, L> Reading<'_, T, L> {
+        pub(super) fn value(&self) -> &T {
+            &self.value
+        }
+
+        /// The lane, if nobody else is there.
+        pub fn alone(&self) -> Option<Alone<'_>> {
+            self.held.as_ref().map(|_| Alone::on(lane::SHARED))
+        }
+
+        /// Nothing.
+        pub fn local(&self) -> Option<&L> {
+            None
+        }
+    }
+
     impl<T> Cell<T> {
         pub(super) fn new(value: Arc<T>) -> Self {
             Self { value: loom::sync::RwLock::new(value), lane: loom::sync::Mutex::new(()) }
         }
 
-        pub(super) fn with<R>(&self, read: impl FnOnce(&T, Option<Alone<'_>>) -> R) -> R {
+        pub(super) fn read<L>(&self) -> Reading<'_, T, L> {
             let held = self.lane.try_lock().ok();
-            read(&self.get(), held.as_ref().map(|_| Alone::on(lane::SHARED)))
+            Reading { value: self.get(), held, local: PhantomData }
         }
 
         pub(super) fn get(&self) -> Arc<T> {
@@ -262,6 +301,10 @@ mod imp {
         }
 
         pub(super) fn forget(&self) {}
+
+        pub(super) fn number(&self) -> Number {
+            Number
+        }
     }
 }
 
@@ -269,68 +312,43 @@ mod imp {
 mod tests {
     use super::*;
     use core::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::Barrier;
     use std::thread;
 
-    #[test]
-    fn what_is_replaced_goes_though_threads_have_read_it() {
-        let published = Published::new(1);
-        let read = Barrier::new(2);
-        let idle = Barrier::new(2);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                crate::lane::move_on();
-                assert_eq!(published.with(|value, _| *value), 1);
-                read.wait();
-                idle.wait();
-                assert_eq!(published.with(|value, _| *value), 2);
-            });
-            read.wait();
-            let kept = Arc::downgrade(&published.get());
-            assert_eq!(published.with(|value, _| *value), 1);
-            drop(published.replace(2));
-            published.forget();
-            assert!(kept.upgrade().is_none(), "nobody reads it, but an idle thread's lane has kept it");
-            idle.wait();
-        });
+    fn read(published: &Published<u32>) -> u32 {
+        *published.read()
     }
 
     #[test]
     fn a_reader_within_a_reader_sees_changes() {
-        let published = Published::new(1);
-        let seen = published.with(|outer, _| {
-            let before = published.with(|inner, _| *inner);
-            drop(published.replace(2));
-            published.forget();
-            (*outer, before, published.with(|inner, _| *inner))
-        });
-        assert_eq!(seen, (1, 1, 2));
-        assert_eq!(published.with(|value, _| *value), 2);
+        let published = Published::<_>::new(1);
+        let outer = published.read();
+        let before = read(&published);
+        drop(published.replace(2));
+        published.forget();
+        assert_eq!((*outer, before, read(&published)), (1, 1, 2));
+        drop(outer);
+        assert_eq!(read(&published), 2);
     }
 
     #[test]
     fn no_reader_goes_back_and_who_knows_of_a_change_sees_it() {
-        let published = Published::new(0);
+        let published = Published::<_>::new(0);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            for thread in 0..4 {
-                let (published, done) = (&published, &done);
-                scope.spawn(move || {
-                    if thread > 1 {
-                        crate::lane::move_on();
-                    }
+            for _ in 0..4 {
+                scope.spawn(|| {
                     let mut last = 0;
                     while !done.load(Ordering::Acquire) {
-                        let now = published.with(|value, _| *value);
+                        let now = read(&published);
                         assert!(now >= last, "{now} after {last}");
                         last = now;
                     }
-                    assert_eq!(published.with(|value, _| *value), 20_000);
+                    assert_eq!(read(&published), 20_000);
                 });
             }
             for value in 1..=20_000 {
                 drop(published.replace(value));
-                assert_eq!(published.with(|now, _| *now), value);
+                assert_eq!(read(&published), value);
                 published.forget();
             }
             done.store(true, Ordering::Release);

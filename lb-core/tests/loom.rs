@@ -74,7 +74,7 @@ fn who_is_alone_and_who_is_not_lose_no_count() {
         let pool = Arc::new(Pool::<u32>::new());
         pool.update([Spec::new("a", 1)]).unwrap();
         let load = Arc::new(std::sync::Arc::clone(pool.snapshot().backends()[0].load()));
-        let start = |pool: &Pool<u32>| pool.with(|view| view.start(0)).unwrap();
+        let start = |pool: &Pool<u32>| pool.read().start(0).unwrap();
         let threads = [false, true].map(|kept| {
             let (pool, load) = (Arc::clone(&pool), Arc::clone(&load));
             thread::spawn(move || {
@@ -106,7 +106,7 @@ fn a_limit_lets_in_no_more_while_requests_end() {
         pool.update([Spec::new("a", 1).limit(1)]).unwrap();
         let inside = Arc::new(AtomicU32::new(0));
         let try_in = |pool: &Pool<u32>, inside: &AtomicU32| {
-            if let Some(lease) = pool.with(|view| view.start_shared(0)) {
+            if let Some(lease) = pool.read().start_shared(0) {
                 assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "alone inside");
                 inside.fetch_sub(1, Ordering::SeqCst);
                 drop(lease);
@@ -118,6 +118,6 @@ fn a_limit_lets_in_no_more_while_requests_end() {
         });
         try_in(&pool, &inside);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(pool.with(|view| view.start_shared(0)).is_some(), "a place is free again");
+        assert!(pool.read().start_shared(0).is_some(), "a place is free again");
     });
 }

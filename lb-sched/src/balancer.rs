@@ -126,22 +126,25 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// [`PickError`], at once: this never waits.
     #[inline]
     pub fn pick(&self, request: &Request<'_>) -> Result<Lease<T>, PickError> {
-        // Not a `Result` from inside: a lease alone comes back in registers.
         let mut error = PickError::Empty;
-        let lease = self.inner.pool.with(|snapshot| {
-            let set = snapshot.set();
-            let position = snapshot.derived().pick_on(set, request, snapshot.alone());
-            if let (false, Some(position)) = (set.limited(), position) {
-                let lease = match self.inner.reads_load {
-                    false => snapshot.start(position),
-                    true => snapshot.start_shared(position),
-                }?;
-                self.counted(snapshot, position, &lease);
-                return Some(lease);
-            }
-            self.pick_limited(snapshot, position, request, &mut error)
-        });
-        lease.ok_or(error)
+        self.pick_or(request, &mut error).ok_or(error)
+    }
+
+    /// Says why, if nobody is chosen. (Not a `Result`: a lease alone comes back in registers.)
+    #[inline]
+    fn pick_or(&self, request: &Request<'_>, error: &mut PickError) -> Option<Lease<T>> {
+        let snapshot = self.inner.pool.read();
+        let set = snapshot.set();
+        let position = snapshot.derived().pick_on(set, request, snapshot.alone());
+        if let (false, Some(position)) = (set.limited(), position) {
+            let lease = match self.inner.reads_load {
+                false => snapshot.start(position),
+                true => snapshot.start_shared(position),
+            }?;
+            self.counted(&snapshot, position, &lease);
+            return Some(lease);
+        }
+        self.pick_limited(&snapshot, position, request, error)
     }
 
     /// Counts where all threads count. Another one may take the last place between choice and count. Says why, if
@@ -186,11 +189,10 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// A generation published since the pick began may have read the load before the start was counted.
     #[cold]
     fn tell_the_newest(&self, backend: BackendId, lane: usize) {
-        self.inner.pool.with(|snapshot| {
-            if let Some(position) = snapshot.set().position(backend) {
-                snapshot.derived().started(snapshot.set(), position, lane);
-            }
-        });
+        let snapshot = self.inner.pool.read();
+        if let Some(position) = snapshot.set().position(backend) {
+            snapshot.derived().started(snapshot.set(), position, lane);
+        }
     }
 
     /// A lease on one backend, for a session that belongs there. It is given while the backend drains or has
@@ -230,16 +232,15 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// # Errors
     /// [`PickError::Gone`], [`PickError::Unavailable`], [`PickError::Full`]: then [`pick`](Self::pick) another.
     pub fn lease(&self, backend: BackendId) -> Result<Lease<T>, PickError> {
-        self.inner.pool.with(|snapshot| {
-            let position = snapshot.set().position(backend).ok_or(PickError::Gone)?;
-            let member = &snapshot.set()[position];
-            if !member.keeps_sessions() {
-                return Err(PickError::Unavailable);
-            }
-            let lease = snapshot.start_shared(position).ok_or(PickError::Full)?;
-            self.counted(snapshot, position, &lease);
-            Ok(lease)
-        })
+        let snapshot = self.inner.pool.read();
+        let position = snapshot.set().position(backend).ok_or(PickError::Gone)?;
+        let member = &snapshot.set()[position];
+        if !member.keeps_sessions() {
+            return Err(PickError::Unavailable);
+        }
+        let lease = snapshot.start_shared(position).ok_or(PickError::Full)?;
+        self.counted(&snapshot, position, &lease);
+        Ok(lease)
     }
 
     /// Makes the balancer choose among exactly these backends; see [`Pool::update`].
@@ -273,7 +274,8 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
     /// Those of `change`: then nothing has changed.
     pub fn edit<R, E>(&self, change: impl FnOnce(&mut Edit<T>) -> Result<R, E>) -> Result<R, E> {
         let result = self.inner.pool.edit(change)?;
-        self.inner.pool.with(|snapshot| snapshot.derived().published(snapshot.set()));
+        let snapshot = self.snapshot();
+        snapshot.derived().published(snapshot.set());
         Ok(result)
     }
 
@@ -327,19 +329,17 @@ impl<T: Send + Sync + 'static, S: Scheduler> Balancer<T, S> {
 
     /// A backend that the algorithm wants probed now, if any. Send the probe, then [`answer`](Self::answer).
     pub fn ask(&self, request: &Request<'_>) -> Option<Arc<Backend<T>>> {
-        self.inner.pool.with(|snapshot| {
-            let position = snapshot.derived().ask(snapshot.set(), request)?;
-            snapshot.backends().get(position).cloned()
-        })
+        let snapshot = self.inner.pool.read();
+        let position = snapshot.derived().ask(snapshot.set(), request)?;
+        snapshot.backends().get(position).cloned()
     }
 
     /// What a backend answered to a probe.
     pub fn answer(&self, backend: BackendId, answer: Answer) {
-        self.inner.pool.with(|snapshot| {
-            if let Some(position) = snapshot.set().position(backend) {
-                snapshot.derived().answer(snapshot.set(), position, answer);
-            }
-        });
+        let snapshot = self.inner.pool.read();
+        if let Some(position) = snapshot.set().position(backend) {
+            snapshot.derived().answer(snapshot.set(), position, answer);
+        }
     }
 }
 

@@ -52,7 +52,7 @@ fn subjects() -> Vec<Subject<'static>> {
     let pool = Pool::<u64>::new();
     pool.update([Spec::new("only", 7)]).expect("a pool of one");
     Subject::both(&mut subjects, OURS, move |_, count| {
-        repeat(count, || pool.with(|snapshot| snapshot.set().version()));
+        repeat(count, || pool.read().set().version());
     });
 
     let shared = Arc::new(ArcSwap::from_pointee(Snapshot { version: 7 }));

@@ -30,10 +30,9 @@ impl<'k> Visitor<'k> for Counted {
         for n in SIZES {
             let (pool, balancer) = (fleet::pool(make(), n), fleet::balancer(make(), n));
             measured(|| {
-                pool.with(|view| {
-                    over(keys, 0, PICKS, |key| {
-                        black_box(view.derived().pick_on(view.set(), &request(key), view.alone()));
-                    });
+                let view = pool.read();
+                over(keys, 0, PICKS, |key| {
+                    black_box(view.derived().pick_on(view.set(), &request(key), view.alone()));
                 });
             });
             println!("{name}|choice|{n}");

@@ -10,7 +10,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{List, Pool, Seats, Snapshot, UpdateError, seats};
 use crate::backend::{Backend, BackendId, Spec, Weight};
-use crate::lease::Watcher;
+use crate::lease::Reports;
 use crate::load::Load;
 use crate::set::{Member, Set, Settings};
 use crate::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::sync::atomic::Ordering;
 pub struct Edit<T> {
     entries: Vec<Entry<T>>,
     pub(super) announced: bool,
-    watcher: Option<Arc<Watcher<T>>>,
+    reports: Reports<T>,
 }
 
 impl<T: fmt::Debug> fmt::Debug for Edit<T> {
@@ -64,12 +64,12 @@ impl<T> core::ops::DerefMut for Entry<T> {
 }
 
 impl<T> Edit<T> {
-    pub(super) fn of<D>(snapshot: &Snapshot<T, D>, watcher: Option<Arc<Watcher<T>>>) -> Self {
+    pub(super) fn of<D>(snapshot: &Snapshot<T, D>, reports: Reports<T>) -> Self {
         let List { backends, seats, .. } = &snapshot.list;
         let entries = backends.iter().zip(&**seats).zip(snapshot.set.iter());
         Self {
             announced: false,
-            watcher,
+            reports,
             entries: entries
                 .map(|((backend, seats), member)| Entry {
                     backend: Arc::clone(backend),
@@ -128,7 +128,7 @@ impl<T> Edit<T> {
         if self.entries.iter().any(|entry| *entry.backend.name == *spec.name) {
             return Err(UpdateError::Duplicate { name: spec.name });
         }
-        self.entries.append(&mut entries_for(vec![spec], &HashMap::new(), self.watcher.as_ref()));
+        self.entries.append(&mut entries_for(vec![spec], &HashMap::new(), &self.reports));
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl<T> Edit<T> {
         }
         drop(seen);
         let old: HashMap<&str, &Entry<T>> = self.entries.iter().map(|e| (e.backend.name(), e)).collect();
-        let entries = entries_for(specs, &old, self.watcher.as_ref());
+        let entries = entries_for(specs, &old, &self.reports);
         drop(old);
         self.entries = entries;
         Ok(())
@@ -212,7 +212,7 @@ fn check_count(count: usize) -> Result<(), UpdateError> {
 fn entries_for<T>(
     specs: Vec<Spec<T>>,
     known: &HashMap<&str, &Entry<T>>,
-    watcher: Option<&Arc<Watcher<T>>>,
+    reports: &Reports<T>,
 ) -> Vec<Entry<T>> {
     let new = specs.iter().filter(|spec| !known.contains_key(spec.name.as_str())).count();
     let mut loads = Load::several(new);
@@ -240,7 +240,7 @@ fn entries_for<T>(
         };
         backends.push(Arc::new(Backend::new(id, name, load, spec.payload)));
     }
-    let seats: Vec<_> = seats(&backends, watcher).collect();
+    let seats: Vec<_> = seats(&backends, reports).collect();
     let parts = backends.into_iter().zip(seats).zip(settings);
     parts
         .map(|((backend, seats), (last_weight, settings))| Entry { backend, seats, last_weight, settings })

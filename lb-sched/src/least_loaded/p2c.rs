@@ -79,8 +79,9 @@ impl PowerOfTwo {
             of_lanes => of_lanes.get(alone.map_or_else(lane::mine, Alone::lane))?,
         };
         let (first, second) = (candidates.get(first)?, candidates.get(second)?);
-        let load =
-            |one: &Candidate, other: &Candidate| u64::from(one.counters.active()) * u64::from(other.weight);
+        let load = |one: &Candidate, other: &Candidate| {
+            u64::from(one.counters.about_active()) * u64::from(other.weight)
+        };
         let second_is_better = load(second, first) < load(first, second);
         let [first, second] = [first, second].map(|candidate| candidate.position as usize);
         // By chance, so no processor predicts it.

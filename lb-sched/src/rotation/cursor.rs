@@ -144,31 +144,33 @@ mod tests {
 
     #[test]
     fn turns_go_round_and_none_is_skipped() {
-        Published::new(()).with(|(), alone| {
-            assert!(alone.is_some());
-            for len in [1, 2, 7] {
-                for (striped, alone) in [(false, None), (false, alone), (true, alone)] {
-                    let cursor = Cursor::starting_at(0, len, striped);
-                    assert_eq!(cursor.last(len), None);
-                    let turns: Vec<_> = (0..3 * len).map(|_| next(&cursor, len, alone).unwrap()).collect();
-                    assert_eq!(turns, (0..3 * len).map(|t| t % len).collect::<Vec<_>>());
-                    let stands = (cursor.position(len, alone), cursor.reached(len), cursor.last(len));
-                    assert_eq!(stands, (0, 0, Some(len - 1)));
-                }
+        let published = Published::<()>::new(());
+        let reading = published.read();
+        let alone = reading.alone();
+        assert!(alone.is_some());
+        for len in [1, 2, 7] {
+            for (striped, alone) in [(false, None), (false, alone), (true, alone)] {
+                let cursor = Cursor::starting_at(0, len, striped);
+                assert_eq!(cursor.last(len), None);
+                let turns: Vec<_> = (0..3 * len).map(|_| next(&cursor, len, alone).unwrap()).collect();
+                assert_eq!(turns, (0..3 * len).map(|t| t % len).collect::<Vec<_>>());
+                let stands = (cursor.position(len, alone), cursor.reached(len), cursor.last(len));
+                assert_eq!(stands, (0, 0, Some(len - 1)));
             }
-            assert_eq!(next(&Cursor::default(), 0, alone), None);
-        });
+        }
+        assert_eq!(next(&Cursor::default(), 0, alone), None);
     }
 
     #[test]
     fn who_is_not_alone_takes_no_turn_of_who_is() {
-        Published::new(()).with(|(), alone| {
-            let cursor = Cursor::starting_at(0, 100, true);
-            let own = next(&cursor, 100, alone);
-            assert_ne!(next(&cursor, 100, None), own);
-            cursor.skip(3, None);
-            assert_eq!((own, next(&cursor, 100, alone)), (Some(0), Some(1)));
-        });
+        let published = Published::<()>::new(());
+        let reading = published.read();
+        let alone = reading.alone();
+        let cursor = Cursor::starting_at(0, 100, true);
+        let own = next(&cursor, 100, alone);
+        assert_ne!(next(&cursor, 100, None), own);
+        cursor.skip(3, None);
+        assert_eq!((own, next(&cursor, 100, alone)), (Some(0), Some(1)));
     }
 
     #[test]
