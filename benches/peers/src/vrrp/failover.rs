@@ -8,7 +8,7 @@ use lb_vrrp::linux::Instance;
 use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 
-use super::peers::{Advert, Frame, Lan, Program, Router, Wire, now};
+use super::lab::{Advert, Frame, Lan, Program, Router, Wire, now};
 use super::{PROGRAMS, rows};
 use crate::row::Row;
 

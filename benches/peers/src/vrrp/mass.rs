@@ -10,7 +10,7 @@ use lb_vrrp::wire::{Interval, Version};
 use lb_vrrp::{Config, VirtualAddress};
 
 use super::floor::Floor;
-use super::peers::{Frame, Lan, Program, Router, Wire, now, run as command, wait_until};
+use super::lab::{Frame, Lan, Program, Router, Wire, now, wait_until};
 use super::{OURS, PEER, PROGRAMS, rows};
 use crate::measure::median;
 use crate::row::Row;
@@ -97,7 +97,7 @@ fn take_over(program: Program) -> Takeover {
     let floor = Floor::watch();
     routers[0].kill();
     // On a wire, the neighbours that hear announcements have processors of their own.
-    command(&["ip", "-n", &lan.hosts()[0].namespace, "link", "set", "eth0", "arp", "off"]);
+    lan.hosts()[0].ip("link set eth0 arp off");
     thread::sleep(WATCHED);
     let floor = floor.end();
     let cpu = routers[1].cpu() - before;

@@ -6,15 +6,15 @@
 mod failover;
 mod floor;
 mod mass;
-/// The laboratory of the tests with peers.
-#[path = "../../../../lb-vrrp/tests/peers/mod.rs"]
-mod peers;
+/// The laboratory of the tests.
+#[path = "../../../../lb-vrrp/tests/lab/mod.rs"]
+mod lab;
 
 use clap::Args;
 use lb_vrrp::wire::Version;
-use peers::Program;
+use lab::Program;
 
-pub(crate) use peers::{a_router as be_router, is_router};
+pub(crate) use lab::{a_router as be_router, is_router};
 
 use crate::row::Row;
 use failover::Timing;

@@ -18,7 +18,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Lan, inside};
+use super::{Lan, PATIENCE, inside};
 
 /// A frame, as it came in at a port of the bridge.
 #[derive(Clone, Debug)]
@@ -44,6 +44,11 @@ pub(crate) struct Advert {
 }
 
 impl Frame {
+    /// The MAC that it comes from.
+    pub(crate) fn source(&self) -> [u8; 6] {
+        std::array::from_fn(|at| self.bytes[6 + at])
+    }
+
     /// The frame as an advert, if it is one.
     pub(crate) fn advert(&self) -> Option<Advert> {
         let mac = self.bytes.get(6..12)?.try_into().ok()?;
@@ -81,7 +86,7 @@ impl Frame {
     }
 }
 
-/// A capture on every port of a [`Lan`]'s bridge, from its making to its end.
+/// A capture on every port that a [`Lan`]'s bridge has, from its making to its end.
 #[derive(Debug)]
 pub(crate) struct Wire {
     shared: Arc<Shared>,
@@ -109,8 +114,9 @@ pub(crate) fn now() -> Duration {
 impl Wire {
     /// Begins to capture.
     pub(crate) fn new(lan: &Lan) -> Self {
-        let sockets: Vec<Socket> = inside(lan.switch(), || {
-            (0..lan.hosts().len()).map(|host| open(&format!("p{host}")).expect("a packet socket")).collect()
+        let ports = lan.ports();
+        let sockets: Vec<(usize, Socket)> = inside(lan.switch(), || {
+            ports.into_iter().map(|(host, port)| (host, open(&port).expect("a packet socket"))).collect()
         });
         let shared = Arc::<Shared>::default();
         let reader = {
@@ -148,6 +154,20 @@ impl Wire {
             }
             frames = self.shared.more.wait_timeout(frames, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Everything that was captured.
+    pub(crate) fn frames(&self) -> Vec<Frame> {
+        self.shared.frames().clone()
+    }
+
+    /// The first frame that `fits`, which is `what`.
+    ///
+    /// # Panics
+    /// If it does not come within [`PATIENCE`].
+    pub(crate) fn first(&self, what: &str, fits: impl Fn(&Frame) -> bool) -> Frame {
+        let found = self.wait(Duration::ZERO, PATIENCE, |frame| fits(frame).then(|| frame.clone()));
+        found.unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
     }
 
     /// The adverts of a host from `since` on.
@@ -208,12 +228,12 @@ fn open(interface: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn read(sockets: &[Socket], shared: &Shared) {
+fn read(sockets: &[(usize, Socket)], shared: &Shared) {
     let mut buffer = vec![0; 65536];
     while !shared.stop.load(Ordering::Relaxed) {
         // Who reads each frame as it comes takes the processor from the routers that are measured.
         thread::sleep(Duration::from_millis(5));
-        for (host, socket) in sockets.iter().enumerate() {
+        for &(host, ref socket) in sockets {
             while let Some((at, len)) = receive(socket, &mut buffer) {
                 let frame = Frame { at, host, bytes: buffer[..len].into() };
                 if frame.advert().is_some() || matches!(frame.bytes[12..14], [0x08, 0x06]) || is_icmp6(&frame)
