@@ -13,6 +13,7 @@ use lb_vrrp::track::{Check, Weight};
 use lb_vrrp::wire::Interval;
 use lb_vrrp::{Config, State};
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 const ADDRESS: &str = "192.0.2.100/24";
 
@@ -113,6 +114,60 @@ fn an_event_loop_of_ones_own_drives_it() {
         assert!(driver.add("three", Instance::new(quick(3, &[ADDRESS]), "eth0")).is_err());
     });
     assert!(host_a.is_clean());
+}
+
+/// As tokio's `AsyncFd` and mio do it: a descriptor that stays readable is told of once.
+#[test]
+#[ignore = "needs root"]
+fn an_event_loop_that_waits_for_edges_drives_it() {
+    let (_lan, [host_a]) = Lan::of("edges");
+    let settings = Settings { run_directory: None, ..Settings::default() };
+    host_a.inside(move || {
+        let mut driver = Driver::new(settings).unwrap();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        epoll.add(driver.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0)).unwrap();
+        let addresses: Vec<String> = (1..=200).map(|host| format!("192.0.2.{}/32", host + 50)).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let id = driver.add("one", Instance::new(quick(1, &addresses), "eth0")).unwrap();
+        let shown = || run("ip -o address show dev eth0").matches("/32").count();
+        let end = Instant::now() + PATIENCE;
+        while shown() < 200 {
+            assert!(Instant::now() < end, "{} of 200 addresses", shown());
+            epoll.wait(&mut [EpollEvent::empty()], 1000_u16).unwrap();
+            driver.turn(Some(Duration::ZERO)).unwrap();
+        }
+        let sent = |driver: &Driver| driver.router(id).unwrap().counters().adverts_sent;
+        let before = sent(&driver);
+        // Nothing but its own timer wakes it now: an advert each 50 ms.
+        let begin = Instant::now();
+        while sent(&driver) < before + 10 {
+            assert!(begin.elapsed() < PATIENCE, "{} adverts", sent(&driver) - before);
+            epoll.wait(&mut [EpollEvent::empty()], 2000_u16).unwrap();
+            driver.turn(Some(Duration::ZERO)).unwrap();
+        }
+        assert!(begin.elapsed() < PATIENCE / 2, "it was woken by the end of the wait alone");
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_realtime_thread_starts_programs_that_are_not() {
+    let (_lan, [host_a]) = Lan::of("realtime");
+    host_a.inside(|| {
+        let settings = Settings { run_directory: None, realtime_priority: Some(10), ..Settings::default() };
+        let driver = Driver::new(settings).unwrap();
+        // Realtime priority and policy in a `stat` file of proc(5): fields 40 and 41, the first after the name being field 3.
+        let scheduling = |stat: &str| {
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            let fields: Vec<u32> =
+                fields.split_whitespace().skip(37).take(2).map(|field| field.parse().unwrap()).collect();
+            (fields[0], fields[1])
+        };
+        let own = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        assert_eq!(scheduling(&own), (10, 2), "SCHED_RR");
+        assert_eq!(scheduling(&run("cat /proc/self/stat")), (0, 0), "SCHED_OTHER");
+        drop(driver);
+    });
 }
 
 #[test]
