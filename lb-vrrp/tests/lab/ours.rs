@@ -28,23 +28,19 @@ const INSTANCES: &str = "instances.json";
 const SETTINGS: &str = "settings.json";
 const READY: &str = "ready";
 
-/// What a driver is told beside its instances.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Settings {
-    pub(crate) realtime_priority: Option<u8>,
-    pub(crate) lock_memory: bool,
-}
+/// What a driver is told beside its instances: its realtime priority, and whether to lock its memory.
+type Settings = (Option<u8>, bool);
 
 pub(super) fn command(
     directory: &Path,
     host: &Host,
     wrapper: &str,
-    settings: &Settings,
+    settings: Settings,
     instances: &[Instance],
 ) -> Command {
     configure(directory, instances);
-    let settings = serde_json::to_vec(&(settings.realtime_priority, settings.lock_memory));
-    fs::write(directory.join(SETTINGS), settings.expect("it is JSON")).expect("its directory is there");
+    let settings = serde_json::to_vec(&settings).expect("it is JSON");
+    fs::write(directory.join(SETTINGS), settings).expect("its directory is there");
     let _ = fs::remove_file(directory.join(READY)); // there is none at first
     let program = std::env::current_exe().expect("a program knows where it is");
     let mut command = inside(host, &format!("{wrapper} {}", program.display()));
@@ -114,7 +110,8 @@ fn route(directory: &Path) -> Result<(), Box<dyn Error>> {
     signal_hook::low_level::pipe::register(SIGTERM, tell)?;
     let mut input = BufReader::new(std::io::stdin());
 
-    let (realtime_priority, lock_memory) = serde_json::from_slice(&fs::read(directory.join(SETTINGS))?)?;
+    let (realtime_priority, lock_memory): Settings =
+        serde_json::from_slice(&fs::read(directory.join(SETTINGS))?)?;
     let run_directory = Some(directory.join("run"));
     let mut driver = Driver::new(linux::Settings { run_directory, realtime_priority, lock_memory })?;
     let mut ids = Vec::new();

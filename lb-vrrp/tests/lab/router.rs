@@ -36,8 +36,10 @@ pub(crate) struct Router {
     program: Program,
     host: Host,
     instances: Vec<Instance>,
-    /// Ours: what the driver is told.
-    pub(crate) settings: ours::Settings,
+    /// Its priority under `SCHED_RR`; not FRR's.
+    pub(crate) realtime: Option<u8>,
+    /// Ours: whether its memory is locked.
+    pub(crate) lock_memory: bool,
     /// Ours: what it is started by, a line of words with their own options.
     pub(crate) wrapper: String,
     directory: PathBuf,
@@ -55,7 +57,8 @@ impl Router {
             program,
             host: host.clone(),
             instances,
-            settings: ours::Settings::default(),
+            realtime: None,
+            lock_memory: false,
             wrapper: String::new(),
             directory,
             daemon: None,
@@ -106,9 +109,10 @@ impl Router {
         let log = File::create(directory.join("log")).expect("a log");
         let mut command = match self.program {
             Program::Ours => {
-                ours::command(directory, &self.host, &self.wrapper, &self.settings, &self.instances)
+                let settings = (self.realtime, self.lock_memory);
+                ours::command(directory, &self.host, &self.wrapper, settings, &self.instances)
             }
-            Program::Keepalived => keepalived::command(directory, &self.host, &self.instances),
+            Program::Keepalived => keepalived::command(directory, &self.host, self.realtime, &self.instances),
             Program::Frr => frr::command(directory, &self.host, &self.instances),
         };
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
@@ -190,7 +194,7 @@ impl Router {
         match self.program {
             Program::Ours => ours::reload(&self.directory, &self.instances, daemon),
             Program::Keepalived => {
-                keepalived::configure(&self.directory, &self.instances);
+                keepalived::configure(&self.directory, self.realtime, &self.instances);
                 signal(daemon, Signal::SIGHUP);
             }
             Program::Frr => frr::reload(&self.directory, &self.instances),

@@ -29,9 +29,8 @@ impl Host {
     pub(crate) fn router(&self, spec: &str) -> Router {
         let mut router = Router::new(Program::Ours, self, vec![instance(spec)]);
         let value = |name| value(spec, name);
-        router.settings.realtime_priority =
-            value("realtime").map(|priority| priority.parse().expect("a priority"));
-        router.settings.lock_memory = value("lock").is_some();
+        router.realtime = value("realtime").map(|priority| priority.parse().expect("a priority"));
+        router.lock_memory = value("lock").is_some();
         router
     }
 }
