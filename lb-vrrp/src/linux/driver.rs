@@ -117,7 +117,7 @@ struct Group {
 ///
 /// The thread that calls it does all the work and waits nowhere but in [`Self::turn`]; only where an interface has so many
 /// addresses that the kernel takes long to add one, a second thread carries them there. To put it into an event loop of one's own, wait until its
-/// descriptor ([`AsFd`]) is readable, then call `turn(Some(Duration::ZERO))`.
+/// descriptor ([`AsFd`]) is readable, then call `turn(Some(Duration::ZERO))`. A loop that is told of edges alone will do.
 #[derive(Debug)]
 pub struct Driver {
     epoll: Epoll,

@@ -8,9 +8,9 @@ use lb_vrrp::linux::Instance;
 use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 
-use super::floor::Floor;
+use super::floor::{Floor, TICK, stolen};
 use super::lab::{Advert, Frame, Lan, Program, Router, Wire, now};
-use super::{PROGRAMS, rows};
+use super::{OURS, PROGRAMS, rows};
 use crate::row::Row;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,17 +37,20 @@ pub(super) fn run(name: &str, timing: Timing, realtime: Option<u8>, count: usize
     let mut overheads = [const { Vec::new() }; 2];
     let mut announcements = [const { Vec::new() }; 2];
     let mut floors = [const { Vec::new() }; 2];
+    let mut taken = [0.0; 2];
     let mut pairs: Vec<[Pair; 2]> = (0..timing.pairs)
         .map(|index| PROGRAMS.map(|program| Pair::new(program, index, timing, realtime)))
         .collect();
     for round in 0..count.div_ceil(timing.pairs) {
         // Whoever is second in one round is first in the next: what the one's start costs falls on both alike.
         for which in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+            let before = stolen();
             let samples: Vec<Sample> = thread::scope(|scope| {
                 let rounds: Vec<_> =
                     pairs.iter_mut().map(|pair| scope.spawn(move || pair[which].fail_over(round))).collect();
                 rounds.into_iter().map(|round| round.join().expect("a failover")).collect()
             });
+            taken[which] += stolen() - before;
             for sample in samples {
                 overheads[which].push(sample.overhead);
                 announcements[which].push(sample.announcement);
@@ -58,6 +61,9 @@ pub(super) fn run(name: &str, timing: Timing, realtime: Option<u8>, count: usize
     let mut all = Vec::from(rows(&format!("failover overhead, {name}"), "us", &overheads, peer));
     all.extend(rows(&format!("first announcement after the advert, {name}"), "us", &announcements, peer));
     all.extend(rows(&format!("lateness of a bare timer, {name}"), "us", &floors, peer));
+    let taken_name = format!("processor time that the host took, {name}");
+    let [ours, theirs] = taken.map(|taken| f64::max(taken, TICK));
+    all.push(Row::new(&taken_name, overheads[OURS].len() as u64, "s", ours, theirs, peer));
     all
 }
 

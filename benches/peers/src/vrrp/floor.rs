@@ -53,9 +53,11 @@ impl Floor {
 pub(super) fn stolen() -> f64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let ticks = text.split_whitespace().nth(8).and_then(|ticks| ticks.parse::<f64>().ok());
-    // A tick is 10 ms on every Linux of today.
-    ticks.unwrap_or(0.0) / 100.0
+    ticks.unwrap_or(0.0) * TICK
 }
+
+/// Seconds; 10 ms on every Linux of today. Less than that is nothing, and no ratio comes of nothing.
+pub(super) const TICK: f64 = 0.01;
 
 fn now() -> Duration {
     clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock").into()

@@ -9,7 +9,7 @@ use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 use lb_vrrp::{Config, VirtualAddress};
 
-use super::floor::{Floor, stolen};
+use super::floor::{Floor, TICK, stolen};
 use super::lab::{Frame, Lan, Program, Router, Wire, now, wait_until};
 use super::{OURS, PEER, PROGRAMS, rows};
 use crate::measure::median;
@@ -69,7 +69,8 @@ pub(super) fn run(rounds: u64, realtime: Option<u8>, peer: &str) -> Vec<Row> {
         ("processor time", (|one| one.cpu) as fn(&Takeover) -> f64),
         ("processor time that the host took", |one| one.stolen),
     ] {
-        let [ours, theirs] = [OURS, PEER].map(|which| median(takeovers[which].iter().map(pick).collect()));
+        let [ours, theirs] =
+            [OURS, PEER].map(|which| median(takeovers[which].iter().map(pick).collect()).max(TICK));
         list.push(Row::new(&format!("{size}: {what}"), rounds, "s", ours, theirs, peer));
     }
     list
