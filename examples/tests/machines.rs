@@ -226,6 +226,10 @@ fn a_machine_moves_to_another_host() {
     let back = hosts.out("b", &["migrate", "web2", "--to", &hosts.uri("a"), "--force"]);
     assert!(back.contains("it was shut off"), "{back}");
     assert_eq!(hosts.state("a", "web2"), "shut-off");
+    for again in ["--resume", "--recover"] {
+        let at_rest = hosts.complaint("b", &["migrate", "web1", "--to", &hosts.uri("a"), again]);
+        assert!(at_rest.contains("it is not being moved (it is on the source)"), "{at_rest}");
+    }
     let itself = hosts.complaint("b", &["migrate", "web1", "--to", &to]);
     assert!(itself.contains(&format!("web1 is on {to} already: name another host")), "{itself}");
     assert_eq!(hosts.state("b", "web1"), "running");

@@ -26,6 +26,7 @@
 //! | memory | by the balloon: the guest gives it back if it has a driver for that; without a balloon at the next boot |
 //! | disks, network interfaces | virtio's and SCSI's come and go; one that the guest does not let go within 5 s goes at the next boot |
 //! | live migration of a translated guest | QEMU before 9.0 can lose what the guest writes meanwhile: its own fault, which Debian 12's has; with KVM it has none |
+//! | a post-copy that has lost its connection | both copies stay: [recover](crate::migration::Migration::recover) it; the source's, powered off, is gone for good |
 //! | snapshots | in the images, all of which must be qcow2 |
 //! | what can't be read, or another program holds for more than 10 s | is listed as unknown, and keeps nobody from the others |
 //! | network by name, VLAN | can't be expressed: name a bridge |
@@ -44,6 +45,7 @@ mod moving;
 mod probe;
 mod process;
 pub mod qmp;
+mod recovery;
 mod resize;
 mod snapshot;
 mod statistics;

@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 #![cfg(feature = "qemu")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/guest.rs"]
 mod guest;
 #[path = "support/lab.rs"]
@@ -13,7 +15,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lb_virt::domain::{Disk, Mac, Nic};
@@ -282,7 +283,7 @@ fn it_goes_over_encrypted() {
     let mut pair = Pair::new(WORK);
     let (good, other) = (pair.lab.path.join("pki"), pair.lab.path.join("other-pki"));
     for directory in [&good, &other] {
-        certificates(directory);
+        certificates::make(directory);
     }
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     let tls = |directory: &Path| {
@@ -306,29 +307,4 @@ fn it_goes_over_encrypted() {
     // And in the clear, after all that.
     pair.run(&Migration::of("web1"));
     pair.counts_on(1);
-}
-
-/// An authority, and what it has signed for a server and for a client.
-fn certificates(directory: &Path) {
-    fs::create_dir(directory).unwrap();
-    let openssl = |arguments: &str| {
-        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
-        let done = done.expect("openssl");
-        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem -days 2 -subj /CN=authority -addext keyUsage=keyCertSign",
-    );
-    for (who, usage) in [("server", "serverAuth"), ("client", "clientAuth")] {
-        let extensions = format!(
-            "subjectAltName=DNS:localhost\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage={usage}\n"
-        );
-        fs::write(directory.join("extensions"), extensions).unwrap();
-        openssl(&format!(
-            "req -newkey rsa:2048 -nodes -keyout {who}-key.pem -out {who}.csr -subj /CN=localhost"
-        ));
-        openssl(&format!(
-            "x509 -req -in {who}.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile extensions -out {who}-cert.pem"
-        ));
-    }
 }

@@ -45,6 +45,7 @@ impl Hypervisor for Qemu {
             | Capabilities::AUTO_CONVERGE
             | Capabilities::POST_COPY
             | Capabilities::DIRTY_RATE
+            | Capabilities::POST_COPY_RECOVERY
     }
 
     fn host(&mut self) -> Result<Host, VirtError> {
@@ -146,7 +147,8 @@ impl Hypervisor for Qemu {
 
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
         let (mut machine, after) = self.hold_for(name, Operation::PowerOff)?;
-        if machine.waits() {
+        // Neither is the machine: that has another definition, where it runs.
+        if machine.waits() || machine.is_old() {
             return self.give_up(machine);
         }
         machine.end()?;
@@ -466,6 +468,14 @@ impl Hypervisor for Qemu {
 
     fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
         self.send_machine(name, to, settings)
+    }
+
+    fn receive_rest(&mut self, name: &str, via: &Via) -> Result<Destination, VirtError> {
+        self.receive_rest_of(name, via)
+    }
+
+    fn send_rest(&mut self, name: &str, to: &Destination) -> Result<(), VirtError> {
+        self.send_rest_of(name, to)
     }
 
     fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
