@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// An authority, and what it has signed for a server and for a client.
 pub fn make(directory: &Path) {
-    fs::create_dir(directory).unwrap();
+    fs::create_dir_all(directory).unwrap();
     let openssl = |arguments: &str| {
         let done = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
         let done = done.expect("openssl");
