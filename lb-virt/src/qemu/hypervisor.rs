@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::json;
 
-use super::arguments::{self, Board, QEMU, hot_pluggable};
+use super::arguments::{self, QEMU, hot_pluggable};
 use super::machine::GLANCE;
 use super::{LOOK, Qemu, VENDOR, clone, launch, snapshot};
 use crate::command::Program;
@@ -263,7 +263,7 @@ impl Hypervisor for Qemu {
         Self::check(&machine, change)?;
         let mut effect = Effect::Now;
         if machine.run.is_some() {
-            if hot_pluggable(&disk, Board::of(machine.live())?) {
+            if hot_pluggable(&disk) {
                 machine.plug_disk(&disk)?;
             } else {
                 effect = Effect::NextBoot;
@@ -281,7 +281,7 @@ impl Hypervisor for Qemu {
         let mut effect = Effect::Now;
         let running = machine.run.as_ref().and_then(|run| run.spec.disks.iter().find(is_it)).cloned();
         if let Some(disk) = running {
-            let goes = hot_pluggable(&disk, Board::of(machine.live())?) && machine.unplug_disk(target)?;
+            let goes = hot_pluggable(&disk) && machine.unplug_disk(target)?;
             effect = if goes { Effect::Now } else { Effect::NextBoot };
         }
         self.change(&mut machine, effect, |spec| spec.disks.retain(|disk| disk.target != target))
