@@ -235,6 +235,16 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// [`VirtError::State`] if it runs.
     fn delete(&mut self, name: &str) -> Result<(), VirtError>;
 
+    /// Removes what is left of a machine whose definition can't be read, which is listed as [`State::Unknown`](crate::State::Unknown) and
+    /// can't be deleted. Its disks are not touched: nobody knows which they are.
+    ///
+    /// # Errors
+    /// [`VirtError::Said`], with nothing removed, if its definition can be read, or a process of it runs.
+    fn discard(&mut self, name: &str) -> Result<(), VirtError> {
+        let _ = name;
+        Err(self.unsupported("discard what can't be read"))
+    }
+
     /// Boots a machine.
     ///
     /// # Errors

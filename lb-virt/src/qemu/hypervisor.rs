@@ -126,6 +126,10 @@ impl Hypervisor for Qemu {
         Ok(())
     }
 
+    fn discard(&mut self, name: &str) -> Result<(), VirtError> {
+        self.discard_broken(name)
+    }
+
     /// Boots a machine. It returns when its first virtual CPU runs.
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
         let (mut machine, after) = self.hold_for(name, Operation::Start)?;
