@@ -235,7 +235,7 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// [`VirtError::State`] if it runs.
     fn delete(&mut self, name: &str) -> Result<(), VirtError>;
 
-    /// Removes what is left of a machine whose definition can't be read, which is listed as [`State::Unknown`](crate::State::Unknown) and
+    /// Removes what is left of a machine whose definition can't be read, which is listed as [`State::Unknown`] and
     /// can't be deleted. Its disks are not touched: nobody knows which they are.
     ///
     /// # Errors
