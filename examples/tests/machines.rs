@@ -226,6 +226,10 @@ fn a_machine_moves_to_another_host() {
     let back = hosts.out("b", &["migrate", "web2", "--to", &hosts.uri("a"), "--force"]);
     assert!(back.contains("it was shut off"), "{back}");
     assert_eq!(hosts.state("a", "web2"), "shut-off");
+    for again in ["--resume", "--recover"] {
+        let at_rest = hosts.complaint("b", &["migrate", "web1", "--to", &hosts.uri("a"), again]);
+        assert!(at_rest.contains("it is not being moved (it is on the source)"), "{at_rest}");
+    }
     let itself = hosts.complaint("b", &["migrate", "web1", "--to", &to]);
     assert!(itself.contains(&format!("web1 is on {to} already: name another host")), "{itself}");
     assert_eq!(hosts.state("b", "web1"), "running");
@@ -234,6 +238,33 @@ fn a_machine_moves_to_another_host() {
     let unkept = hosts.complaint("a", &["migrate", "web2", "--to", &to, "--force"]);
     assert!(unkept.contains("b.json"), "{unkept}");
     assert_eq!(hosts.state("a", "web2"), "shut-off");
+}
+
+/// QEMU's directory, of which nothing is started here.
+#[test]
+fn a_definition_that_can_t_be_read_is_listed_and_deleted_when_that_is_asked_for() {
+    let hosts = Hosts::new("broken");
+    let directory = hosts.0.join("qemu");
+    let machines = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_machines"));
+        let output = program.arg("--host").arg(format!("qemu:{}", directory.display())).args(arguments);
+        let output = output.output().unwrap();
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let definition = hosts.0.join("web1.toml");
+    fs::write(&definition, "name = 'web1'\nvcpus = 1\nmemory = '64 MiB'\n").unwrap();
+    let define = ["define", definition.to_str().unwrap()];
+    assert!(machines(&define).0);
+    let (done, said) = machines(&["delete", "--broken", "web1"]);
+    assert!(!done && said.contains("its definition can be read: delete it"), "{said}");
+    fs::write(directory.join("machines/web1/definition.json"), "{").unwrap();
+    let (listed, said) = machines(&["list"]);
+    assert!(listed && said.contains("web1") && said.contains("unknown"), "{said}");
+    let (done, said) = machines(&["delete", "web1"]);
+    assert!(!done && said.contains("definition.json"), "{said}");
+    assert!(machines(&["delete", "--broken", "web1"]).0);
+    assert!(machines(&["list"]).1.starts_with("no machines"));
+    assert!(machines(&define).0);
 }
 
 #[test]

@@ -50,6 +50,8 @@ bitflags::bitflags! {
         const POST_COPY = 1 << 13;
         /// Measures how fast a guest writes to its memory.
         const DIRTY_RATE = 1 << 14;
+        /// Goes on with a post-copy that has lost its connection.
+        const POST_COPY_RECOVERY = 1 << 15;
     }
 }
 
@@ -126,6 +128,8 @@ pub enum EventKind {
     Rebooted,
     /// It was resized, pinned, or has other devices.
     Changed,
+    /// Its post-copy has lost the connection: it stands still on the target as soon as it needs what is still on the source.
+    MigrationStalled,
     /// Something that has no name here, in the hypervisor's own words.
     Other {
         /// Its words.
@@ -231,6 +235,16 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// [`VirtError::State`] if it runs.
     fn delete(&mut self, name: &str) -> Result<(), VirtError>;
 
+    /// Removes what is left of a machine whose definition can't be read, which is listed as [`State::Unknown`] and
+    /// can't be deleted. Its disks are not touched: nobody knows which they are.
+    ///
+    /// # Errors
+    /// [`VirtError::Said`], with nothing removed, if its definition can be read, or a process of it runs.
+    fn discard(&mut self, name: &str) -> Result<(), VirtError> {
+        let _ = name;
+        Err(self.unsupported("discard what can't be read"))
+    }
+
     /// Boots a machine.
     ///
     /// # Errors
@@ -243,7 +257,7 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// [`VirtError::State`].
     fn shut_down(&mut self, name: &str) -> Result<(), VirtError>;
 
-    /// Takes a machine's power: it is shut off then.
+    /// Takes a machine's power: it is shut off then. A copy that is no machine, as it has still to come or runs elsewhere already, is gone.
     ///
     /// # Errors
     /// [`VirtError::State`] if it is shut off.
@@ -437,6 +451,25 @@ pub trait Hypervisor: fmt::Debug + Send {
     fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
         let _ = (name, to, settings);
         Err(self.unsupported("move machines while they run"))
+    }
+
+    /// Makes ready, on the target, to receive the rest of a machine whose post-copy has [stalled](crate::migration::Phase::Stalled);
+    /// one whose connection is dead without anybody's having said so is broken off first. It is encrypted if it was before.
+    ///
+    /// # Errors
+    /// [`VirtError::NotMoving`], [`VirtError::Said`] if it is at another phase; it stays as it is then.
+    fn receive_rest(&mut self, name: &str, via: &Via) -> Result<Destination, VirtError> {
+        let _ = (name, via);
+        Err(self.unsupported("recover a post-copy that has lost its connection"))
+    }
+
+    /// Begins, on the source, to send the rest of it, and returns.
+    ///
+    /// # Errors
+    /// As [`receive_rest`](Self::receive_rest).
+    fn send_rest(&mut self, name: &str, to: &Destination) -> Result<(), VirtError> {
+        let _ = (name, to);
+        Err(self.unsupported("recover a post-copy that has lost its connection"))
     }
 
     /// How far a machine's migration is, from either side, after waiting at most `wait` for its phase to change; `None` if it is not

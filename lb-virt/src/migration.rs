@@ -10,6 +10,15 @@
 //! | [`control_migration`](crate::Hypervisor::control_migration) | source | cancels it, throttles the guest, lets it go over at once |
 //! | [`conclude`](crate::Hypervisor::conclude) | both | first one copy is given up for good, then the other runs |
 //!
+//! A machine that runs on the target before all has gone over (post-copy) has its memory on both hosts, and neither copy is whole. If
+//! the connection breaks then, it stands still as soon as it needs what is still on the source ([`Phase::Stalled`]); both copies are
+//! left as they are, and [`Migration::recover`] connects them anew:
+//!
+//! | method | host | what happens |
+//! |---|---|---|
+//! | [`receive_rest`](crate::Hypervisor::receive_rest) | target | it waits for what is missing |
+//! | [`send_rest`](crate::Hypervisor::send_rest) | source | that goes over |
+//!
 //! Between the end of the transfer and [`conclude`](crate::Hypervisor::conclude) both copies stand still, and each can go on. So
 //! whatever fails, and whenever, one and only one runs afterwards: the one that is not given up.
 
@@ -40,7 +49,8 @@ pub enum Phase {
     Handover,
     /// It runs on the target, and what it needs and does not have it fetches from the source. It cannot go back.
     PostCopy,
-    /// As [`PostCopy`](Self::PostCopy), but the connection broke: it stands still until there is another.
+    /// As [`PostCopy`](Self::PostCopy), but the connection broke: it stands still, as soon as it needs what is still on the source, until
+    /// there is another ([`Migration::recover`]).
     Stalled,
     /// All has gone over. Both copies stand still until one is given up (after post-copy, the target's runs).
     Completed,

@@ -25,7 +25,10 @@
 //! | virtual CPUs | come while the guest runs; go if they came so, and the guest lets them |
 //! | memory | by the balloon: the guest gives it back if it has a driver for that; without a balloon at the next boot |
 //! | disks, network interfaces | virtio's and SCSI's come and go; one that the guest does not let go within 5 s goes at the next boot |
+//! | live migration of a translated guest | QEMU before 9.0 can lose what the guest writes meanwhile: its own fault, which Debian 12's has; with KVM it has none |
+//! | a post-copy that has lost its connection | both copies stay: [recover](crate::migration::Migration::recover) it; the source's, powered off, is gone for good |
 //! | snapshots | in the images, all of which must be qcow2 |
+//! | a definition that can't be read | [`discard`](crate::Hypervisor::discard) removes it, if nothing of it runs |
 //! | what can't be read, or another program holds for more than 10 s | is listed as unknown, and keeps nobody from the others |
 //! | network by name, VLAN | can't be expressed: name a bridge |
 //! | statistics of networks | of bridges; `nat` is not counted |
@@ -43,6 +46,7 @@ mod moving;
 mod probe;
 mod process;
 pub mod qmp;
+mod recovery;
 mod resize;
 mod snapshot;
 mod statistics;
@@ -314,6 +318,39 @@ impl Qemu {
     fn remove(&mut self, machine: Machine) -> Result<(), VirtError> {
         self.set_aside(&machine)?;
         drop(machine);
+        self.store.sweep();
+        Ok(())
+    }
+
+    /// Removes a machine whose definition can't be read, or is not there, and of which nothing runs.
+    fn discard_broken(&mut self, name: &str) -> Result<(), VirtError> {
+        const OPERATION: &str = "discard";
+        let place = self.store.find(name).ok_or_else(|| self.missing(name))?;
+        let lock = place.lock_broken(OPERATION, store::PATIENCE)?.ok_or_else(|| self.missing(name))?;
+        let refuse = |words: String| {
+            Err(VirtError::Said {
+                hypervisor: arguments::QEMU,
+                operation: format!("{OPERATION} {name}"),
+                words,
+            })
+        };
+        // By its command line: what is noted of it may be as broken. A note that can be read says so too.
+        let argument = place.file("pid");
+        let found = process::with_argument(argument.as_os_str()).map_err(store::failed(name, "/proc"))?;
+        let noted = place.read::<Run>("run.json").ok().flatten().and_then(|run| run.process);
+        for process in found.into_iter().chain(noted) {
+            let lives = process.lives().map_err(store::failed(name, format!("/proc/{}", process.pid)))?;
+            if lives {
+                return refuse(format!("its process {} runs: end that first", process.pid));
+            }
+        }
+        if let Ok(Some(_)) = place.read::<DomainSpec>("definition.json") {
+            return refuse("its definition can be read: delete it".into());
+        }
+        self.store.remove(&place)?;
+        self.events.forget(name);
+        self.events.tell(name, EventKind::Deleted);
+        drop(lock);
         self.store.sweep();
         Ok(())
     }

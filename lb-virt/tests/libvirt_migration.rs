@@ -3,16 +3,20 @@
 #![cfg(feature = "libvirt")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 mod libvirtd;
 
+use std::fs;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_virt::domain::{Disk, Memory};
 use lb_virt::libvirt::Libvirt;
 use lb_virt::migration::{
-    Conclusion, Control, Migration, MigrationError, Phase, Policy, Report, Settings, Side, Via, Whereabouts,
-    Why,
+    Conclusion, Control, Migration, MigrationError, Phase, Policy, Report, Settings, Side, Tls, Via,
+    Whereabouts, Why,
 };
 use lb_virt::{DomainSpec, Hypervisor, State, VirtError};
 use libvirtd::Daemon;
@@ -94,6 +98,43 @@ fn machines_move() {
     hosts.here.power_off("web1").unwrap();
     hosts.migrate(Policy::default(), None).unwrap();
     assert_eq!(hosts.states(), (None, Some(State::ShutOff)));
+}
+
+#[test]
+#[ignore = "needs root, libvirt-daemon, QEMU and openssl"]
+fn machines_move_encrypted() {
+    let mut hosts = Hosts::new();
+    let (ours, theirs) = (hosts.source.certificates(), hosts.target.certificates());
+    let over = |hostname: Option<&str>| {
+        let tls = Tls { directory: PathBuf::new(), hostname: hostname.map(Into::into) };
+        Migration::of("web1").patience(Duration::from_secs(5)).via(Via::Tcp {
+            address: Ipv4Addr::new(127, 0, 0, 2).into(),
+            port: 0,
+            tls: Some(tls),
+        })
+    };
+    let stays = |hosts: &mut Hosts, hostname, what: &str| {
+        let error = over(hostname).run(&mut hosts.here, &mut hosts.there, |_| None).unwrap_err();
+        assert!(matches!(*error.why, Why::Failed(ref words) if !words.is_empty()), "{what}: {error}");
+        assert_eq!(error.whereabouts, Whereabouts::On(Side::Source), "{what}: {error}");
+        assert_eq!(hosts.states(), (Some(State::Running), None), "{what}");
+        println!("{what}: {error}");
+    };
+    stays(&mut hosts, Some("localhost"), "without certificates");
+    certificates::make(&ours);
+    certificates::make(&theirs);
+    stays(&mut hosts, Some("localhost"), "signed by another authority");
+    for file in fs::read_dir(&ours).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), theirs.join(file.file_name())).unwrap();
+    }
+    stays(&mut hosts, None, "of another name than the address");
+    over(Some("localhost")).run(&mut hosts.here, &mut hosts.there, |_| None).unwrap();
+    assert_eq!(hosts.states(), (None, Some(State::Running)));
+    // And back in the clear.
+    let Hosts { here, there, .. } = &mut hosts;
+    Migration::of("web1").run(there, here, |_| None).unwrap();
+    assert_eq!(hosts.states(), (Some(State::Running), None));
 }
 
 #[test]

@@ -136,6 +136,90 @@ fn what_is_nowhere_is_said_to_be_nowhere() {
     }
 }
 
+/// One that runs on the target, with half of its memory there, and whose connection breaks.
+fn broken() -> Hosts {
+    let mut hosts = Hosts::new();
+    let settings = Settings { post_copy: true, ..Settings::default() };
+    let policy = Policy { settings, ..Policy::default() };
+    let network = hosts.network.clone();
+    let error = quick()
+        .policy(policy)
+        .run(&mut hosts.here, &mut hosts.there, |progress| {
+            if progress.sample.phase == Phase::PostCopy {
+                network.cut();
+            }
+            (progress.done > 0.5).then_some(Control::PostCopy)
+        })
+        .unwrap_err();
+    assert!(matches!(*error.why, Why::Stalled), "{error}");
+    assert_eq!(error.whereabouts, Whereabouts::On(Side::Target));
+    assert_eq!(hosts.states(), (Some(State::Paused), Some(State::Running)));
+    hosts
+}
+
+#[test]
+fn a_post_copy_that_breaks_is_recovered() {
+    let mut hosts = broken();
+    let again = quick().resume(&mut hosts.here, &mut hosts.there, |_| None).unwrap_err();
+    assert!(matches!(*again.why, Why::Stalled), "{again}");
+    // A recovery that fails leaves all as it was, on whichever side.
+    for side in [Side::Target, Side::Source] {
+        let host = if side == Side::Target { &mut hosts.there } else { &mut hosts.here };
+        host.fault(u32::from(side == Side::Source), Fault::Refused("no".into()));
+        let error = quick().recover(&mut hosts.here, &mut hosts.there, |_| None).unwrap_err();
+        assert!(matches!(*error.why, Why::Hypervisor { side: of, .. } if of == side), "{error}");
+        assert_eq!(error.whereabouts, Whereabouts::On(Side::Target));
+        assert_eq!(hosts.states(), (Some(State::Paused), Some(State::Running)));
+    }
+    let report = quick().recover(&mut hosts.here, &mut hosts.there, |_| None).unwrap();
+    assert!(report.sample.is_some_and(|sample| sample.post_copied));
+    assert_eq!(hosts.states(), (None, Some(State::Running)));
+    // There is nothing more to recover.
+    let error = quick().recover(&mut hosts.there, &mut hosts.here, |_| None).unwrap_err();
+    assert!(matches!(*error.why, Why::NotMoving), "{error}");
+    assert_eq!(hosts.states(), (None, Some(State::Running)));
+}
+
+#[test]
+fn a_post_copy_that_a_silent_network_holds_is_told_and_recovered() {
+    let mut hosts = Hosts::new();
+    let settings = Settings { post_copy: true, ..Settings::default() };
+    let policy = Policy { settings, stall: Duration::from_secs(5), ..Policy::default() };
+    let network = hosts.network.clone();
+    let migration = quick().policy(policy);
+    let error = migration
+        .run(&mut hosts.here, &mut hosts.there, |progress| {
+            network.stall(progress.sample.phase == Phase::PostCopy);
+            (progress.done > 0.5).then_some(Control::PostCopy)
+        })
+        .unwrap_err();
+    assert!(matches!(*error.why, Why::Stalled), "{error}");
+    network.stall(false);
+    migration.recover(&mut hosts.here, &mut hosts.there, |_| None).unwrap();
+    assert_eq!(hosts.states(), (None, Some(State::Running)));
+}
+
+#[test]
+fn half_a_machine_is_not_recovered_and_what_is_left_of_it_is_left_alone() {
+    let mut hosts = broken();
+    hosts.there.power_off("web1").unwrap();
+    for recover in [false, true] {
+        let Hosts { here, there, .. } = &mut hosts;
+        let result = if recover {
+            quick().recover(here, there, |_| None)
+        } else {
+            quick().resume(here, there, |_| None)
+        };
+        let error = result.unwrap_err();
+        assert!(matches!(*error.why, Why::TargetLost(_)), "{error}");
+        assert_eq!(error.whereabouts, Whereabouts::Nowhere);
+        assert_eq!(hosts.here.state("web1").unwrap(), State::Paused);
+    }
+    // What is left is no machine: it does not stay to be started beside the one that was over there.
+    hosts.here.power_off("web1").unwrap();
+    assert_eq!(hosts.states().0, None);
+}
+
 #[test]
 fn without_patience_it_moves_as_well() {
     let mut hosts = Hosts::new();

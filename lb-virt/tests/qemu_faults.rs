@@ -256,7 +256,11 @@ fn strike(fault: Fault, moment: Moment) -> String {
     let before = guest::numbers(&console).len();
     let end = Instant::now() + Duration::from_secs(60);
     while guest::numbers(&flight.lab.console(NAME)).len() < before + 20 {
-        assert!(Instant::now() < end, "{case}: it stands still: {states:?} {result:?}");
+        assert!(
+            Instant::now() < end,
+            "{case}: it stands still: {states:?} {result:?}{}",
+            flight.lab.findings()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(boots(&flight.lab.console(NAME)), 1 + restarts, "{case}: {result:?}");

@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)] // a module of tests has no readers outside
 #![cfg(feature = "qemu")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/guest.rs"]
 mod guest;
 #[path = "support/lab.rs"]
@@ -13,7 +15,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lb_virt::domain::{Disk, Mac, Nic};
@@ -138,20 +139,34 @@ fn what_was_changed_while_it_ran_moves_with_it() {
     pair.counts_on(1);
 }
 
+/// A slot of the root bus, and a function; of what is behind a port, the port's slot and 100.
+type Place = (u64, u64);
+
 /// The devices that have names, with where the guest finds each, by QEMU's own word.
-fn places(lab: &Lab, host: &str) -> BTreeMap<String, (u64, u64)> {
+fn places(lab: &Lab, host: &str) -> BTreeMap<String, Place> {
     let socket = lab.path.join(host).join("machines/web1/control.sock");
     let mut qmp = Qmp::connect(&socket, PATIENCE).unwrap();
     let buses = qmp.execute("query-pci", json!({}), PATIENCE).unwrap();
-    let devices = buses.as_array().unwrap().iter().flat_map(|bus| bus["devices"].as_array().unwrap());
-    let named = devices.filter(|device| !device["qdev_id"].as_str().unwrap_or_default().is_empty());
-    let place = |device: &Value, key: &str| device[key].as_u64().unwrap();
-    named
-        .map(|device| {
-            let name = device["qdev_id"].as_str().unwrap().to_owned();
-            (name, (place(device, "slot"), place(device, "function")))
-        })
-        .collect()
+    let mut found = BTreeMap::new();
+    for bus in buses.as_array().unwrap() {
+        find(&bus["devices"], &mut found);
+    }
+    found
+}
+
+fn find(devices: &Value, found: &mut BTreeMap<String, Place>) {
+    for device in devices.as_array().into_iter().flatten() {
+        let name = device["qdev_id"].as_str().unwrap_or_default();
+        if !name.is_empty() {
+            let number = |key: &str| device[key].as_u64().unwrap();
+            found.insert(name.to_owned(), (number("slot"), number("function")));
+        }
+        // What a port has is at the port's place.
+        for behind in device["pci_bridge"]["devices"].as_array().into_iter().flatten() {
+            let name = behind["qdev_id"].as_str().unwrap().to_owned();
+            found.insert(name, (100 + device["slot"].as_u64().unwrap(), 0));
+        }
+    }
 }
 
 #[test]
@@ -200,6 +215,46 @@ fn what_is_left_stays_where_it_was_when_others_have_gone() {
     pair.there.start("web1").unwrap();
     let now = places(&pair.lab, "node1");
     assert_eq!([3, 4, 2].map(|last| now[&nic(last)]), [(8, 0), (9, 0), (10, 0)], "{now:?}");
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn as_much_as_has_places_moves_to_the_same_places() {
+    for (board, disks, nics) in [("pc", 16, 8), ("q35", 6, 6)] {
+        let lab = Lab::new();
+        let (mut here, mut there) = (lab.host("node1"), lab.host("node2"));
+        let mut spec = lab.spec("web1");
+        spec.machine = Some(board.into());
+        // Only what is in the middle comes while it runs.
+        for target in ('b'..).take(disks - 1).map(|letter| format!("vd{letter}")).filter(|name| name != "vdc")
+        {
+            let path = lab.images().join(format!("{target}.qcow2"));
+            guest::image(&path);
+            spec = spec.disk(Disk::file(&path).named(&target).shared());
+        }
+        let mac = |last: usize| Mac([0x52, 0x54, 0, 0, 0, last as u8]);
+        spec.nics = (1..nics).map(|number| Nic::nat().mac(mac(number))).collect();
+        here.define(&spec).unwrap();
+        here.start("web1").unwrap();
+        let (path, last) = (lab.images().join("c.qcow2"), Nic::nat().mac(mac(nics)));
+        guest::image(&path);
+        here.attach_disk("web1", &Disk::file(&path).named("vdc").shared()).unwrap();
+        here.attach_nic("web1", &last).unwrap();
+        // There is no place for one more, and nothing of it is left.
+        let before = (here.spec("web1").unwrap(), here.running_spec("web1").unwrap());
+        let one_more = here.attach_nic("web1", &Nic::nat().mac(mac(99))).unwrap_err();
+        assert!(matches!(one_more, VirtError::Inexpressible { .. }), "{one_more}");
+        let one_more = here.attach_disk("web1", &Disk::file(&path).shared()).unwrap_err();
+        assert!(matches!(one_more, VirtError::Inexpressible { .. }), "{one_more}");
+        assert_eq!((here.spec("web1").unwrap(), here.running_spec("web1").unwrap()), before);
+        let found = places(&lab, "node1");
+        assert!(found.len() > disks + nics, "{found:?}");
+        Migration::of("web1").run(&mut here, &mut there, |_| None).unwrap();
+        assert_eq!(places(&lab, "node2"), found, "{board}");
+        there.power_off("web1").unwrap();
+        there.start("web1").unwrap();
+        there.power_off("web1").unwrap();
+    }
 }
 
 #[test]
@@ -282,7 +337,7 @@ fn it_goes_over_encrypted() {
     let mut pair = Pair::new(WORK);
     let (good, other) = (pair.lab.path.join("pki"), pair.lab.path.join("other-pki"));
     for directory in [&good, &other] {
-        certificates(directory);
+        certificates::make(directory);
     }
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     let tls = |directory: &Path| {
@@ -306,29 +361,4 @@ fn it_goes_over_encrypted() {
     // And in the clear, after all that.
     pair.run(&Migration::of("web1"));
     pair.counts_on(1);
-}
-
-/// An authority, and what it has signed for a server and for a client.
-fn certificates(directory: &Path) {
-    fs::create_dir(directory).unwrap();
-    let openssl = |arguments: &str| {
-        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
-        let done = done.expect("openssl");
-        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem -days 2 -subj /CN=authority -addext keyUsage=keyCertSign",
-    );
-    for (who, usage) in [("server", "serverAuth"), ("client", "clientAuth")] {
-        let extensions = format!(
-            "subjectAltName=DNS:localhost\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage={usage}\n"
-        );
-        fs::write(directory.join("extensions"), extensions).unwrap();
-        openssl(&format!(
-            "req -newkey rsa:2048 -nodes -keyout {who}-key.pem -out {who}.csr -subj /CN=localhost"
-        ));
-        openssl(&format!(
-            "x509 -req -in {who}.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile extensions -out {who}-cert.pem"
-        ));
-    }
 }

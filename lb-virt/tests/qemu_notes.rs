@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use lb_virt::domain::{Disk, Source};
@@ -32,6 +35,28 @@ impl Host {
     }
 }
 
+/// A process that goes with the test.
+struct Other(Child);
+
+impl Other {
+    /// With this on its command line.
+    fn named(path: &Path) -> Self {
+        let process = Self(Command::new("sleep").arg0(path).arg("60").stdout(Stdio::null()).spawn().unwrap());
+        // The kernel says so a moment after it has begun.
+        while fs::read(format!("/proc/{}/cmdline", process.0.id())).unwrap().is_empty() {
+            sleep(Duration::from_millis(1));
+        }
+        process
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn spec(name: &str) -> DomainSpec {
     DomainSpec::new(name, 1, Memory::from_mib(64))
 }
@@ -53,6 +78,38 @@ fn one_machine_that_can_t_be_read_hides_no_other() {
     assert!(
         matches!(host.state("web1"), Err(VirtError::File { path, .. }) if path.ends_with("definition.json"))
     );
+}
+
+#[test]
+fn what_can_t_be_read_can_be_discarded_if_nothing_of_it_runs() {
+    let lab = Host::with(&["web1", "web2", "web3"]);
+    let mut host = lab.open();
+    let refused = |result: Result<(), VirtError>, words: &str| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, VirtError::Said { .. }) && error.to_string().contains(words), "{error}");
+    };
+    refused(host.discard("web1"), "its definition can be read: delete it");
+    assert!(matches!(host.discard("none"), Err(VirtError::NoMachine { .. })));
+    for (name, broken) in [("web1", Some("{")), ("web2", Some("")), ("web3", None)] {
+        let definition = lab.file(name, "definition.json");
+        match broken {
+            Some(text) => fs::write(definition, text).unwrap(),
+            None => fs::remove_file(definition).unwrap(),
+        }
+        assert!(host.delete(name).is_err());
+        // What its process would have in its command line.
+        let pid = lab.file(name, "pid");
+        let process = Other::named(&pid);
+        refused(host.discard(name), &format!("its process {} runs", process.0.id()));
+        assert!(lab.file(name, "lock").exists());
+        drop(process);
+        host.discard(name).unwrap();
+        assert!(matches!(host.discard(name), Err(VirtError::NoMachine { .. })));
+        // Its name is free.
+        host.define(&spec(name)).unwrap();
+        assert_eq!(host.state(name).unwrap(), State::ShutOff);
+    }
+    assert_eq!(fs::read_dir(lab.directory.path().join("machines")).unwrap().count(), 3);
 }
 
 #[test]

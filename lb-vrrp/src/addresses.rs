@@ -12,6 +12,8 @@ use crate::event::Action;
 
 /// Addresses that are added before the first of them is announced. One request to the kernel carries them.
 const BATCH: usize = 8;
+/// The same at a takeover's beginning: where hundreds of routers take over at once, the neighbours of each hear of it soon.
+const FIRST: usize = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Item {
@@ -146,7 +148,8 @@ impl Addresses {
     pub(crate) fn poll(&mut self) -> Option<Action> {
         loop {
             if self.announced >= self.settled {
-                self.batch_end = self.settled + BATCH;
+                let takeover = self.settled == 0 && self.items.first().is_some_and(|item| !item.present);
+                self.batch_end = self.settled + if takeover { FIRST } else { BATCH };
             }
             if self.settled < self.items.len() && (self.settled < self.batch_end || !self.wanted) {
                 let at = self.settled;
@@ -232,7 +235,7 @@ mod tests {
         all.want(true, 2);
         assert_eq!(
             drain(&mut all),
-            "+1 +2 +3 +4 +5 +6 +7 +8 !1 !2 !3 !4 !5 !6 !7 !8 +9 +10 +11 !9 !10 !11 \
+            "+1 +2 !1 !2 +3 +4 +5 +6 +7 +8 +9 +10 !3 !4 !5 !6 !7 !8 !9 !10 +11 !11 \
              !1 !2 !3 !4 !5 !6 !7 !8 !9 !10 !11"
         );
         assert_eq!(all.present().count(), 11);

@@ -1,17 +1,17 @@
 //! What a failover is for those around: a client, and the other router when this one was stopped and goes on.
 
-mod peers;
+mod lab;
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use lab::{Advert, Frame, Lan, Probe, Program, Router, Stalls, Wire, now};
 use lb_vrrp::linux::{Instance, Vmac};
 use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 use lb_vrrp::{Config, VirtualAddress};
-use peers::{Advert, Frame, Lan, Probe, Program, Router, Stalls, Wire, now};
 
 const ADDRESS: VirtualAddress = VirtualAddress::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 100)), 24);
 /// The priorities of hosts 0 and 1.
@@ -24,7 +24,7 @@ static TURN: Mutex<()> = Mutex::new(());
 #[ignore = "needs root"]
 fn a_router() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    peers::a_router();
+    lab::a_router();
 }
 
 fn config(host: usize, centiseconds: u16) -> Config {

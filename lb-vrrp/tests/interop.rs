@@ -11,7 +11,7 @@
 //! 6. the lower is told to be the higher, and takes over: *priority change*;
 //! 7. the other, made the highest but not preempting, starts and keeps quiet: *nopreempt*.
 
-mod peers;
+mod lab;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -21,11 +21,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::{Advert, Frame, Host, Lan, Program, Router, Wire, now, wait_until};
 use lb_vrrp::linux::{Instance, Vmac};
 use lb_vrrp::timer::{master_down_interval, skew_time};
 use lb_vrrp::wire::{Family, Interval, Version};
 use lb_vrrp::{Config, ConfigError, VirtualAddress};
-use peers::{Advert, Frame, Host, Lan, Program, Router, Wire, now, wait_until};
 
 /// Cells that are played at the same time. They mostly wait.
 const AT_ONCE: usize = 9;
@@ -114,7 +114,7 @@ fn every_cell_that_the_peer_supports_passes() {
 #[test]
 #[ignore = "needs root"]
 fn a_router() {
-    peers::a_router();
+    lab::a_router();
 }
 
 impl Cell {
@@ -393,7 +393,7 @@ fn judge(cells: &[Cell], outcomes: &mut [Outcome]) {
         _ => Vec::new(),
     };
     let captured: Vec<Vec<Frame>> = outcomes.iter().map(frames).collect();
-    let verdicts = peers::judge("interop", captured.iter().flatten());
+    let verdicts = lab::judge("interop", captured.iter().flatten());
     for ((cell, outcome), frames) in cells.iter().zip(outcomes).zip(&captured) {
         if frames.is_empty() {
             continue;

@@ -9,29 +9,19 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use lab::{Lab, is_active, wait_until};
+use lab::{Host, Lan, soon};
 use lb_vrrp::linux::{Driver, Instance, Settings};
 use lb_vrrp::{Config, VirtualAddress};
 use nix::net::if_::if_nametoindex;
 
-/// See [`lab::child_process`].
+/// See [`lab::a_router`].
 #[test]
 #[ignore = "needs root"]
-fn child_process() {
-    lab::child_process();
+fn a_router() {
+    lab::a_router();
 }
 
 const PORT: u16 = 7000;
-
-/// Does something on a thread of its own inside a host.
-fn inside<T: Send + 'static>(lab: &Lab, host: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
-    let host = lab.host(host);
-    let thread = thread::spawn(move || {
-        lab::enter(&host);
-        body()
-    });
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
 
 /// A server at every address of a host, until this is dropped.
 struct Server {
@@ -39,8 +29,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(lab: &Lab, host: &str) -> Self {
-        let listener = inside(lab, host, || TcpListener::bind(("::", PORT)).unwrap());
+    fn start(host: &Host) -> Self {
+        let listener = host.inside(|| TcpListener::bind(("::", PORT)).unwrap());
         let (stop, stopped) = mpsc::channel::<()>();
         thread::spawn(move || {
             // The kernel connects whom the backlog has room for; the sender's end ends this.
@@ -52,9 +42,9 @@ impl Server {
 }
 
 /// How a connection from a host ends: made, or why not. An interface of the host makes a link-local address whole.
-fn connect(lab: &Lab, host: &str, address: &str) -> Result<(), ErrorKind> {
+fn connect(host: &Host, address: &str) -> Result<(), ErrorKind> {
     let address: std::net::IpAddr = address.parse().unwrap();
-    inside(lab, host, move || {
+    host.inside(move || {
         let mut address = SocketAddr::new(address, PORT);
         if let SocketAddr::V6(address) = &mut address {
             address.set_scope_id(if_nametoindex("eth0").unwrap());
@@ -65,47 +55,42 @@ fn connect(lab: &Lab, host: &str, address: &str) -> Result<(), ErrorKind> {
     })
 }
 
-fn tables(lab: &Lab) -> usize {
-    lab.exec("a", "nft list tables").lines().filter(|line| line.contains(" lb-vrrp-")).count()
+fn tables(host: &Host) -> usize {
+    host.exec("nft list tables").lines().filter(|line| line.contains(" lb-vrrp-")).count()
 }
 
 /// The addresses are answered for, and nothing else; the host's own addresses, and its own programs, are not concerned.
 #[test]
 #[ignore = "needs root"]
 fn packets_for_the_addresses_are_refused() {
-    let lab = Lab::new(&["a", "b"]);
-    let _server = Server::start(&lab, "a");
-    lab.ip("a", "address add 2001:db8::1/64 dev eth0 nodad");
-    lab.ip("b", "address add 2001:db8::2/64 dev eth0 nodad");
+    let (_lan, [host_a, host_b]) = Lan::of("packets_for_the_addresses_are_refused");
+    let _server = Server::start(&host_a);
+    host_a.ip("address add 2001:db8::1/64 dev eth0 nodad");
+    host_b.ip("address add 2001:db8::2/64 dev eth0 nodad");
     for (addresses, own) in
-        [(&["10.9.0.100", "10.9.0.101"], "10.9.0.1"), (&["fe80::100", "2001:db8::100"], "2001:db8::1")]
+        [(&["192.0.2.100", "192.0.2.101"], "192.0.2.1"), (&["fe80::100", "2001:db8::100"], "2001:db8::1")]
     {
         let length = if own.contains(':') { 64 } else { 24 };
         let list = addresses.map(|address| format!("{address}/{length}")).join(",");
         for (vmac, accept) in [("", "yes"), ("", "no"), ("vmac=yes", "yes"), ("vmac=yes", "no")] {
             let case = format!("{list} {vmac} accept={accept}");
-            lab.ip("b", "neighbor flush dev eth0");
-            let a = lab.start("a", &format!("addresses={list} {vmac} accept={accept}"));
-            is_active(&a);
-            let interface = if own.contains(':') {
-                lab.address_interface6("a", 51, vmac)
-            } else {
-                lab.address_interface("a", 51, vmac)
-            };
+            host_b.ip("neighbor flush dev eth0");
+            let a = host_a.start(&format!("addresses={list} {vmac} accept={accept}"));
+            a.is_active();
+            let interface =
+                if own.contains(':') { host_a.place(6, 51, vmac) } else { host_a.place(4, 51, vmac) };
             for address in addresses {
-                wait_until("the address is on a", || {
-                    lab.has("a", &interface, &format!("{address}/{length}"))
-                });
+                soon("the address is on a", || host_a.has(&interface, &format!("{address}/{length}")));
                 let expected = if accept == "yes" { Ok(()) } else { Err(ErrorKind::TimedOut) };
-                assert_eq!(connect(&lab, "b", address), expected, "{address}: {case}");
-                let neighbour = lab.ip("b", &format!("neighbor show {address} dev eth0"));
+                assert_eq!(connect(&host_b, address), expected, "{address}: {case}");
+                let neighbour = host_b.ip(&format!("neighbor show {address} dev eth0"));
                 assert!(neighbour.contains("lladdr"), "{address} is answered for: {neighbour:?}: {case}");
             }
-            assert_eq!(connect(&lab, "b", own), Ok(()), "the host's own address: {case}");
-            assert_eq!(connect(&lab, "a", addresses[1]), Ok(()), "from the host itself: {case}");
-            assert_eq!(tables(&lab), if accept == "yes" { 0 } else { 2 }, "{case}");
+            assert_eq!(connect(&host_b, own), Ok(()), "the host's own address: {case}");
+            assert_eq!(connect(&host_a, addresses[1]), Ok(()), "from the host itself: {case}");
+            assert_eq!(tables(&host_a), if accept == "yes" { 0 } else { 2 }, "{case}");
             assert!(a.stop());
-            assert_eq!(tables(&lab), 0, "{case}");
+            assert_eq!(tables(&host_a), 0, "{case}");
         }
     }
 }
@@ -114,34 +99,34 @@ fn packets_for_the_addresses_are_refused() {
 #[test]
 #[ignore = "needs root"]
 fn neighbours_are_answered_at_the_address_itself() {
-    let lab = Lab::new(&["a", "b"]);
-    let a = lab.start("a", "addresses=fe80::100/64 accept=no");
-    is_active(&a);
-    assert_eq!(connect(&lab, "b", "fe80::100"), Err(ErrorKind::TimedOut));
-    let state = || lab.ip("b", "neighbor show fe80::100 dev eth0");
+    let (_lan, [host_a, host_b]) = Lan::of("neighbours_are_answered_at_the_address_itself");
+    let a = host_a.start("addresses=fe80::100/64 accept=no");
+    a.is_active();
+    assert_eq!(connect(&host_b, "fe80::100"), Err(ErrorKind::TimedOut));
+    let state = || host_b.ip("neighbor show fe80::100 dev eth0");
     assert!(state().contains("lladdr"), "{}", state());
     // Only a unicast answer to a unicast question makes a probed entry good again.
     let mac = state().split_whitespace().skip_while(|word| *word != "lladdr").nth(1).unwrap().to_owned();
-    lab.ip("b", &format!("neighbor replace fe80::100 lladdr {mac} dev eth0 nud probe"));
-    wait_until("the neighbour is reachable", || state().contains("REACHABLE"));
+    host_b.ip(&format!("neighbor replace fe80::100 lladdr {mac} dev eth0 nud probe"));
+    soon("the neighbour is reachable", || state().contains("REACHABLE"));
     assert!(a.stop());
 }
 
 #[test]
 #[ignore = "needs root"]
 fn the_filter_goes_with_its_process() {
-    let lab = Lab::new(&["a"]);
-    let a = lab.start("a", "addresses=10.9.0.100/24 accept=no");
-    is_active(&a);
-    assert_eq!(tables(&lab), 2);
+    let (_lan, [host_a]) = Lan::of("the_filter_goes_with_its_process");
+    let mut a = host_a.start("addresses=192.0.2.100/24 accept=no");
+    a.is_active();
+    assert_eq!(tables(&host_a), 2);
     // Whether nft says no or passes it over depends on its version.
-    lab::try_run(&format!("ip netns exec {} nft flush ruleset", lab.host("a")));
-    assert_eq!(tables(&lab), 2, "it is the driver's own");
+    lab::try_run(&format!("ip netns exec {} nft flush ruleset", host_a.namespace));
+    assert_eq!(tables(&host_a), 2, "it is the driver's own");
     a.kill();
-    wait_until("the tables are gone", || tables(&lab) == 0);
-    let a = lab.start("a", "addresses=10.9.0.100/24 priority=255 accept=no");
-    is_active(&a);
-    assert_eq!(tables(&lab), 0, "an owner takes its packets");
+    soon("the tables are gone", || tables(&host_a) == 0);
+    let a = host_a.start("addresses=192.0.2.100/24 priority=255 accept=no");
+    a.is_active();
+    assert_eq!(tables(&host_a), 0, "an owner takes its packets");
     assert!(a.stop());
 }
 
@@ -149,11 +134,11 @@ fn the_filter_goes_with_its_process() {
 #[test]
 #[ignore = "needs root"]
 fn the_sets_follow_the_instances() {
-    let lab = Lab::new(&["a"]);
-    lab.ip("a", "link add d0 type veth peer name d1");
-    let settings = Settings { run_directory: Some(lab.run_directory.clone()), ..Settings::default() };
-    let host = lab.host("a");
-    inside(&lab, "a", move || {
+    let (_lan, [host_a]) = Lan::of("the_sets_follow_the_instances");
+    host_a.ip("link add d0 type veth peer name d1");
+    let settings = Settings { run_directory: Some(host_a.run_directory()), ..Settings::default() };
+    let host = host_a.namespace.clone();
+    host_a.inside(move || {
         let refused = || {
             let (_, listed) = lab::try_run(&format!("ip netns exec {host} nft list ruleset"));
             let elements = listed.split("elements = {").skip(1).filter_map(|rest| rest.split('}').next());
@@ -168,20 +153,20 @@ fn the_sets_follow_the_instances() {
             Config { accept, ..Config::new(7, addresses) }
         };
         let mut driver = Driver::new(settings).unwrap();
-        let one = driver.add("one", Instance::new(config(false, &["10.9.0.100/24"]), "eth0")).unwrap();
-        let two = driver.add("two", Instance::new(config(false, &["10.9.0.100/24"]), "d0")).unwrap();
-        assert_eq!(refused(), "10.9.0.100");
+        let one = driver.add("one", Instance::new(config(false, &["192.0.2.100/24"]), "eth0")).unwrap();
+        let two = driver.add("two", Instance::new(config(false, &["192.0.2.100/24"]), "d0")).unwrap();
+        assert_eq!(refused(), "192.0.2.100");
         let six = config(false, &["fe80::100/64", "2001:db8::100/64"]);
         let three = driver.add("three", Instance::new(six, "eth0")).unwrap();
-        assert_eq!(refused(), "10.9.0.100 2001:db8::100 fe80::100.\"eth0\"");
-        driver.reconfigure(one, config(false, &["10.9.0.101/24", "10.9.0.102/24"])).unwrap();
-        assert_eq!(refused(), "10.9.0.100 10.9.0.101 10.9.0.102 2001:db8::100 fe80::100.\"eth0\"");
-        driver.reconfigure(two, config(true, &["10.9.0.100/24"])).unwrap();
+        assert_eq!(refused(), "192.0.2.100 2001:db8::100 fe80::100.\"eth0\"");
+        driver.reconfigure(one, config(false, &["192.0.2.101/24", "192.0.2.102/24"])).unwrap();
+        assert_eq!(refused(), "192.0.2.100 192.0.2.101 192.0.2.102 2001:db8::100 fe80::100.\"eth0\"");
+        driver.reconfigure(two, config(true, &["192.0.2.100/24"])).unwrap();
         driver.remove(three).unwrap();
-        assert_eq!(refused(), "10.9.0.101 10.9.0.102");
-        let other = Config { vrid: 8, ..config(false, &["10.9.0.103/24"]) };
+        assert_eq!(refused(), "192.0.2.101 192.0.2.102");
+        let other = Config { vrid: 8, ..config(false, &["192.0.2.103/24"]) };
         assert!(driver.reconfigure(one, other).unwrap_err().to_string().contains("another virtual router"));
-        assert_eq!(refused(), "10.9.0.101 10.9.0.102", "what was refused stays so");
+        assert_eq!(refused(), "192.0.2.101 192.0.2.102", "what was refused stays so");
         let many: Vec<String> =
             (0..4000).map(|host| format!("10.10.{}.{}/32", host / 250, host % 250 + 1)).collect();
         let mut many = config(false, &many.iter().map(String::as_str).collect::<Vec<_>>());

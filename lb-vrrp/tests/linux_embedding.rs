@@ -4,36 +4,24 @@
 mod lab;
 
 use std::os::fd::AsFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, PATIENCE, is_active, run};
+use lab::{Lan, PATIENCE, run};
 use lb_vrrp::event::Faults;
 use lb_vrrp::linux::{Driver, Instance, Settings, TrackInterface, Vmac};
 use lb_vrrp::track::{Check, Weight};
 use lb_vrrp::wire::Interval;
 use lb_vrrp::{Config, State};
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-const ADDRESS: &str = "10.9.0.100/24";
+const ADDRESS: &str = "192.0.2.100/24";
 
-/// See [`lab::child_process`].
+/// See [`lab::a_router`].
 #[test]
 #[ignore = "needs root"]
-fn child_process() {
-    lab::child_process();
-}
-
-/// Runs a test's body on a thread of its own inside a host.
-fn inside(lab: &Lab, host: &str, body: impl FnOnce() + Send + 'static) {
-    let host = lab.host(host);
-    let thread = thread::spawn(move || {
-        lab::enter(&host);
-        body();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
+fn a_router() {
+    lab::a_router();
 }
 
 fn turn_until(driver: &mut Driver, what: &str, mut condition: impl FnMut(&Driver) -> bool) {
@@ -56,9 +44,9 @@ fn quick(vrid: u8, addresses: &[&str]) -> Config {
 #[test]
 #[ignore = "needs root"]
 fn an_event_loop_of_ones_own_drives_it() {
-    let lab = Lab::new(&["a"]);
-    let settings = Settings { run_directory: Some(lab.run_directory.clone()), ..Settings::default() };
-    inside(&lab, "a", move || {
+    let (_lan, [host_a]) = Lan::of("an_event_loop_of_ones_own_drives_it");
+    let settings = Settings { run_directory: Some(host_a.run_directory()), ..Settings::default() };
+    host_a.inside(move || {
         let mut driver = Driver::new(settings).unwrap();
         let state = |driver: &Driver, id| driver.router(id).unwrap().state();
         let one = driver.add("one", Instance::new(quick(1, &[ADDRESS]), "eth0")).unwrap();
@@ -68,23 +56,23 @@ fn an_event_loop_of_ones_own_drives_it() {
         // Bad input is an error and changes nothing.
         let same = |name: &str, config, interface: &str| (name.to_owned(), Instance::new(config, interface));
         for ((name, instance), expected) in [
-            (same("one", quick(2, &["10.9.0.102/24"]), "eth0"), "choose another name"),
-            (same("two", quick(1, &["10.9.0.102/24"]), "eth0"), "choose another VRID"),
+            (same("one", quick(2, &["192.0.2.102/24"]), "eth0"), "choose another name"),
+            (same("two", quick(1, &["192.0.2.102/24"]), "eth0"), "choose another VRID"),
             (same("two", quick(2, &[ADDRESS]), "eth0"), "belongs to one instance"),
-            (same("two", quick(0, &["10.9.0.102/24"]), "eth0"), "VRID 0"),
-            (same("two", quick(2, &["10.9.0.102/24"]), "eth 0"), "no name for an interface"),
-            (same("two", quick(2, &["10.9.0.102/24"]), "a-name-that-is-too-long"), "1 to 15 bytes"),
+            (same("two", quick(0, &["192.0.2.102/24"]), "eth0"), "VRID 0"),
+            (same("two", quick(2, &["192.0.2.102/24"]), "eth 0"), "no name for an interface"),
+            (same("two", quick(2, &["192.0.2.102/24"]), "a-name-that-is-too-long"), "1 to 15 bytes"),
         ] {
             let error = driver.add(&name, instance).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        let mut instance = Instance::new(quick(2, &["10.9.0.102/24"]), "eth0");
-        instance.source = Some("10.9.0.102".parse().unwrap());
+        let mut instance = Instance::new(quick(2, &["192.0.2.102/24"]), "eth0");
+        instance.source = Some("192.0.2.102".parse().unwrap());
         assert!(driver.add("two", instance).unwrap_err().to_string().contains("does not move"));
         assert_eq!(driver.instances().count(), 1);
 
         // A second one, in a group with the first: a fault of one is the other's.
-        let two = driver.add("two", Instance::new(quick(2, &["10.9.0.102/24"]), "eth0")).unwrap();
+        let two = driver.add("two", Instance::new(quick(2, &["192.0.2.102/24"]), "eth0")).unwrap();
         driver.add_group("both", &[one, two]).unwrap();
         assert!(driver.add_group("again", &[two]).unwrap_err().to_string().contains("one group"));
         turn_until(&mut driver, "both active", |driver| state(driver, two) == State::Active);
@@ -97,7 +85,7 @@ fn an_event_loop_of_ones_own_drives_it() {
         });
 
         // Other addresses and another priority, without leaving the state.
-        let mut config = quick(1, &["10.9.0.100/24", "10.9.0.103/24"]);
+        let mut config = quick(1, &["192.0.2.100/24", "192.0.2.103/24"]);
         config.priority = 77;
         driver.reconfigure(one, config).unwrap();
         assert!(
@@ -109,33 +97,87 @@ fn an_event_loop_of_ones_own_drives_it() {
         );
         assert!(
             driver
-                .reconfigure(one, quick(1, &["10.9.0.102/24"]))
+                .reconfigure(one, quick(1, &["192.0.2.102/24"]))
                 .unwrap_err()
                 .to_string()
                 .contains("one instance")
         );
         let shown = || run("ip -o address show dev eth0");
-        turn_until(&mut driver, "the new address", |_| shown().contains("10.9.0.103/24"));
+        turn_until(&mut driver, "the new address", |_| shown().contains("192.0.2.103/24"));
         assert_eq!((state(&driver, one), driver.router(one).unwrap().priority()), (State::Active, 77));
 
         driver.remove(two).unwrap();
         assert!(driver.router(two).is_none() && driver.remove(two).is_err());
-        assert!(!shown().contains("10.9.0.102/24") && shown().contains("10.9.0.100/24"));
+        assert!(!shown().contains("192.0.2.102/24") && shown().contains("192.0.2.100/24"));
         driver.shutdown().unwrap();
-        assert!(!shown().contains("10.9.0.10"));
+        assert!(!shown().contains("192.0.2.10"));
         assert!(driver.add("three", Instance::new(quick(3, &[ADDRESS]), "eth0")).is_err());
     });
-    assert_eq!(std::fs::read_dir(&lab.run_directory).unwrap().count(), 0);
+    assert!(host_a.is_clean());
+}
+
+/// As tokio's `AsyncFd` and mio do it: a descriptor that stays readable is told of once.
+#[test]
+#[ignore = "needs root"]
+fn an_event_loop_that_waits_for_edges_drives_it() {
+    let (_lan, [host_a]) = Lan::of("edges");
+    let settings = Settings { run_directory: None, ..Settings::default() };
+    host_a.inside(move || {
+        let mut driver = Driver::new(settings).unwrap();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        epoll.add(driver.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0)).unwrap();
+        let addresses: Vec<String> = (1..=200).map(|host| format!("192.0.2.{}/32", host + 50)).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let id = driver.add("one", Instance::new(quick(1, &addresses), "eth0")).unwrap();
+        let shown = || run("ip -o address show dev eth0").matches("/32").count();
+        let end = Instant::now() + PATIENCE;
+        while shown() < 200 {
+            assert!(Instant::now() < end, "{} of 200 addresses", shown());
+            epoll.wait(&mut [EpollEvent::empty()], 1000_u16).unwrap();
+            driver.turn(Some(Duration::ZERO)).unwrap();
+        }
+        let sent = |driver: &Driver| driver.router(id).unwrap().counters().adverts_sent;
+        let before = sent(&driver);
+        // Nothing but its own timer wakes it now: an advert each 50 ms.
+        let begin = Instant::now();
+        while sent(&driver) < before + 10 {
+            assert!(begin.elapsed() < PATIENCE, "{} adverts", sent(&driver) - before);
+            epoll.wait(&mut [EpollEvent::empty()], 2000_u16).unwrap();
+            driver.turn(Some(Duration::ZERO)).unwrap();
+        }
+        assert!(begin.elapsed() < PATIENCE / 2, "it was woken by the end of the wait alone");
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_realtime_thread_starts_programs_that_are_not() {
+    let (_lan, [host_a]) = Lan::of("realtime");
+    host_a.inside(|| {
+        let settings = Settings { run_directory: None, realtime_priority: Some(10), ..Settings::default() };
+        let driver = Driver::new(settings).unwrap();
+        // Realtime priority and policy in a `stat` file of proc(5): fields 40 and 41, the first after the name being field 3.
+        let scheduling = |stat: &str| {
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            let fields: Vec<u32> =
+                fields.split_whitespace().skip(37).take(2).map(|field| field.parse().unwrap()).collect();
+            (fields[0], fields[1])
+        };
+        let own = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        assert_eq!(scheduling(&own), (10, 2), "SCHED_RR");
+        assert_eq!(scheduling(&run("cat /proc/self/stat")), (0, 0), "SCHED_OTHER");
+        drop(driver);
+    });
 }
 
 #[test]
 #[ignore = "needs root"]
 fn tracked_interfaces_and_strange_vrids_count() {
-    let lab = Lab::new(&["a", "b"]);
-    let b = lab.start("b", "vrid=77 addresses=10.9.0.177/24");
-    is_active(&b);
+    let (_lan, [host_a, host_b]) = Lan::of("tracked_interfaces_and_strange_vrids_count");
+    let b = host_b.start("vrid=77 addresses=192.0.2.177/24");
+    b.is_active();
     let settings = Settings { run_directory: None, ..Settings::default() };
-    inside(&lab, "a", move || {
+    host_a.inside(move || {
         run("ip link add up0 type veth peer name up1");
         run("ip link set up0 up");
         let mut driver = Driver::new(settings).unwrap();
@@ -163,9 +205,9 @@ fn tracked_interfaces_and_strange_vrids_count() {
 #[test]
 #[ignore = "needs root"]
 fn a_vmac_that_cannot_be_made_is_a_fault_with_a_reason() {
-    let lab = Lab::new(&["a"]);
+    let (_lan, [host_a]) = Lan::of("a_vmac_that_cannot_be_made_is_a_fault_with_a_reason");
     let settings = Settings { run_directory: None, ..Settings::default() };
-    inside(&lab, "a", move || {
+    host_a.inside(move || {
         run("ip link add mine type veth peer name other");
         let mut driver = Driver::new(settings).unwrap();
         let mut instance = Instance::new(quick(1, &[ADDRESS]), "eth0");
@@ -194,12 +236,12 @@ fn a_vmac_that_cannot_be_made_is_a_fault_with_a_reason() {
 #[test]
 #[ignore = "needs root"]
 fn a_source_that_no_advert_can_have_is_refused() {
-    let lab = Lab::new(&["a"]);
+    let (_lan, [host_a]) = Lan::of("a_source_that_no_advert_can_have_is_refused");
     let settings = Settings { run_directory: None, ..Settings::default() };
-    inside(&lab, "a", move || {
+    host_a.inside(move || {
         let mut driver = Driver::new(settings).unwrap();
         let (four, six) = (quick(1, &[ADDRESS]), quick(1, &["fe80::100/64"]));
-        for (config, source) in [(&four, "fe80::5"), (&six, "10.9.0.1"), (&six, "2001:db8::5")] {
+        for (config, source) in [(&four, "fe80::5"), (&six, "192.0.2.1"), (&six, "2001:db8::5")] {
             let mut instance = Instance::new(config.clone(), "eth0");
             instance.source = Some(source.parse().unwrap());
             let error = driver.add("one", instance).unwrap_err().to_string();
@@ -217,9 +259,9 @@ fn a_source_that_no_advert_can_have_is_refused() {
 #[test]
 #[ignore = "needs root"]
 fn a_router_that_may_not_add_addresses_is_not_active() {
-    let lab = Lab::new(&["a"]);
+    let (_lan, [host_a]) = Lan::of("a_router_that_may_not_add_addresses_is_not_active");
     let settings = Settings { run_directory: None, ..Settings::default() };
-    inside(&lab, "a", move || {
+    host_a.inside(move || {
         let mut driver = Driver::new(settings).unwrap();
         let id = driver.add("one", Instance::new(quick(1, &[ADDRESS]), "eth0")).unwrap();
         let state = |driver: &Driver| driver.router(id).unwrap().state();

@@ -167,6 +167,9 @@ enum Command {
     Delete {
         #[arg(required = true)]
         names: Vec<String>,
+        /// Those whose definition can't be read, listed as unknown, and of which nothing runs
+        #[arg(long)]
+        broken: bool,
     },
 }
 
@@ -232,7 +235,8 @@ fn command(uri: &str, host: &mut Host, command: &Command) -> Result<String, Fail
         Command::Wake { names } => each(names, |name| Ok(host.get().wake(name)?))?,
         Command::Pause { names } => each(names, |name| Ok(host.get().pause(name)?))?,
         Command::Resume { names } => each(names, |name| Ok(host.get().resume(name)?))?,
-        Command::Delete { names } => each(names, |name| Ok(host.get().delete(name)?))?,
+        Command::Delete { names, broken: true } => each(names, |name| Ok(host.get().discard(name)?))?,
+        Command::Delete { names, .. } => each(names, |name| Ok(host.get().delete(name)?))?,
         Command::List { json } => return show::list(&host.get().list()?, *json),
         Command::Show { name, json, xml } => {
             return show::machine(host.get(), name, *json, *xml);

@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Go on with a migration whose program has ended
     #[arg(long)]
     resume: bool,
+    /// Go on with a migration that has lost its connection when it ran over there already, and part of its memory was still here
+    #[arg(long, conflicts_with = "resume")]
+    recover: bool,
     /// Even if its disks may not be reached from there, its snapshots would be lost, its processor is this host's own, or it would
     /// never end
     #[arg(long)]
@@ -107,7 +110,9 @@ pub(crate) fn run(from: &str, source: &mut Host, arguments: &Arguments) -> Resul
         bar.set_message(format!("{}{}", progress.sample.phase, left.unwrap_or_default()));
         None
     };
-    let moved = if arguments.resume {
+    let moved = if arguments.recover {
+        migration.recover(source.get(), target.get(), watch)
+    } else if arguments.resume {
         migration.resume(source.get(), target.get(), watch)
     } else {
         migration.run(source.get(), target.get(), watch)

@@ -5,7 +5,9 @@
 //! 1. A target's copy runs only when it is told to, and is told only after the source's was given up for good.
 //! 2. A source's copy goes on only after the target's was given up, or can't be whole, or was never told to run.
 //! 3. Who does not answer is not dead. Nothing is decided then, and both copies stand still or go on as before.
-//! 4. Another machine of the same name is not this one: what is deleted, given up or booted has its identity.
+//! 4. A copy that has begun to run before it was whole (post-copy) is the machine, and what it lacks is the source's: neither is
+//!    touched until all has gone over.
+//! 5. Another machine of the same name is not this one: what is deleted, given up or booted has its identity.
 
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,8 @@ enum Copy {
     Runs,
     /// Less than all of it, or nothing: it was never told to run.
     Broken(String),
+    /// It has begun to run with less than all of it: no other can go on.
+    Torn,
     /// It does not answer.
     Silent(VirtError),
 }
@@ -135,6 +139,8 @@ impl<'a> Course<'a> {
         let (mut silent, mut cancelling, mut stalled) = (None, None, None);
         let migration = self.migration;
         let patience = || Patience::of(migration);
+        // Of a post-copy: what had gone over, and when that was more than before.
+        let mut reached: Option<(u64, Duration)> = None;
         loop {
             let sample = match self.source.migration(&self.migration.name, self.migration.every) {
                 Ok(Some(sample)) => sample,
@@ -167,13 +173,26 @@ impl<'a> Course<'a> {
                     let reason = cancelling.map_or(Reason::Asked, |(_, reason)| reason);
                     return Err(self.back(Why::Cancelled(reason)));
                 }
-                // The copy that is to run has a host of its own, which looks now.
                 Phase::PostCopy => {
-                    let _ = self.target.migration(&self.migration.name, Duration::ZERO);
+                    // The copy that is to run has a host of its own, which looks now.
+                    let there = self.target.migration(&self.migration.name, Duration::ZERO);
+                    let broken = matches!(there, Ok(Some(Sample { phase: Phase::Stalled, .. })));
+                    let (_, since) = *reached.insert(
+                        reached
+                            .filter(|(most, _)| *most >= sample.transferred)
+                            .unwrap_or((sample.transferred, sample.elapsed)),
+                    );
+                    // One side is told sooner than the other, and of a network that says nothing neither is.
+                    if !broken {
+                        stalled = None;
+                    }
+                    if sample.elapsed.saturating_sub(since) >= self.migration.policy.stall
+                        || broken && stalled.get_or_insert_with(patience).is_over()
+                    {
+                        return Err(self.stalls());
+                    }
                 }
-                Phase::Stalled if stalled.get_or_insert_with(patience).is_over() => {
-                    return Err(self.migration.fails(Why::Stalled, Whereabouts::On(Side::Target)));
-                }
+                Phase::Stalled if stalled.get_or_insert_with(patience).is_over() => return Err(self.stalls()),
                 _ => {}
             }
             if let Some((patience, reason)) = &mut cancelling
@@ -183,6 +202,40 @@ impl<'a> Course<'a> {
                 return Err(self.back(why));
             }
         }
+    }
+
+    /// Connects both sides of a post-copy anew.
+    pub(super) fn reconnect(&mut self) -> Result<(), MigrationError> {
+        let name = self.migration.name.clone();
+        if is_same(self.target, &self.spec).is_ok_and(|same| !same) {
+            return Err(self.stalls());
+        }
+        let to = match self.target.receive_rest(&name, &self.migration.via) {
+            Ok(to) => to,
+            Err(VirtError::NoMachine { .. } | VirtError::NotMoving { .. }) => return Err(self.stalls()),
+            Err(error) => {
+                return Err(self
+                    .migration
+                    .fails(refused(Side::Target, error), Whereabouts::On(Side::Target)));
+            }
+        };
+        let sent = self.source.send_rest(&name, &to);
+        sent.map_err(|error| {
+            self.migration.fails(refused(Side::Source, error), Whereabouts::On(Side::Target))
+        })
+    }
+
+    /// Each side has what the other lacks, and they do not reach each other: neither is touched.
+    fn stalls(&mut self) -> MigrationError {
+        let (state, same) = (self.target.state(&self.migration.name), is_same(self.target, &self.spec));
+        let (why, whereabouts) = match (state, same) {
+            (Ok(_), Ok(false)) => (Why::TargetLost(State::NoState), Whereabouts::Nowhere),
+            (Ok(state), _) if state.is_active() => (Why::Stalled, Whereabouts::On(Side::Target)),
+            (Ok(state), _) => (Why::TargetLost(state), Whereabouts::Nowhere),
+            (Err(error), _) if is_gone(&error) => (Why::TargetLost(State::NoState), Whereabouts::Nowhere),
+            (Err(_), _) => (Why::Stalled, Whereabouts::Unknown),
+        };
+        self.migration.fails(why, whereabouts)
     }
 
     /// Steers, and notes it; whether that was done. What must end the migration and can't be done is made good by cancelling it.
@@ -222,6 +275,7 @@ impl<'a> Course<'a> {
                 },
             },
             Copy::Broken(words) => Why::Failed(words),
+            Copy::Torn => return Err(self.stalls()),
             Copy::Silent(error) => refused(Side::Target, error),
         };
         Err(self.back(why))
@@ -266,6 +320,11 @@ impl<'a> Course<'a> {
             Copy::Whole => {
                 self.forget_source();
                 self.run_target(None)
+            }
+            Copy::Torn => {
+                // What is left there is no machine, and must not be started beside this one.
+                self.forget_source();
+                Err(self.migration.fails(Why::SourceLost, Whereabouts::On(Side::Target)))
             }
             // It may have been told to run before.
             Copy::Silent(error) => {
@@ -395,11 +454,16 @@ impl<'a> Course<'a> {
     fn copy(&mut self) -> Copy {
         let name = &self.migration.name;
         let mut patience = Patience::of(self.migration);
+        let mut torn = false;
         loop {
             let error = match self.target.migration(name, self.migration.every) {
                 Ok(Some(Sample { phase: Phase::Completed, .. })) => return Copy::Whole,
                 Ok(Some(Sample { phase: Phase::Failed(words), .. })) => return Copy::Broken(words),
                 Ok(Some(Sample { phase: Phase::Cancelled, .. })) => return Copy::Broken("cancelled".into()),
+                Ok(Some(Sample { phase: Phase::PostCopy | Phase::Stalled, .. })) => {
+                    torn = true;
+                    None
+                }
                 Ok(Some(_)) => None,
                 Ok(None) => match (self.target.state(name), is_same(self.target, &self.spec)) {
                     (Ok(_), Ok(false)) => {
@@ -418,6 +482,9 @@ impl<'a> Course<'a> {
                 Err(error) => Some(error),
             };
             if patience.is_over() {
+                if torn {
+                    return Copy::Torn;
+                }
                 let incomplete = || Copy::Broken("the target's copy is not whole".into());
                 return error.map_or_else(incomplete, Copy::Silent);
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::course::{Course, is_same};
 use super::estimate::{Estimate, Link};
 use super::monitor::{Monitor, Policy, PolicyError, Progress, Reason, Resort};
-use super::{Conclusion, Control, Sample, Via};
+use super::{Conclusion, Control, Phase, Sample, Via};
 use crate::checks::{self, Concern};
 use crate::error::VirtError;
 use crate::hypervisor::{Capabilities, Hypervisor};
@@ -111,9 +111,26 @@ pub enum Why {
     /// The machine itself ended on its way.
     #[error("the machine is {0} on the source")]
     Ended(State),
-    /// Its post-copy has lost the connection. It stands still on the target, and what it lacks is on the source.
-    #[error("the connection is lost, and part of its memory is still on the source")]
+    /// Its post-copy has lost the connection. The machine is the copy on the target, which stands still as soon as it needs what is
+    /// still on the source; neither was touched. [`Migration::recover`] goes on.
+    #[error(
+        "the connection is lost, and part of its memory is still on the source: keep both copies, and recover the migration when the \
+         hosts reach each other"
+    )]
     Stalled,
+    /// The source has ended in post-copy, and part of the memory with it. The copy on the target is all that is left, and was not
+    /// touched: it goes on until it needs what it lacks.
+    #[error(
+        "the source has ended, and part of its memory with it: the copy on the target stands still when it needs that; power it off, and \
+         start it anew"
+    )]
+    SourceLost,
+    /// The target's copy has ended in post-copy. The source's is old, and can't go on; it was not touched.
+    #[error(
+        "its copy on the target, which had begun to run, is {0}: what it did last is lost, and the copy on the source is too old to go on; \
+         power both off, and start one"
+    )]
+    TargetLost(State),
     /// No migration of it is under way.
     #[error("it is not being moved")]
     NotMoving,
@@ -375,6 +392,32 @@ impl Migration {
             return self.leave_source(source, target, Instant::now());
         }
         Course::new(self, source, target, monitor, spec).follow(watch)
+    }
+
+    /// Goes on with a post-copy that has lost its connection, over a new one, and ends it; one whose connection is dead without anybody's
+    /// having said so is broken off first. Over the same [`via`](Self::via) as before, as far as encryption goes; a migration at any other
+    /// phase is [resumed](Self::resume).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run). While it can't be recovered, both copies are left as they are: it can be tried again.
+    pub fn recover(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        watch: impl FnMut(&Progress) -> Option<Control>,
+    ) -> Result<Report, MigrationError> {
+        let phase = source.migration(&self.name, Duration::ZERO).ok().flatten().map(|sample| sample.phase);
+        let Some(Phase::PostCopy | Phase::Stalled) = phase else {
+            return self.resume(source, target, watch);
+        };
+        let monitor = Monitor::new(self.policy.clone())
+            .map_err(|error| self.fails(error.into(), Whereabouts::On(Side::Target)))?;
+        let spec = source
+            .spec(&self.name)
+            .map_err(|error| self.fails(refused(Side::Source, error), Whereabouts::On(Side::Target)))?;
+        let mut course = Course::new(self, source, target, monitor, spec);
+        course.reconnect()?;
+        course.follow(watch)
     }
 
     /// What would stay behind.

@@ -8,6 +8,7 @@
 //! | board | `pc` (i440FX), whose root bus takes devices while it runs; `q35` and `virt` get root ports for that |
 //! | place | a device's place on its bus depends on the definition alone, so that another host's guest finds it where it was |
 //! | disk | `-blockdev` named `node-TARGET`, and a device named as the target: `vda` |
+//! | places | 16 for disks on virtio and 8 for network interfaces on `pc`, 6 and 6 on `q35` and `virt`: more are refused |
 //! | network interface | `-netdev` and a device, `nic-` and the address's digits |
 //! | memory | with a balloon the most that it may have, of which the balloon takes what it must not; else what it has |
 //! | guest's end | `-action`: what needs somebody to act (restart after a power-off) stops there, and is done when it is next seen |
@@ -26,7 +27,9 @@ use serde_json::{Value, json};
 use crate::domain::{Action, Arch, Bus, Clock, Console, CpuModel, DomainSpec, Kind, Memory};
 use crate::error::VirtError;
 use devices::boot_indices;
-pub(crate) use devices::{block_node, disk_device, hot_pluggable, netdev, nic_device, nic_id, node_name};
+pub(crate) use devices::{
+    block_node, disk_device, hot_pluggable, most_nics, netdev, nic_device, nic_id, node_name,
+};
 
 /// The name of QEMU in its own errors.
 pub(crate) const QEMU: &str = "qemu";
@@ -347,8 +350,6 @@ impl Words {
             self.option("-netdev", option_list(&backend));
             devices.push(nic_device(spec, board, nic, number, *boot)?);
         }
-        // Those without a place of their own get what the others leave.
-        devices.sort_by_key(|device| device.get("addr").or(device.get("bus")).is_none());
         devices.iter().for_each(|device| self.device(device));
         let panic = if board == Board::Virt { "pvpanic-pci" } else { "pvpanic" };
         self.device(&json!({"driver": panic, "id": "panic0"}));

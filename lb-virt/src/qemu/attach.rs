@@ -2,15 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::arguments::{Board, QEMU, block_node, disk_device, netdev, nic_device, nic_id, node_name};
+use super::arguments::{
+    Board, QEMU, block_node, disk_device, most_nics, netdev, nic_device, nic_id, node_name,
+};
 use super::launch::complaint;
 use super::machine::Machine;
 use super::qmp::QmpError;
 use crate::domain::{Disk, Nic};
 use crate::error::VirtError;
-
-/// The places for network interfaces that come while a machine runs.
-const MOST_NICS: usize = 8;
 
 impl Machine {
     /// Gives it a disk; nothing of it is left if it can't have it.
@@ -30,12 +29,7 @@ impl Machine {
             })?;
         }
         let device = disk_device(self.live(), Board::of(self.live())?, disk, None)?;
-        let mut elsewhere = device.clone();
-        if let Some(device) = elsewhere.as_object_mut() {
-            // Something without a place of its own may have this one's.
-            device.remove("addr");
-        }
-        let added = self.add_one_of([Ok(device), Ok(elsewhere)], &operation);
+        let added = self.add_one_of([Ok(device)], &operation);
         if added.is_err() {
             let _ = self.ask("blockdev-del", json!({"node-name": node}));
         }
@@ -62,10 +56,11 @@ impl Machine {
         let backend = netdev(self.live(), nic, &id)?;
         let _ = self.ask("netdev_del", json!({"id": backend["id"]}));
         self.ask("netdev_add", backend.clone()).map_err(|error| error.while_it(&operation))?;
-        // Where another definition's would be; what has that place refuses, and so does what is no place.
+        // Where another definition's would be; what has that place refuses.
         let (spec, board) = (self.live().clone(), Board::of(self.live())?);
         let count = spec.nics.len();
-        let places = (count..MOST_NICS).chain(0..count).chain(MOST_NICS..=MOST_NICS + count);
+        let most = most_nics(board);
+        let places = (count..most).chain(0..count.min(most));
         let taken = |place: &usize| spec.nics.iter().any(|nic| nic.place.map(usize::from) == Some(*place));
         let places = places.filter(|place| !taken(place)).filter_map(|place| u8::try_from(place).ok());
         let places = places.filter(|place| nic.place.is_none_or(|wanted| wanted == *place));

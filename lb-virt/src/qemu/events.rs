@@ -166,13 +166,18 @@ impl Events {
 
     /// Takes what QEMUs have said, and tells of guests that have started anew.
     pub(super) fn take(&mut self) {
-        let (mut gone, mut rebooted) = (Vec::new(), Vec::new());
+        let (mut gone, mut rebooted, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
         for (name, heard) in &mut self.heard {
             loop {
                 match on(&heard.line).next_event(Duration::ZERO) {
                     Ok(Some(event)) => {
                         match &*event.name {
-                            "MIGRATION" => *self.moved.entry(name.clone()).or_default() = true,
+                            "MIGRATION" => {
+                                *self.moved.entry(name.clone()).or_default() = true;
+                                if event.text("status") == "postcopy-paused" {
+                                    stalled.push(name.clone());
+                                }
+                            }
                             // A round more is seen at the next look.
                             "MIGRATION_PASS" => {}
                             _ => drop(self.moved.entry(name.clone()).or_default()),
@@ -198,6 +203,9 @@ impl Events {
         }
         for name in rebooted {
             self.tell(&name, EventKind::Rebooted);
+        }
+        for name in stalled {
+            self.tell(&name, EventKind::MigrationStalled);
         }
         for name in gone {
             self.heard.remove(&name);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::json;
 
-use super::arguments::{self, Board, QEMU, hot_pluggable};
+use super::arguments::{self, QEMU, hot_pluggable};
 use super::machine::GLANCE;
 use super::{LOOK, Qemu, VENDOR, clone, launch, snapshot};
 use crate::command::Program;
@@ -45,6 +45,7 @@ impl Hypervisor for Qemu {
             | Capabilities::AUTO_CONVERGE
             | Capabilities::POST_COPY
             | Capabilities::DIRTY_RATE
+            | Capabilities::POST_COPY_RECOVERY
     }
 
     fn host(&mut self) -> Result<Host, VirtError> {
@@ -125,6 +126,10 @@ impl Hypervisor for Qemu {
         Ok(())
     }
 
+    fn discard(&mut self, name: &str) -> Result<(), VirtError> {
+        self.discard_broken(name)
+    }
+
     /// Boots a machine. It returns when its first virtual CPU runs.
     fn start(&mut self, name: &str) -> Result<(), VirtError> {
         let (mut machine, after) = self.hold_for(name, Operation::Start)?;
@@ -146,7 +151,8 @@ impl Hypervisor for Qemu {
 
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
         let (mut machine, after) = self.hold_for(name, Operation::PowerOff)?;
-        if machine.waits() {
+        // Neither is the machine: that has another definition, where it runs.
+        if machine.waits() || machine.is_old() {
             return self.give_up(machine);
         }
         machine.end()?;
@@ -261,7 +267,7 @@ impl Hypervisor for Qemu {
         Self::check(&machine, change)?;
         let mut effect = Effect::Now;
         if machine.run.is_some() {
-            if hot_pluggable(&disk, Board::of(machine.live())?) {
+            if hot_pluggable(&disk) {
                 machine.plug_disk(&disk)?;
             } else {
                 effect = Effect::NextBoot;
@@ -279,7 +285,7 @@ impl Hypervisor for Qemu {
         let mut effect = Effect::Now;
         let running = machine.run.as_ref().and_then(|run| run.spec.disks.iter().find(is_it)).cloned();
         if let Some(disk) = running {
-            let goes = hot_pluggable(&disk, Board::of(machine.live())?) && machine.unplug_disk(target)?;
+            let goes = hot_pluggable(&disk) && machine.unplug_disk(target)?;
             effect = if goes { Effect::Now } else { Effect::NextBoot };
         }
         self.change(&mut machine, effect, |spec| spec.disks.retain(|disk| disk.target != target))
@@ -466,6 +472,14 @@ impl Hypervisor for Qemu {
 
     fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
         self.send_machine(name, to, settings)
+    }
+
+    fn receive_rest(&mut self, name: &str, via: &Via) -> Result<Destination, VirtError> {
+        self.receive_rest_of(name, via)
+    }
+
+    fn send_rest(&mut self, name: &str, to: &Destination) -> Result<(), VirtError> {
+        self.send_rest_of(name, to)
     }
 
     fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {

@@ -4,6 +4,7 @@
 //! there until it was told to run. Whatever happens to either program, the note decides: a copy that was not told to run goes when its
 //! process does, and with it its definition.
 
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread::sleep;
@@ -32,9 +33,9 @@ const WAY: &str = "way";
 /// How often a migration is looked at whose QEMU another program listens to.
 const LOOK: Duration = Duration::from_millis(25);
 /// How long a QEMU may take to say how far it is: who asks asks again, a hundred times before it is given up.
-const ANSWER: Duration = Duration::from_millis(500);
+pub(super) const ANSWER: Duration = Duration::from_millis(500);
 /// How long a migration may take to begin, when it is to go over at once.
-const BEGIN: Duration = Duration::from_secs(5);
+pub(super) const BEGIN: Duration = Duration::from_secs(5);
 
 /// How many pages of each GiB are sampled: 4096 in all, which tell a rate of a tenth of the memory a second to 5 %; of more memory at
 /// least 1024, and at the most 16384, QEMU's bounds.
@@ -47,7 +48,7 @@ fn samples_a_gib(memory: Memory) -> u64 {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Moving {
     /// From here; else to here.
-    outgoing: bool,
+    pub(super) outgoing: bool,
     /// From here: whether it was asked to go over at once.
     post_copy: bool,
     /// To here: whether it was told to run. It is the machine then.
@@ -74,6 +75,12 @@ impl Machine {
     /// Whether it is a copy that nobody has told to run: without its process there is no such machine.
     pub(super) fn waits(&self) -> bool {
         self.moving().is_some_and(|moving| !moving.outgoing && !moving.told)
+    }
+
+    /// Whether it has begun to run elsewhere, so that this copy of it is too old to go on.
+    pub(super) fn is_old(&mut self) -> bool {
+        let asked = self.moving().is_some_and(|moving| moving.outgoing && moving.post_copy);
+        asked && self.sample().is_ok_and(|sample| sample.post_copied)
     }
 
     fn set_moving(&mut self, moving: Option<Moving>) -> Result<(), VirtError> {
@@ -107,7 +114,7 @@ impl Machine {
         VirtError::Moving { name: self.name().into(), operation: operation.into() }
     }
 
-    fn says(&self, operation: &str, words: impl Into<String>) -> VirtError {
+    pub(super) fn says(&self, operation: &str, words: impl Into<String>) -> VirtError {
         let operation = format!("{operation} {}", self.name());
         VirtError::Said { hypervisor: QEMU, operation, words: words.into() }
     }
@@ -181,9 +188,9 @@ impl Machine {
         }
         match via {
             Via::Own => {
-                self.place.remove(INCOMING)?;
-                self.tell(OPERATION, "migrate-incoming", json!({"uri": format!("unix:{INCOMING}")}))?;
-                Ok(Destination { uri: format!("unix:{}", self.place.file(INCOMING).display()), tls: None })
+                let (waits_at, to) = self.own_way()?;
+                self.tell(OPERATION, "migrate-incoming", json!({"uri": waits_at}))?;
+                Ok(to)
             }
             Via::Tcp { address, port, tls } => {
                 if let Some(tls) = tls {
@@ -193,15 +200,26 @@ impl Machine {
                         set.encrypted = true;
                     }
                 }
-                let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+                let host = bracketed(*address);
                 self.tell(OPERATION, "migrate-incoming", json!({"uri": format!("tcp:{host}:{port}")}))?;
-                let answer = self.tell(OPERATION, "query-migrate", json!({}))?;
-                // The port that it has chosen.
-                let chosen = answer["socket-address"][0]["port"].as_str().map(ToOwned::to_owned);
-                let port = chosen.unwrap_or_else(|| port.to_string());
+                let port = self.chosen_port(OPERATION, *port)?;
                 Ok(Destination { uri: format!("tcp:{host}:{port}"), tls: tls.clone() })
             }
         }
+    }
+
+    /// A unix socket of its own: what its QEMU is told, and what the other is.
+    pub(super) fn own_way(&self) -> Result<(String, Destination), VirtError> {
+        self.place.remove(INCOMING)?;
+        let uri = format!("unix:{}", self.place.file(INCOMING).display());
+        Ok((format!("unix:{INCOMING}"), Destination { uri, tls: None }))
+    }
+
+    /// The port that it waits at: the one that it was given, or has chosen.
+    pub(super) fn chosen_port(&mut self, operation: &str, port: u16) -> Result<String, VirtError> {
+        let answer = self.tell(operation, "query-migrate", json!({}))?;
+        let chosen = answer["socket-address"].as_array().and_then(|all| all.last()?["port"].as_str());
+        Ok(chosen.map_or_else(|| port.to_string(), ToOwned::to_owned))
     }
 
     /// Makes a QEMU that was just started ready to send its machine, or to receive it.
@@ -223,16 +241,21 @@ impl Machine {
     ) -> Result<(), VirtError> {
         const OPERATION: &str = "send";
         let encryption = to.tls.as_ref().map(|tls| self.encrypt(tls, "client")).transpose()?;
-        let uri = match to.uri.strip_prefix("unix:") {
-            Some(path) => format!("unix:{}", self.shortened(Path::new(path))?),
-            None => to.uri.clone(),
-        };
+        let uri = self.reachable(to)?;
         let commands = Set::of(settings, to.tls.is_some()).commands(before, encryption);
         if !commands.is_empty() {
             self.tell_all(OPERATION, commands)?;
         }
         self.tell(OPERATION, "migrate", json!({"uri": uri}))?;
         Ok(())
+    }
+
+    /// Where it is to be sent, as its QEMU can be told.
+    pub(super) fn reachable(&self, to: &Destination) -> Result<String, VirtError> {
+        match to.uri.strip_prefix("unix:") {
+            Some(path) => Ok(format!("unix:{}", self.shortened(Path::new(path))?)),
+            None => Ok(to.uri.clone()),
+        }
     }
 
     /// A path of a socket that is short enough for one: by a link in the machine's directory, in which QEMU runs.
@@ -246,6 +269,11 @@ impl Machine {
         // Commas too: what is told it here is no list of options.
         Ok(format!("{WAY}/{}", name.to_string_lossy()))
     }
+}
+
+/// An address as a URI has it.
+pub(super) fn bracketed(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 
 impl Qemu {
@@ -380,7 +408,8 @@ impl Qemu {
         loop {
             let phase = machine.sample()?.phase;
             let too_late = match control {
-                Control::Cancel | Control::Stop => phase.has_ended(),
+                // What has begun to run over there would be lost.
+                Control::Cancel | Control::Stop => !phase.can_go_back(),
                 _ => !matches!(phase, Phase::Setup | Phase::PreCopy),
             };
             if too_late {

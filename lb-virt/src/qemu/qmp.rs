@@ -89,6 +89,8 @@ pub struct Qmp {
     events: VecDeque<QmpEvent>,
     next: u64,
     version: String,
+    /// It takes a command that does not wait for those before it.
+    out_of_band: bool,
     /// Part of a command was written and not the rest: what follows would be taken for it.
     broken: bool,
 }
@@ -128,12 +130,14 @@ impl Qmp {
             events: VecDeque::new(),
             next: 1,
             version: String::new(),
+            out_of_band: false,
             broken: false,
         };
         let end = until(timeout);
         loop {
             match qmp.message(end, timeout)? {
-                Message::Greeting { version: [major, minor, micro], package } => {
+                Message::Greeting { version: [major, minor, micro], package, out_of_band } => {
+                    qmp.out_of_band = out_of_band;
                     let package = if package.is_empty() { package } else { format!(" ({package})") };
                     qmp.version = format!("QEMU {major}.{minor}.{micro}{package}");
                     break;
@@ -142,7 +146,8 @@ impl Qmp {
                 _ => {}
             }
         }
-        qmp.execute("qmp_capabilities", json!({}), end.saturating_duration_since(Instant::now()))?;
+        let agreed = if qmp.out_of_band { json!({"enable": ["oob"]}) } else { json!({}) };
+        qmp.execute("qmp_capabilities", agreed, end.saturating_duration_since(Instant::now()))?;
         Ok(qmp)
     }
 
@@ -160,6 +165,25 @@ impl Qmp {
     pub fn execute(&mut self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {
         let mut answers = self.execute_all([(command, arguments)], timeout)?;
         Ok(answers.pop().unwrap_or_default())
+    }
+
+    /// As [`execute`](Self::execute), of a command that QEMU does at once even where its main loop stands still, as while that waits
+    /// for memory that has not come: those that its schema calls `allow-oob`.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn execute_at_once(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        timeout: Duration,
+    ) -> Result<Value, QmpError> {
+        let id = self.next;
+        self.next += 1;
+        let verb = if self.out_of_band { "exec-oob" } else { "execute" };
+        let line = json!({verb: command, "arguments": arguments, "id": id});
+        self.say(&format!("{line}\n"), timeout)?;
+        self.answer(id, until(timeout), timeout)
     }
 
     /// Tells it several things at once, which it does one after the other, and waits for all answers: the way there and back is made

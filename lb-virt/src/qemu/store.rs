@@ -205,13 +205,15 @@ impl Place {
 
     /// Holds its lock, waiting so long at most; `None` if it has gone meanwhile.
     pub(crate) fn lock(&self, operation: &str, patience: Duration) -> Result<Option<Lock>, VirtError> {
+        let held = self.lock_broken(operation, patience)?;
+        // It may have been removed, and another made of that name, while the lock was waited for.
+        Ok(held.filter(|_| self.file("definition.json").exists()))
+    }
+
+    /// Holds its lock, whatever else is there of it; `None` if it has gone meanwhile.
+    pub(crate) fn lock_broken(&self, operation: &str, patience: Duration) -> Result<Option<Lock>, VirtError> {
         match lock(&self.file("lock"), &self.name, operation, patience) {
             Err(VirtError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            // It may have been removed, and another made of that name, while the lock was waited for.
-            Ok(lock) if !self.file("definition.json").exists() => {
-                drop(lock);
-                Ok(None)
-            }
             other => other.map(Some),
         }
     }

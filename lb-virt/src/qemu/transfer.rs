@@ -140,7 +140,7 @@ pub(super) fn sample(answer: &Value, stands: bool, asked: bool) -> Sample {
     let fetched = number(&ram["postcopy-bytes"]) > 0 || number(&ram["postcopy-requests"]) > 0;
     let post_copied = match phase {
         Phase::PostCopy | Phase::Stalled => true,
-        Phase::Completed | Phase::Failed(_) => asked && fetched,
+        Phase::Completed | Phase::Failed(_) | Phase::Cancelled => asked && fetched,
         _ => false,
     };
     // QEMU's rate is in Mbit/s, and is a number that may be none.

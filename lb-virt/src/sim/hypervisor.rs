@@ -90,9 +90,13 @@ impl Hypervisor for Sim {
 
     fn power_off(&mut self, name: &str) -> Result<(), VirtError> {
         let state = self.may(name, Operation::PowerOff)?;
-        let received = self.machine(name)?.moving.as_ref().is_some_and(|moving| !moving.outgoing);
+        let moving = self.machine(name)?.moving.clone();
+        // Neither a copy that came, nor the rest of one that runs elsewhere, is the machine.
+        let is_none = moving.is_some_and(|moving| {
+            !moving.outgoing || self.network.with(&moving.uri, |transfer| transfer.post_copied) == Some(true)
+        });
         self.leave(name);
-        if received {
+        if is_none {
             self.remove(name)
         } else {
             self.enter(name, state)
@@ -321,6 +325,14 @@ impl Hypervisor for Sim {
 
     fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
         self.send_machine(name, to, settings)
+    }
+
+    fn receive_rest(&mut self, name: &str, _via: &Via) -> Result<Destination, VirtError> {
+        self.receive_rest_of(name)
+    }
+
+    fn send_rest(&mut self, name: &str, to: &Destination) -> Result<(), VirtError> {
+        self.send_rest_of(name, to)
     }
 
     /// Waiting turns the clock.

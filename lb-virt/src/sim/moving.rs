@@ -67,6 +67,30 @@ impl Sim {
         fate.answer(())
     }
 
+    pub(super) fn receive_rest_of(&mut self, name: &str) -> Result<Destination, VirtError> {
+        let uri = match &self.machine(name)?.moving {
+            Some(moving) if !moving.outgoing => moving.uri.clone(),
+            _ => return Err(VirtError::NotMoving { name: name.into() }),
+        };
+        let fate = self.fate("receive the rest of", name)?;
+        if self.network.with(&uri, Transfer::await_rest) != Some(true) {
+            return Err(self.says("recover", name, "its migration is not at post-copy".into()));
+        }
+        fate.answer(Destination { uri, tls: None })
+    }
+
+    pub(super) fn send_rest_of(&mut self, name: &str, to: &Destination) -> Result<(), VirtError> {
+        match &self.machine(name)?.moving {
+            Some(moving) if moving.outgoing && moving.uri == to.uri => {}
+            _ => return Err(VirtError::NotMoving { name: name.into() }),
+        }
+        let fate = self.fate("send the rest of", name)?;
+        if self.network.with(&to.uri, Transfer::go_on) != Some(true) {
+            return Err(self.says("recover", name, format!("{}: connection refused", to.uri)));
+        }
+        fate.answer(())
+    }
+
     /// Lets time pass until its phase changes, and at most so long.
     pub(super) fn migration_of(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {
         self.machine(name)?;
@@ -173,7 +197,7 @@ impl Sim {
                 {
                     self.enter(&name, State::Running);
                 }
-                Phase::PostCopy | Phase::Completed if !moving.outgoing && post_copied => {
+                Phase::PostCopy | Phase::Stalled | Phase::Completed if !moving.outgoing && post_copied => {
                     self.enter(&name, State::Running);
                 }
                 // A copy that can't become whole goes by itself.

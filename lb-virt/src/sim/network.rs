@@ -133,6 +133,8 @@ pub(super) struct Transfer {
     source: bool,
     target: bool,
     sent: bool,
+    /// Whether the target waits for what a broken connection has not brought.
+    awaits_rest: bool,
 }
 
 impl Transfer {
@@ -157,7 +159,26 @@ impl Transfer {
             source: false,
             target: true,
             sent: false,
+            awaits_rest: false,
         }
+    }
+
+    /// Waits for the rest of a post-copy; false if it is none, or all of it is there.
+    pub(super) fn await_rest(&mut self) -> bool {
+        let broken = matches!(self.phase, Phase::PostCopy | Phase::Stalled);
+        if broken {
+            (self.phase, self.awaits_rest) = (Phase::Stalled, true);
+        }
+        broken
+    }
+
+    /// Goes on with it; false if nobody waits for it.
+    pub(super) fn go_on(&mut self) -> bool {
+        let waits = self.phase == Phase::Stalled && std::mem::take(&mut self.awaits_rest) && self.target;
+        if waits {
+            self.phase = Phase::PostCopy;
+        }
+        waits
     }
 
     /// Begins; false if it was begun before.

@@ -34,6 +34,7 @@ grep -q '^libvirt-qemu:' "$root/group" || echo 'libvirt-qemu:x:64055:' >>"$root/
 # Hosts that send machines to each other go by their names, and refuse 127.0.0.1.
 { echo "127.0.0.1 localhost"; seq 0 99 | sed 's/^/127.0.0.2 lb-virtd-/'; } >"$root/hosts"
 for file in passwd group hosts; do mount --bind "$root/$file" "/etc/$file"; done
+mkdir -p "$root/pki"
 cat >"$root/etc/qemu.conf" <<END
 user = "root"
 group = "root"
@@ -43,6 +44,7 @@ namespaces = []
 stdio_handler = "file"
 remember_owner = 0
 migration_address = "127.0.0.2"
+migrate_tls_x509_cert_dir = "$root/pki"
 migration_port_min = $port
 migration_port_max = $((port + 9))
 END
@@ -153,6 +155,11 @@ impl Daemon {
                 read("libvirtd.log")
             );
         }
+    }
+
+    /// Where it looks for what encrypts migrations.
+    pub fn certificates(&self) -> PathBuf {
+        self.root.join("pki")
     }
 
     pub fn images(&self) -> PathBuf {

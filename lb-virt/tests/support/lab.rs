@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lb_virt::domain::{Console, Disk};
+use lb_virt::qemu::qmp::Qmp;
 use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu, State};
+use serde_json::json;
 
 use super::guest;
 
@@ -80,7 +82,11 @@ impl Lab {
             if last > number {
                 return last;
             }
-            assert!(Instant::now() < end, "{name} has counted to {last} only, not beyond {number}");
+            assert!(
+                Instant::now() < end,
+                "{name} has counted to {last} only, not beyond {number}{}",
+                self.findings()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -104,6 +110,25 @@ impl Lab {
         pids.filter(ours).collect()
     }
 
+    /// What the QEMUs that run here say of a guest that does not go on, and what they have complained of.
+    pub fn findings(&self) -> String {
+        let mut findings = String::new();
+        for host in fs::read_dir(&self.path).unwrap().flatten() {
+            let machines = fs::read_dir(host.path().join("machines"));
+            for machine in machines.into_iter().flatten().flatten() {
+                let path = machine.path();
+                findings += &format!("\n== {}\nlog: {}\n", path.display(), read(&path.join("log")));
+                findings += &format!("note: {}\n", read(&path.join("run.json")));
+                let socket = path.join("control.sock");
+                match Qmp::connect(&socket, Duration::from_secs(5)) {
+                    Ok(mut qmp) => ask(&mut qmp, &mut findings),
+                    Err(error) => findings += &format!("{}: {error}\n", socket.display()),
+                }
+            }
+        }
+        findings
+    }
+
     /// That there are no more processes than so many, when the kernel has cleared away what was ended.
     pub fn has_at_most(&self, count: usize) {
         let end = Instant::now() + Duration::from_secs(10);
@@ -118,6 +143,23 @@ impl Drop for Lab {
     fn drop(&mut self) {
         drop(self.watch.stdin.take());
         let _ = self.watch.wait();
+    }
+}
+
+/// Twice, with a moment between: what goes on, and what does not. The guest's page is the one at 0x7000.
+fn ask(qmp: &mut Qmp, findings: &mut String) {
+    const MONITOR: [&str; 4] = ["info registers -a", "info pic", "info irq", "xp /384wx 0x7a00"];
+    let commands = ["query-status", "query-migrate", "query-chardev", "query-cpus-fast"];
+    for _ in 0..2 {
+        let plain = commands.iter().map(|command| (*command, json!({})));
+        let monitor = MONITOR.iter().map(|line| ("human-monitor-command", json!({"command-line": line})));
+        for (command, arguments) in plain.chain(monitor) {
+            let said = qmp.execute(command, arguments.clone(), Duration::from_secs(5));
+            let said = said.map(|said| said.as_str().map_or_else(|| said.to_string(), ToOwned::to_owned));
+            *findings +=
+                &format!("{command} {arguments}: {}\n", said.unwrap_or_else(|error| error.to_string()));
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

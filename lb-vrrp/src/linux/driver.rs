@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::timerfd::{ClockId as TimerClock, TimerFd, TimerFlags};
 use nix::time::{ClockId, clock_gettime};
 
@@ -116,14 +117,17 @@ struct Group {
 ///
 /// The thread that calls it does all the work and waits nowhere but in [`Self::turn`]; only where an interface has so many
 /// addresses that the kernel takes long to add one, a second thread carries them there. To put it into an event loop of one's own, wait until its
-/// descriptor ([`AsFd`]) is readable, then call `turn(Some(Duration::ZERO))`.
+/// descriptor ([`AsFd`]) is readable, then call `turn(Some(Duration::ZERO))`. A loop that is told of edges alone will do.
 #[derive(Debug)]
 pub struct Driver {
     epoll: Epoll,
     events: Vec<EpollEvent>,
     timer: TimerFd,
-    /// What the timer is set to.
+    /// What the timer is set to; from then on it is readable, until it is set anew.
     armed: Option<Timestamp>,
+    /// Readable while there is something to do at once, and whether that is so.
+    wake: EventFd,
+    again: bool,
     netlink: Netlink,
     monitor: Monitor,
     links: Links,
@@ -164,6 +168,7 @@ pub struct Driver {
 const TIMER: u64 = u64::MAX;
 const MONITOR: u64 = u64::MAX - 1;
 const WORKER: u64 = u64::MAX - 2;
+const AGAIN: u64 = u64::MAX - 3;
 /// The longest packet that is read whole.
 const PACKET: usize = 65_536;
 
@@ -222,11 +227,16 @@ impl Driver {
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         epoll.add(&timer, readable(TIMER)).map_err(|error| polling(error.into()))?;
         epoll.add(&monitor, readable(MONITOR)).map_err(|error| polling(error.into()))?;
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|error| polling(error.into()))?;
+        epoll.add(&wake, readable(AGAIN)).map_err(|error| polling(error.into()))?;
         Ok(Self {
             epoll,
             events: Vec::new(),
             timer,
             armed: None,
+            wake,
+            again: false,
             netlink,
             monitor,
             links: Links::from_dump(&dump),

@@ -15,8 +15,9 @@ pub struct Settings {
     /// It must belong to root or to the user that the program runs as, and others must not be able to write to it: what its
     /// files say is undone.
     pub run_directory: Option<PathBuf>,
-    /// The priority (1 to 99) under `SCHED_RR` that the thread which makes the driver gets. Needs `CAP_SYS_NICE`. Default:
-    /// none, the thread stays as it is.
+    /// The priority (1 to 99) under `SCHED_RR` that the thread which makes the driver gets, keepalived's `vrrp_rt_priority`. For a
+    /// machine whose processors others keep busy: the thread has one at once, where it else may have to wait for a few
+    /// milliseconds. What it starts does not inherit it. Needs `CAP_SYS_NICE`. Default: none, the thread stays as it is.
     pub realtime_priority: Option<u8>,
     /// Whether to lock the program's memory (`mlockall`), so that no page fault delays an advert. Needs `CAP_IPC_LOCK`.
     /// Default: no.

@@ -58,13 +58,15 @@ pub(super) fn send_many(socket: impl AsFd, frames: &[&[u8]]) -> io::Result<usize
     check(sent)
 }
 
-/// Puts the calling thread under `SCHED_RR` with `priority`.
+/// Puts the calling thread under `SCHED_RR` with `priority`. What it starts later, threads and scripts, does not inherit that.
 pub(super) fn set_round_robin(priority: u8) -> io::Result<()> {
     // SAFETY: a sched_param of zeros is a valid one.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = i32::from(priority);
     // SAFETY: `parameters` lives during the call, which only reads it; 0 is the calling thread.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &parameters) }).map(drop)
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
+    check(result).map(drop)
 }
 
 /// Takes the calling thread from any realtime class to the usual one.

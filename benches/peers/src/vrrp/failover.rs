@@ -8,8 +8,9 @@ use lb_vrrp::linux::Instance;
 use lb_vrrp::timer::master_down_interval;
 use lb_vrrp::wire::{Interval, Version};
 
-use super::peers::{Advert, Frame, Lan, Program, Router, Wire, now};
-use super::{PROGRAMS, rows};
+use super::floor::{Floor, TICK, stolen};
+use super::lab::{Advert, Frame, Lan, Program, Router, Wire, now};
+use super::{OURS, PROGRAMS, rows};
 use crate::row::Row;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,30 +28,42 @@ pub(super) struct Timing {
 struct Sample {
     overhead: f64,
     announcement: f64,
+    /// How late a bare timer was meanwhile, again and again.
+    floor: Vec<f64>,
 }
 
 /// `count` failovers of each program, in turns.
-pub(super) fn run(name: &str, timing: Timing, count: usize, peer: &str) -> Vec<Row> {
+pub(super) fn run(name: &str, timing: Timing, realtime: Option<u8>, count: usize, peer: &str) -> Vec<Row> {
     let mut overheads = [const { Vec::new() }; 2];
     let mut announcements = [const { Vec::new() }; 2];
-    let mut pairs: Vec<[Pair; 2]> =
-        (0..timing.pairs).map(|index| PROGRAMS.map(|program| Pair::new(program, index, timing))).collect();
+    let mut floors = [const { Vec::new() }; 2];
+    let mut taken = [0.0; 2];
+    let mut pairs: Vec<[Pair; 2]> = (0..timing.pairs)
+        .map(|index| PROGRAMS.map(|program| Pair::new(program, index, timing, realtime)))
+        .collect();
     for round in 0..count.div_ceil(timing.pairs) {
         // Whoever is second in one round is first in the next: what the one's start costs falls on both alike.
         for which in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+            let before = stolen();
             let samples: Vec<Sample> = thread::scope(|scope| {
                 let rounds: Vec<_> =
                     pairs.iter_mut().map(|pair| scope.spawn(move || pair[which].fail_over(round))).collect();
                 rounds.into_iter().map(|round| round.join().expect("a failover")).collect()
             });
+            taken[which] += stolen() - before;
             for sample in samples {
                 overheads[which].push(sample.overhead);
                 announcements[which].push(sample.announcement);
+                floors[which].extend(sample.floor);
             }
         }
     }
     let mut all = Vec::from(rows(&format!("failover overhead, {name}"), "us", &overheads, peer));
     all.extend(rows(&format!("first announcement after the advert, {name}"), "us", &announcements, peer));
+    all.extend(rows(&format!("lateness of a bare timer, {name}"), "us", &floors, peer));
+    let taken_name = format!("processor time that the host took, {name}");
+    let [ours, theirs] = taken.map(|taken| f64::max(taken, TICK));
+    all.push(Row::new(&taken_name, overheads[OURS].len() as u64, "s", ours, theirs, peer));
     all
 }
 
@@ -64,7 +77,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(program: Program, index: usize, timing: Timing) -> Self {
+    fn new(program: Program, index: usize, timing: Timing, realtime: Option<u8>) -> Self {
         let lan = Lan::new(&format!("{}{index}", program.name()), 2);
         let wire = Wire::new(&lan);
         let mut config = Config::new(51, ["192.0.2.100/24".parse().expect("an address")]);
@@ -75,6 +88,7 @@ impl Pair {
         let mut routers = [0, 1].map(|host| {
             Router::new(program, &lan.hosts()[host], vec![Instance::new(config.clone(), "eth0")])
         });
+        routers.iter_mut().for_each(|router| router.realtime = realtime);
         routers[0].start();
         wire.wait(Duration::ZERO, PATIENCE, Frame::advert).expect("the first becomes active");
         routers[1].start();
@@ -105,8 +119,10 @@ impl Pair {
                 continue;
             }
             self.routers[active].kill();
+            let floor = Floor::watch();
             let begin = recently;
             let first = self.wire.wait(begin, PATIENCE, from(other)).expect("the other one takes over");
+            let floor = floor.end().into_iter().map(micros).collect();
             let last = self.wire.adverts(begin, active).last().expect("it was active").at;
             let announced = |frame: &Frame| {
                 let counts = frame.host == other && frame.announced().is_some();
@@ -118,6 +134,7 @@ impl Pair {
             let sample = Sample {
                 overhead: micros(first.at) - micros(last) - micros(formula),
                 announcement: micros(announced) - micros(first.at),
+                floor,
             };
             self.routers[active].start();
             self.wire.clear();

@@ -5,16 +5,16 @@
 
 mod failover;
 mod floor;
+/// The laboratory of the tests.
+#[path = "../../../../lb-vrrp/tests/lab/mod.rs"]
+mod lab;
 mod mass;
-/// The laboratory of the tests with peers.
-#[path = "../../../../lb-vrrp/tests/peers/mod.rs"]
-mod peers;
 
 use clap::Args;
+use lab::Program;
 use lb_vrrp::wire::Version;
-use peers::Program;
 
-pub(crate) use peers::{a_router as be_router, is_router};
+pub(crate) use lab::{a_router as be_router, is_router};
 
 use crate::row::Row;
 use failover::Timing;
@@ -32,6 +32,9 @@ pub(crate) struct Settings {
     /// Rounds of the mass takeover: 255 routers with 80 addresses each.
     #[arg(long, default_value_t = 3)]
     mass_rounds: u64,
+    /// Both programs under SCHED_RR with this priority (keepalived's `vrrp_rt_priority`); they are not without it.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=99))]
+    realtime: Option<u8>,
 }
 
 /// Measures all, with `rounds` failovers a program and timing.
@@ -45,11 +48,11 @@ pub(crate) fn run(settings: &Settings, rounds: usize) -> Vec<Row> {
     {
         if wanted(name) {
             let timing = Timing { version, centiseconds, pairs };
-            rows.extend(failover::run(name, timing, rounds, &peer));
+            rows.extend(failover::run(name, timing, settings.realtime, rounds, &peer));
         }
     }
     if wanted("mass") {
-        rows.extend(mass::run(settings.mass_rounds, &peer));
+        rows.extend(mass::run(settings.mass_rounds, settings.realtime, &peer));
     }
     rows
 }

@@ -11,8 +11,11 @@ use crate::error::VirtError;
 /// What an AHCI controller connects.
 pub(super) const SATA_PORTS: u32 = 6;
 
-/// Root ports: for the first six disks on virtio, and for the first six network interfaces.
+/// Root ports: for six disks on virtio, and for six network interfaces.
 pub(super) const PORTS: u32 = 12;
+
+/// The places of a board whose root bus takes devices: 8 to 15 for network interfaces, 16 to 31 for disks on virtio.
+const SLOTS: (u32, u32) = (8, 16);
 
 /// A place on the bus that devices come to and go from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +24,46 @@ enum Place {
     Nic(u32),
 }
 
-/// Gives a device the place that is its own; where there is none, QEMU's choice.
-fn put(device: &mut Map<String, Value>, board: Board, place: Place) {
-    if board.has_ports() {
-        let port = match place {
-            Place::Disk(place) => 2 * place,
-            Place::Nic(number) => 2 * number + 1,
-        };
-        if port < PORTS {
-            device.insert("bus".into(), json!(format!("port{port}")));
+/// Gives a device the place that is its own. What has none is refused: QEMU's choice would be another on the host that it moves to, or
+/// when something else has gone.
+fn put(
+    spec: &DomainSpec,
+    device: &mut Map<String, Value>,
+    board: Board,
+    place: Place,
+) -> Result<(), VirtError> {
+    let refuse = |what: &str, cure| Err(inexpressible(spec, what, cure));
+    let (key, value) = match (board.has_ports(), place) {
+        (true, Place::Disk(place)) if 2 * place < PORTS => ("bus", format!("port{}", 2 * place)),
+        (true, Place::Nic(number)) if 2 * number < PORTS => ("bus", format!("port{}", 2 * number + 1)),
+        (false, Place::Nic(number)) if number < SLOTS.0 => ("addr", format!("{:#x}", 8 + number)),
+        (false, Place::Disk(place)) if place < SLOTS.1 => ("addr", format!("{:#x}", 16 + place)),
+        (true, Place::Disk(_)) => {
+            let what = "place for more than 6 disks on virtio on PCI Express (vda to vdf)";
+            return refuse(what, "use scsi, which takes 256, or the board pc");
         }
-        return;
-    }
-    let slot = match place {
-        Place::Nic(number @ 0..8) => 8 + number,
-        Place::Disk(place @ 0..16) => 16 + place,
-        _ => return,
+        (true, Place::Nic(_)) => {
+            let what = "place for more than 6 network interfaces on PCI Express (places 0 to 5)";
+            return refuse(what, "use VLANs within the guest, or the board pc, which has 8");
+        }
+        (false, Place::Disk(_)) => {
+            return refuse(
+                "place for more than 16 disks on virtio (vda to vdp)",
+                "use scsi, which takes 256",
+            );
+        }
+        (false, Place::Nic(_)) => {
+            let what = "place for more than 8 network interfaces (places 0 to 7)";
+            return refuse(what, "use VLANs within the guest");
+        }
     };
-    device.insert("addr".into(), json!(format!("{slot:#x}")));
+    device.insert(key.into(), json!(value));
+    Ok(())
+}
+
+/// How many network interfaces a board has places for.
+pub(crate) const fn most_nics(board: Board) -> usize {
+    (if board.has_ports() { PORTS / 2 } else { SLOTS.0 }) as usize
 }
 
 /// Where in the order a machine boots from its disks and network interfaces.
@@ -97,16 +122,9 @@ pub(crate) fn block_node(disk: &Disk) -> Option<Value> {
     }))
 }
 
-/// Whether a disk can come and go while a machine runs.
-pub(crate) fn hot_pluggable(disk: &Disk, board: Board) -> bool {
-    match disk.bus {
-        Bus::Virtio => {
-            !board.has_ports() || disk.bus.place(&disk.target).is_some_and(|place| 2 * place < PORTS)
-        }
-        Bus::Scsi => true,
-        // The others' disks are soldered, or their bus may not be there.
-        _ => false,
-    }
+/// Whether a disk can come and go while a machine runs: the others' are soldered, or their bus may not be there.
+pub(crate) const fn hot_pluggable(disk: &Disk) -> bool {
+    matches!(disk.bus, Bus::Virtio | Bus::Scsi)
 }
 
 /// What the guest sees of a disk.
@@ -121,7 +139,7 @@ pub(crate) fn disk_device(
     let refuse = |what: &str, cure| Err(inexpressible(spec, format!("{what} ({})", disk.target), cure));
     let mut device = Map::new();
     if disk.bus == Bus::Virtio {
-        put(&mut device, board, Place::Disk(place));
+        put(spec, &mut device, board, Place::Disk(place))?;
     }
     let mut set = |key: &str, value: Value| drop(device.insert(key.into(), value));
     match disk.bus {
@@ -223,7 +241,7 @@ pub(crate) fn nic_device(
     if let Some(mac) = nic.mac {
         device.insert("mac".into(), json!(mac.to_string()));
     }
-    put(&mut device, board, Place::Nic(place));
+    put(spec, &mut device, board, Place::Nic(place))?;
     if let Some(boot) = boot {
         device.insert("bootindex".into(), json!(boot));
     }

@@ -121,6 +121,43 @@ fn each_part_has_its_words() {
     assert!(line.contains("\"romfile\":\"\""), "{line}");
 }
 
+fn on_q35(spec: &DomainSpec) -> DomainSpec {
+    DomainSpec { machine: Some("q35".into()), ..spec.clone() }
+}
+
+fn with_nics(spec: &DomainSpec, count: usize) -> DomainSpec {
+    DomainSpec { nics: vec![Nic::nat(); count], ..spec.clone() }
+}
+
+/// No two devices at one place, however many there may be.
+#[test]
+fn each_device_has_a_place_of_its_own() {
+    for (machine, disks, nics) in [("pc", 16, 8), ("q35", 6, 6)] {
+        let mut spec =
+            DomainSpec { machine: Some(machine.into()), ..DomainSpec::new("web1", 1, Memory::from_mib(64)) };
+        spec.screen = Some(Screen::default());
+        spec.tablet = true;
+        spec.disks = (0..disks)
+            .map(|place| Disk::file("/a").named(&Bus::Virtio.target(place)))
+            .chain([Disk::file("/b").on(Bus::Sata).named("sda"), Disk::file("/c").on(Bus::Sata).named("sdl")])
+            .collect();
+        let words = arguments(&with_nics(&spec, nics), &Launch::default()).unwrap();
+        let devices = words.iter().filter_map(|word| serde_json::from_str::<Value>(word.to_str()?).ok());
+        let devices = devices.filter(|device| {
+            device["driver"].as_str().is_some_and(|driver| {
+                driver.starts_with("virtio-blk")
+                    || driver.starts_with("virtio-net")
+                    || machine == "pc" && device.get("addr").is_some()
+            })
+        });
+        let places: Vec<_> =
+            devices.map(|device| (device["bus"].to_string(), device["addr"].to_string())).collect();
+        let different: std::collections::BTreeSet<_> = places.iter().collect();
+        assert!(places.len() >= disks as usize + nics && different.len() == places.len(), "{places:?}");
+        assert!(places.iter().all(|(bus, slot)| bus != "null" || slot != "null"), "{places:?}");
+    }
+}
+
 #[test]
 fn what_qemu_has_nothing_for_is_said_with_a_cure() {
     type Change = fn(&mut DomainSpec);
@@ -145,6 +182,11 @@ fn what_qemu_has_nothing_for_is_said_with_a_cure() {
             |spec| *spec = spec.clone().disk(Disk { read_only: true, ..Disk::file("/a").on(Bus::Ide) }),
             "use virtio or scsi",
         ),
+        (|spec| *spec = spec.clone().disk(Disk::file("/a").named("vdq")), "use scsi, which takes 256"),
+        (|spec| *spec = with_nics(spec, 9), "more than 8 network interfaces"),
+        (|spec| *spec = on_q35(spec).disk(Disk::file("/a").named("vdg")), "or the board pc"),
+        (|spec| *spec = with_nics(&on_q35(spec), 7), "the board pc, which has 8"),
+        (|spec| *spec = spec.clone().nic(Nic { place: Some(8), ..Nic::nat() }), "places 0 to 7"),
         (|spec| *spec = spec.clone().nic(Nic::bridge("br0").vlan(129)), "a bridge of that VLAN"),
         (|spec| *spec = spec.clone().nic(Nic::nat().model(NicModel::Netfront)), "use virtio"),
         (

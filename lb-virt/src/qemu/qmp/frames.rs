@@ -23,6 +23,8 @@ pub enum Message {
         version: [u64; 3],
         /// What its distributor calls it.
         package: String,
+        /// Whether it can be told something before it has done what it was told before.
+        out_of_band: bool,
     },
     /// A command is done.
     Return {
@@ -173,6 +175,9 @@ fn parse(line: &[u8]) -> Result<Message, QmpError> {
             Message::Greeting {
                 version: [number("major"), number("minor"), number("micro")],
                 package: text(version, "package"),
+                out_of_band: greeting["capabilities"]
+                    .as_array()
+                    .is_some_and(|all| all.contains(&"oob".into())),
             }
         }
         _ => Message::Other(serde_json::from_slice(line).map_err(|error| garbage(error.to_string()))?),
@@ -206,8 +211,14 @@ mod tests {
         };
         let greeting = r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": ["oob"], "new": 1}}"#;
         for (line, message) in [
-            (greeting, Message::Greeting { version: [7, 2, 22], package: "Debian".into() }),
-            (r#"{"QMP": {}}"#, Message::Greeting { version: [0; 3], package: String::new() }),
+            (
+                greeting,
+                Message::Greeting { version: [7, 2, 22], package: "Debian".into(), out_of_band: true },
+            ),
+            (
+                r#"{"QMP": {}}"#,
+                Message::Greeting { version: [0; 3], package: String::new(), out_of_band: false },
+            ),
             (r#"{"return": {}, "id": 7}"#, Message::Return { id: Some(7), value: json!({}) }),
             (r#"{"return": null, "id": 8}"#, Message::Return { id: Some(8), value: Value::Null }),
             (r#"{"return": [1], "id": "other"}"#, Message::Return { id: None, value: json!([1]) }),

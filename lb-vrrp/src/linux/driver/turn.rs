@@ -8,7 +8,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
-use super::{Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, keep_wall_clock, now};
+use super::{AGAIN, Driver, DriverError, InstanceId, MONITOR, TIMER, WORKER, keep_wall_clock, now};
 use crate::linux::links::Links;
 use crate::linux::netlink::{Heard, NetEvent};
 use crate::linux::socket::Received;
@@ -17,11 +17,14 @@ use crate::{Event, State, Timestamp};
 /// Packets that are read from one socket before the others have their turn.
 const BURST: usize = 4096;
 
-/// How long before a takeover this thread is awake. A timer wakes a thread 50 to 200 µs late, and to a cold cache; on a virtual
-/// machine whose processor is given away while it sleeps, by milliseconds. A takeover is rare enough to be awaited with open
-/// eyes instead.
+/// How long a thread that waits for a deadline is awake before it. A timer wakes a thread 50 to 200 µs late, and to a cold cache. No
+/// longer: where others want the processor, Linux lets a thread that has just woken run for a millisecond or more, but takes it
+/// away from one that has had its time when the deadline comes.
+const AWAKE: Duration = Duration::from_micros(500);
+/// How long before a takeover this thread begins to wake, again and again after [`AWAKE`]: on a virtual machine whose processor is
+/// given away while it sleeps, a timer may be late by milliseconds. A takeover is rare enough for that.
 const TAKEOVER: Duration = Duration::from_millis(5);
-/// The same before an active router's advert, which is not rare, and is late alone if the thread wakes late.
+/// An active router's advert is not rare, and is late alone if the thread wakes late.
 const ADVERT: Duration = Duration::from_millis(1);
 /// From one watch to the next at least. A thread with much to do is awake anyway; and whoever sends an advert just before each
 /// takeover puts it off, but shall not keep the thread awake.
@@ -41,12 +44,12 @@ impl Default for Watches {
 }
 
 impl Watches {
-    /// When the thread must be awake for the `deadline` of a router in `state`.
-    fn wake(&self, (deadline, state): (Timestamp, State)) -> Timestamp {
+    /// When the thread must wake next for the `deadline` of a router in `state`; over if it must be awake.
+    fn wake(&self, now: Timestamp, (deadline, state): (Timestamp, State)) -> Timestamp {
         match state {
             State::Initialize => deadline,
-            State::Backup => self.takeover.wake(deadline),
-            State::Active => self.advert.wake(deadline),
+            State::Backup => self.takeover.wake(now, deadline),
+            State::Active => self.advert.wake(now, deadline),
         }
     }
 
@@ -73,8 +76,8 @@ impl Watch {
         Self { lead, begun: None }
     }
 
-    /// When the thread must be awake for what is due at `deadline`.
-    fn wake(self, deadline: Timestamp) -> Timestamp {
+    /// When the watch for what is due at `deadline` begins.
+    fn begin(self, deadline: Timestamp) -> Timestamp {
         let since = self.begun.map(|begun| deadline.since(begun));
         if since.is_some_and(|since| since > self.lead && since <= REST) {
             deadline
@@ -83,9 +86,20 @@ impl Watch {
         }
     }
 
+    /// When the thread must wake next.
+    fn wake(self, now: Timestamp, deadline: Timestamp) -> Timestamp {
+        let begin = self.begin(deadline);
+        let left = deadline.since(now);
+        if now < begin || left <= AWAKE {
+            return begin;
+        }
+        let steps = left.as_nanos().div_ceil(AWAKE.as_nanos()) - 1;
+        deadline - AWAKE * u32::try_from(steps).unwrap_or(u32::MAX)
+    }
+
     /// Takes down that one begins, if this is another than the last.
     fn keep(&mut self, now: Timestamp, deadline: Timestamp) {
-        if self.wake(deadline) <= now && self.begun.is_none_or(|begun| deadline.since(begun) > REST) {
+        if self.begin(deadline) <= now && self.begun.is_none_or(|begun| deadline.since(begun) > REST) {
             self.begun = Some(now);
         }
     }
@@ -112,7 +126,7 @@ impl Driver {
             self.watches.keep(now(), next);
         }
         let timeout = match timeout {
-            _ if self.has_work() || self.next_wake().is_some_and(|wake| wake <= now()) => EpollTimeout::ZERO,
+            _ if self.has_work() || self.must_be_awake() => EpollTimeout::ZERO,
             None => EpollTimeout::NONE,
             Some(timeout) => {
                 // Rounded up: not before its time, and a short one does not become a busy loop.
@@ -142,10 +156,15 @@ impl Driver {
         self.arm()
     }
 
-    /// When the thread must be awake for the next deadline: a little before it, if that is a takeover or an advert. From then on
-    /// turns do not wait, and the descriptor stays readable.
-    fn next_wake(&self) -> Option<Timestamp> {
-        self.next_deadline().map(|next| self.watches.wake(next))
+    /// When the thread must wake for the next deadline: a little before it, if that is a takeover or an advert. From then on turns
+    /// do not wait, and the descriptor stays readable.
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        self.next_deadline().map(|next| self.watches.wake(now, next))
+    }
+
+    fn must_be_awake(&self) -> bool {
+        let now = now();
+        self.next_wake(now).is_some_and(|wake| wake <= now)
     }
 
     /// The next deadline, and the state of the router whose it is.
@@ -158,7 +177,7 @@ impl Driver {
     fn hear(&mut self, timeout: EpollTimeout) -> Result<(), DriverError> {
         let mut events = std::mem::take(&mut self.events);
         // Room for all, so that one wait tells of every socket that has something.
-        events.resize(self.ports.count() + 3, EpollEvent::empty());
+        events.resize(self.ports.count() + 4, EpollEvent::empty());
         let mut waited = self.epoll.wait(&mut events, timeout);
         while waited == Err(Errno::EINTR) {
             // Stopped and continued, for instance: look again before anything is decided, but do not wait.
@@ -170,11 +189,8 @@ impl Driver {
         let mut changes = false;
         for event in &events[..count] {
             match event.data() {
-                TIMER => {
-                    // Reading makes it unreadable; what is due is seen by the clock.
-                    let _ = self.timer.wait();
-                    self.armed = None;
-                }
+                // What is due is seen by the clock; both are readable until `arm` says otherwise.
+                TIMER | AGAIN => {}
                 MONITOR => changes = true,
                 WORKER => self.collect(),
                 port => self.receive(port, since),
@@ -379,17 +395,27 @@ impl Driver {
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
     }
 
-    /// Sets the timer: to the first deadline, or to at once if there is work that can be done.
+    /// Has the descriptor be readable when there is something to do: at once, or at the first deadline.
     pub(super) fn arm(&mut self) -> Result<(), DriverError> {
-        let first = self.next_wake();
-        // A time of zero would switch the timer off; any other that is over makes it readable at once.
-        let wanted = if self.has_work() { Some(Timestamp::from_micros(1)) } else { first };
+        let now = now();
+        let wanted = self.next_wake(now);
+        if self.has_work() || wanted.is_some_and(|at| at <= now) {
+            // Written anew each time: who waits for edges must see one. The timer would take an interrupt for that.
+            self.again = true;
+            let woken = self.wake.write(1).map(drop);
+            return woken.map_err(|error| DriverError::system("waking the driver itself")(error.into()));
+        }
+        if std::mem::take(&mut self.again) {
+            // It takes the number that was written with it.
+            let _ = self.wake.read();
+        }
         if wanted == self.armed {
             return Ok(());
         }
         let set = match wanted {
             None => self.timer.unset(),
             Some(at) => {
+                // A time of zero would switch the timer off.
                 let at = TimeSpec::from_duration(Duration::from_micros(at.as_micros().max(1)));
                 self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
             }
@@ -408,23 +434,51 @@ mod tests {
     fn a_watch_ends_with_its_deadline_however_often_that_is_put_off() {
         let at = |micros: u64| Timestamp::from_micros(1_000_000 + micros);
         let mut watch = Watch::new(TAKEOVER);
-        assert_eq!(watch.wake(at(20_000)), at(15_000));
+        assert_eq!(watch.begin(at(20_000)), at(15_000));
         watch.keep(at(14_999), at(20_000));
         assert_eq!(watch.begun, None, "not yet");
         watch.keep(at(15_000), at(20_000));
         // Another takeover within the watch is watched too; one that is put off is not.
-        assert_eq!((watch.wake(at(20_000)), watch.wake(at(19_000))), (at(15_000), at(14_000)));
-        assert_eq!((watch.wake(at(20_001)), watch.wake(at(115_000))), (at(20_001), at(115_000)));
-        assert_eq!(watch.wake(at(115_001)), at(110_001));
+        assert_eq!((watch.begin(at(20_000)), watch.begin(at(19_000))), (at(15_000), at(14_000)));
+        assert_eq!((watch.begin(at(20_001)), watch.begin(at(115_000))), (at(20_001), at(115_000)));
+        assert_eq!(watch.begin(at(115_001)), at(110_001));
 
-        // Whoever puts the takeover off by 7 ms, every 3 ms, for ten seconds, has the thread awake for a twentieth of it.
-        let (mut watch, mut awake) = (Watch::new(TAKEOVER), 0);
+        // Whoever puts the takeover off by 7 ms, every 3 ms, for ten seconds, has the thread wake in a twentieth of it.
+        let (mut watch, mut watched) = (Watch::new(TAKEOVER), 0);
         for micros in (0..10_000_000_u64).step_by(100) {
             let deadline = at(micros - micros % 3_000 + 7_000);
             watch.keep(at(micros), deadline);
-            awake += i32::from(watch.wake(deadline) <= at(micros));
+            watched += i32::from(watch.begin(deadline) <= at(micros));
         }
-        assert!(awake > 0 && awake <= 100_000 / 20 + 50, "{awake} of 100000");
+        assert!(watched > 0 && watched <= 100_000 / 20 + 50, "{watched} of 100000");
+    }
+
+    #[test]
+    fn a_watch_wakes_now_and_then_and_is_awake_at_the_end() {
+        let at = |micros: u64| Timestamp::from_micros(1_000_000 + micros);
+        let deadline = at(20_000);
+        for (now, wake) in [
+            (0, 15_000),
+            (14_999, 15_000),
+            (15_000, 15_500),
+            (15_999, 16_000),
+            (16_300, 16_500),
+            (18_000, 18_500),
+            (19_000, 19_500),
+            (19_499, 19_500),
+        ] {
+            assert_eq!(Watch::new(TAKEOVER).wake(at(now), deadline), at(wake), "{now}");
+        }
+        for now in [19_500, 19_999, 20_000, 25_000] {
+            assert!(Watch::new(TAKEOVER).wake(at(now), deadline) <= at(now), "{now}");
+            assert!(Watch::new(ADVERT).wake(at(now), deadline) <= at(now), "{now}");
+        }
+        assert_eq!(Watch::new(ADVERT).wake(at(18_000), deadline), at(19_000));
+        assert_eq!(Watch::new(ADVERT).wake(at(19_000), deadline), at(19_500));
+        // One that is put off too often is not watched, but still due.
+        let rested = Watch { lead: TAKEOVER, begun: Some(at(0)) };
+        assert_eq!(rested.wake(at(19_500), deadline), deadline);
+        assert_eq!(rested.wake(at(15_500), deadline), deadline);
     }
 
     #[test]

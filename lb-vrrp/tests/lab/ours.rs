@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lb_vrrp::Config;
-use lb_vrrp::linux::{Driver, Instance, Settings};
+use lb_vrrp::event::Notification;
+use lb_vrrp::linux::{self, Driver, Instance};
 use lb_vrrp::wire::Interval;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::SIGTERM;
@@ -24,13 +25,25 @@ const VARIABLE: &str = "LB_VRRP_LAB_ROUTER";
 const ROUTER: &str = "a_router";
 
 const INSTANCES: &str = "instances.json";
+const SETTINGS: &str = "settings.json";
 const READY: &str = "ready";
 
-pub(super) fn command(directory: &Path, host: &Host, instances: &[Instance]) -> Command {
+/// What a driver is told beside its instances: its realtime priority, and whether to lock its memory.
+type Settings = (Option<u8>, bool);
+
+pub(super) fn command(
+    directory: &Path,
+    host: &Host,
+    wrapper: &str,
+    settings: Settings,
+    instances: &[Instance],
+) -> Command {
     configure(directory, instances);
+    let settings = serde_json::to_vec(&settings).expect("it is JSON");
+    fs::write(directory.join(SETTINGS), settings).expect("its directory is there");
     let _ = fs::remove_file(directory.join(READY)); // there is none at first
     let program = std::env::current_exe().expect("a program knows where it is");
-    let mut command = inside(host, &program.to_string_lossy());
+    let mut command = inside(host, &format!("{wrapper} {}", program.display()));
     command.args([ROUTER, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
     command.env(VARIABLE, directory).stdin(Stdio::piped());
     command
@@ -97,8 +110,10 @@ fn route(directory: &Path) -> Result<(), Box<dyn Error>> {
     signal_hook::low_level::pipe::register(SIGTERM, tell)?;
     let mut input = BufReader::new(std::io::stdin());
 
-    let mut driver =
-        Driver::new(Settings { run_directory: Some(directory.join("run")), ..Settings::default() })?;
+    let (realtime_priority, lock_memory): Settings =
+        serde_json::from_slice(&fs::read(directory.join(SETTINGS))?)?;
+    let run_directory = Some(directory.join("run"));
+    let mut driver = Driver::new(linux::Settings { run_directory, realtime_priority, lock_memory })?;
     let mut ids = Vec::new();
     for (index, instance) in instances(directory)?.into_iter().enumerate() {
         ids.push(driver.add(&format!("router {index}"), instance)?);
@@ -116,7 +131,12 @@ fn route(directory: &Path) -> Result<(), Box<dyn Error>> {
         if work {
             driver.turn(Some(Duration::ZERO))?;
             while let Some((id, notification)) = driver.next_notification() {
-                println!("{id}: {notification:?}");
+                match notification {
+                    Notification::State { from, to, reason } => {
+                        println!("{id}: {from} -> {to} by {reason:?}")
+                    }
+                    other => println!("{id}: {other:?}"),
+                }
             }
         }
         if stopped {

@@ -14,11 +14,16 @@ use super::{Host, text};
 const PARENT: &str = "keepalived.pid";
 const CHILD: &str = "vrrp.pid";
 
-pub(super) fn command(directory: &Path, host: &Host, instances: &[Instance]) -> Command {
+pub(super) fn command(
+    directory: &Path,
+    host: &Host,
+    realtime: Option<u8>,
+    instances: &[Instance],
+) -> Command {
     for file in [PARENT, CHILD] {
         let _ = fs::remove_file(directory.join(file)); // there is none at first
     }
-    configure(directory, instances);
+    configure(directory, realtime, instances);
     let mut command = inside(host, "keepalived");
     // Without details in the log: a line for each announcement would slow it down.
     command.args(["--dont-fork", "--log-console", "--vrrp", "--use-file"]);
@@ -36,13 +41,18 @@ pub(super) fn child(directory: &Path) -> Option<Pid> {
     text(&directory.join(CHILD)).trim().parse().ok().map(Pid::from_raw)
 }
 
-pub(super) fn configure(directory: &Path, instances: &[Instance]) {
-    fs::write(directory.join("keepalived.conf"), configuration(instances)).expect("its directory is there");
+pub(super) fn configure(directory: &Path, realtime: Option<u8>, instances: &[Instance]) {
+    fs::write(directory.join("keepalived.conf"), configuration(realtime, instances))
+        .expect("its directory is there");
 }
 
 /// What an instance is in keepalived's words.
-fn configuration(instances: &[Instance]) -> String {
-    let mut text = String::from("global_defs {\n router_id laboratory\n}\n");
+fn configuration(realtime: Option<u8>, instances: &[Instance]) -> String {
+    let mut text = String::from("global_defs {\n router_id laboratory\n");
+    if let Some(priority) = realtime {
+        let _ = writeln!(text, " vrrp_rt_priority {priority}");
+    }
+    text.push_str("}\n");
     for Instance { config, interface, vmac, .. } in instances {
         let seconds = f64::from(config.interval.centiseconds()) / 100.0;
         let _ = write!(

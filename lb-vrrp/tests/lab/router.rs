@@ -36,6 +36,12 @@ pub(crate) struct Router {
     program: Program,
     host: Host,
     instances: Vec<Instance>,
+    /// Its priority under `SCHED_RR`; not FRR's.
+    pub(crate) realtime: Option<u8>,
+    /// Ours: whether its memory is locked.
+    pub(crate) lock_memory: bool,
+    /// Ours: what it is started by, a line of words with their own options.
+    pub(crate) wrapper: String,
     directory: PathBuf,
     /// The daemon, in the foreground.
     daemon: Option<Child>,
@@ -47,8 +53,17 @@ impl Router {
     /// A program that is not started yet.
     pub(crate) fn new(program: Program, host: &Host, instances: Vec<Instance>) -> Self {
         let directory = make_directory(&host.namespace);
-        let mut router =
-            Self { program, host: host.clone(), instances, directory, daemon: None, zebra: None };
+        let mut router = Self {
+            program,
+            host: host.clone(),
+            instances,
+            realtime: None,
+            lock_memory: false,
+            wrapper: String::new(),
+            directory,
+            daemon: None,
+            zebra: None,
+        };
         if program == Program::Frr {
             router.zebra = Some(frr::prepare(&router.directory, &router.host, &router.instances));
         }
@@ -72,17 +87,8 @@ impl Router {
 
     /// Starts it and waits until it has read its configuration.
     pub(crate) fn start(&mut self) {
-        assert!(self.daemon.is_none(), "{} runs already", self.program.name());
+        self.launch();
         let directory = &self.directory;
-        let log = File::create(directory.join("log")).expect("a log");
-        let mut command = match self.program {
-            Program::Ours => ours::command(directory, &self.host, &self.instances),
-            Program::Keepalived => keepalived::command(directory, &self.host, &self.instances),
-            Program::Frr => frr::command(directory, &self.host, &self.instances),
-        };
-        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
-        let daemon = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.name()));
-        self.daemon = Some(daemon);
         let ready = || match self.program {
             Program::Ours => ours::is_ready(directory),
             Program::Keepalived => keepalived::is_ready(directory),
@@ -94,6 +100,24 @@ impl Router {
             self.program.name(),
             self.log()
         );
+    }
+
+    /// Starts it.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.daemon.is_none(), "{} runs already", self.program.name());
+        let directory = &self.directory;
+        let log = File::create(directory.join("log")).expect("a log");
+        let mut command = match self.program {
+            Program::Ours => {
+                let settings = (self.realtime, self.lock_memory);
+                ours::command(directory, &self.host, &self.wrapper, settings, &self.instances)
+            }
+            Program::Keepalived => keepalived::command(directory, &self.host, self.realtime, &self.instances),
+            Program::Frr => frr::command(directory, &self.host, &self.instances),
+        };
+        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        let daemon = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.name()));
+        self.daemon = Some(daemon);
     }
 
     /// Ends it as a crash does: it can't say a word.
@@ -118,13 +142,42 @@ impl Router {
         self.wait();
     }
 
-    /// Waits until it has ended.
-    pub(crate) fn wait(&mut self) {
-        let Some(daemon) = &mut self.daemon else { return };
-        let ended =
-            wait_until(Duration::from_secs(20), || daemon.try_wait().is_ok_and(|status| status.is_some()));
-        assert!(ended, "{} does not end on SIGTERM: {}", self.program.name(), self.log());
+    /// The same; whether all went well.
+    pub(crate) fn stop(mut self) -> bool {
+        if let Some(daemon) = &self.daemon {
+            signal(daemon, Signal::SIGTERM);
+        }
+        self.wait()
+    }
+
+    /// Waits until it has ended; whether it ended well.
+    pub(crate) fn wait(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else { return true };
+        let mut status = None;
+        let ended = wait_until(Duration::from_secs(20), || {
+            status = daemon.try_wait().ok().flatten();
+            status.is_some()
+        });
+        assert!(ended, "{} does not end: {}", self.program.name(), self.log());
         self.daemon = None;
+        status.is_some_and(|status| status.success())
+    }
+
+    /// How often it has printed a line with `text`.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        super::text(&self.directory.join("log")).lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits until it has printed `text` `times` times.
+    pub(crate) fn says(&self, text: &str, times: usize) {
+        if !wait_until(super::PATIENCE, || self.count(text) >= times) {
+            panic!("{text:?} not {times} times in:\n{}", self.log());
+        }
+    }
+
+    /// Ours, being one router: waits until it is active.
+    pub(crate) fn is_active(&self) {
+        self.says("-> Active", 1);
     }
 
     /// Stops it where it is, or lets it go on.
@@ -141,7 +194,7 @@ impl Router {
         match self.program {
             Program::Ours => ours::reload(&self.directory, &self.instances, daemon),
             Program::Keepalived => {
-                keepalived::configure(&self.directory, &self.instances);
+                keepalived::configure(&self.directory, self.realtime, &self.instances);
                 signal(daemon, Signal::SIGHUP);
             }
             Program::Frr => frr::reload(&self.directory, &self.instances),
@@ -155,7 +208,7 @@ impl Router {
 
     /// The processor time of everything in its namespace, children that ended included, in seconds.
     pub(crate) fn cpu(&self) -> f64 {
-        let pids = run(&["ip", "netns", "pids", &self.host.namespace]);
+        let pids = run(&format!("ip netns pids {}", self.host.namespace));
         pids.split_whitespace().map(|pid| cpu_of(Path::new("/proc").join(pid).join("stat").as_path())).sum()
     }
 
@@ -174,14 +227,13 @@ impl Drop for Router {
             signal(&zebra, Signal::SIGKILL);
             let _ = zebra.wait(); // it was killed
         }
-        let _ = std::fs::remove_dir_all(&self.directory); // at the worst, the next test program does it
     }
 }
 
-/// `command` in a host's namespace. It replaces `ip`, so the process is the program itself.
+/// A command line in a host's namespace. It replaces `ip`, so the process is the program itself.
 pub(super) fn command(host: &Host, program: &str) -> Command {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", &host.namespace, program]).stdin(Stdio::null());
+    command.args(["netns", "exec", &host.namespace]).args(program.split_whitespace()).stdin(Stdio::null());
     command
 }
 

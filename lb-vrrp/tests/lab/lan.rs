@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -12,42 +11,16 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::run;
+use super::{Host, run};
 
 /// What the names of our namespaces and directories begin with; the process's number follows.
 pub(crate) const PREFIX: &str = "lb-vrrp-lab";
 
-/// One bridge in a namespace of its own, and hosts on it, each in its own, with `eth0`.
+/// One bridge in a namespace of its own, and hosts on it, each in its own, with `eth0`: 192.0.2.N/24 and fe80::N/64, N from 1.
 #[derive(Debug)]
 pub(crate) struct Lan {
     switch: String,
     hosts: Vec<Host>,
-}
-
-/// A host: 192.0.2.N and fe80::N on `eth0`, N from 1.
-#[derive(Clone, Debug)]
-pub(crate) struct Host {
-    /// Its namespace.
-    pub(crate) namespace: String,
-    /// Its place, from 0; the bridge's port is `pN`.
-    pub(crate) index: usize,
-}
-
-impl Host {
-    /// Its own IPv4 address, in a network of 24 bits.
-    pub(crate) fn v4(&self) -> IpAddr {
-        Ipv4Addr::new(192, 0, 2, self.index as u8 + 1).into()
-    }
-
-    /// Its own link-local address.
-    pub(crate) fn v6(&self) -> IpAddr {
-        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, self.index as u16 + 1).into()
-    }
-
-    /// The addresses on its interfaces, as `ip` prints them.
-    pub(crate) fn addresses(&self) -> String {
-        run(&["ip", "-n", &self.namespace, "-brief", "address"])
-    }
 }
 
 impl Lan {
@@ -59,28 +32,45 @@ impl Lan {
             switch: namespace("switch"),
             hosts: (0..hosts).map(|index| Host { namespace: namespace(&index.to_string()), index }).collect(),
         };
-        run(&["ip", "netns", "add", &lan.switch]);
-        let mut batch =
-            // A switch has no ARP of its own.
-            String::from("link add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none arp off up\n");
-        for Host { namespace, index } in &lan.hosts {
-            run(&["ip", "netns", "add", namespace]);
-            batch.push_str(&format!(
-                "link add p{index} type veth peer name eth0 netns {namespace}\n\
-                 link set p{index} master br0 addrgenmode none up\n"
-            ));
-        }
-        ip_batch(&lan.switch, &batch);
+        run(&format!("ip netns add {}", lan.switch));
+        // A switch has no ARP of its own.
+        let bridge = "link add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none arp off up\n";
+        ip_batch(&lan.switch, bridge);
         for host in &lan.hosts {
-            let batch = format!(
-                "link set lo up\nlink set eth0 addrgenmode none\naddress add {}/24 dev eth0\n\
-                 address add {}/64 dev eth0 nodad\nlink set eth0 up\n",
-                host.v4(),
-                host.v6(),
-            );
-            ip_batch(&host.namespace, &batch);
+            run(&format!("ip netns add {}", host.namespace));
+            ip_batch(&host.namespace, "link set lo up\n");
+            lan.plug(host, "eth0");
         }
         lan
+    }
+
+    /// A bridge with as many hosts as are asked for.
+    pub(crate) fn of<const N: usize>(name: &str) -> (Self, [Host; N]) {
+        let lan = Self::new(name, N);
+        let hosts = std::array::from_fn(|index| lan.hosts[index].clone());
+        (lan, hosts)
+    }
+
+    /// Connects a new `interface` of a host to the bridge: `eth0`, with its addresses, or another without any.
+    pub(crate) fn plug(&self, host: &Host, interface: &str) {
+        let port = host.port(interface);
+        let ends = format!(
+            "link add {port} type veth peer name {interface} netns {}\n\
+             link set {port} master br0 addrgenmode none up\n",
+            host.namespace
+        );
+        ip_batch(&self.switch, &ends);
+        let mut own = format!("link set {interface} addrgenmode none\n");
+        if interface == "eth0" {
+            let (v4, v6) = (host.v4(), host.v6());
+            own += &format!("address add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\n");
+        }
+        ip_batch(&host.namespace, &(own + &format!("link set {interface} up\n")));
+    }
+
+    /// Removes an interface of a host.
+    pub(crate) fn unplug(&self, host: &Host, interface: &str) {
+        run(&format!("ip -n {} link delete {}", self.switch, host.port(interface)));
     }
 
     /// The bridge's namespace.
@@ -93,16 +83,32 @@ impl Lan {
         &self.hosts
     }
 
+    /// The bridge's ports, and to which host each leads.
+    pub(crate) fn ports(&self) -> Vec<(usize, String)> {
+        let list = run(&format!("ip -n {} -o link show master br0", self.switch));
+        let names = list.lines().filter_map(|line| line.split([' ', '@']).nth(1));
+        let host = |name: &str| {
+            self.hosts.iter().position(|host| {
+                name.strip_prefix(&host.port("eth0"))
+                    .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            })
+        };
+        names.filter_map(|name| Some((host(name)?, name.to_owned()))).collect()
+    }
+
     /// Pulls or plugs the cable of a host.
     pub(crate) fn set_cable(&self, index: usize, plugged: bool) {
         let state = if plugged { "up" } else { "down" };
-        run(&["ip", "-n", &self.switch, "link", "set", &format!("p{index}"), state]);
+        run(&format!("ip -n {} link set {} {state}", self.switch, self.hosts[index].port("eth0")));
     }
 }
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        self.hosts.iter().for_each(|host| remove(&host.namespace));
+        for host in &self.hosts {
+            remove(&host.namespace);
+            let _ = std::fs::remove_dir_all(host.directory()); // at the worst, the next test program does it
+        }
         remove(&self.switch);
         let _ = std::fs::remove_dir(super::directory()); // the last one finds it empty
     }

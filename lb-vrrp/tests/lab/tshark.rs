@@ -28,18 +28,19 @@ pub(crate) fn judge<'a>(name: &str, frames: impl IntoIterator<Item = &'a Frame>)
     let adverts = frames.into_iter().filter(|frame| frame.advert().is_some());
     write(&path, adverts).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let path = path.to_string_lossy();
-    let mut command =
-        vec!["tshark", "-n", "-r", &path, "-T", "fields", "-E", "separator=;", "-E", "occurrence=f"];
-    command.extend(["-o", "vrrp.v3_checksum_as_in_v2:FALSE"]);
-    let fields = [
+    let mut command = format!(
+        "tshark -n -r {path} -T fields -E separator=; -E occurrence=f -o vrrp.v3_checksum_as_in_v2:FALSE"
+    );
+    for field in [
         "vrrp.virt_rtr_id",
         "ip.src",
         "ipv6.src",
         "vrrp.checksum.status",
         "_ws.malformed",
         "_ws.expert.message",
-    ];
-    fields.iter().for_each(|field| command.extend(["-e", field]));
+    ] {
+        command += &format!(" -e {field}");
+    }
     let text = run(&command);
     let _ = std::fs::remove_dir_all(directory); // at the worst, the next test program does it
     let _ = std::fs::remove_dir(super::directory()); // unless something else is in it
