@@ -471,7 +471,7 @@ fn both_ways_to_qemu_agree() {
     daemon.open();
     let mut runner = TestRunner::deterministic();
     let mut specs: Vec<DomainSpec> =
-        (0..40).map(|_| for_qemu(support::specs().new_tree(&mut runner).unwrap().current())).collect();
+        (0..60).map(|_| for_qemu(support::specs().new_tree(&mut runner).unwrap().current())).collect();
     let every_bus = [Bus::Virtio, Bus::Ide, Bus::Scsi, Bus::Sata, Bus::Usb].into_iter().fold(
         DomainSpec::new("buses", 2, Memory::from_mib(512)).disk(Disk::cdrom("/x.iso")).nic(Nic::nat()),
         |spec, bus| spec.disk(Disk::file(format!("/{bus}, with a comma's.qcow2")).on(bus)),

@@ -299,7 +299,8 @@ pub fn pins_are_kept(fixture: &mut Fixture) {
 pub fn devices_come_and_go(fixture: &mut Fixture) {
     fixture.define("web1");
     let (bus, model) = fixture.devices();
-    let target = bus.target(16);
+    // The last that all have.
+    let target = bus.target(15);
     let (hot_disks, hot_nics) = (fixture.can(Capabilities::HOT_DISKS), fixture.can(Capabilities::HOT_NICS));
     for runs in [false, true] {
         let host = &mut fixture.host;
