@@ -3,7 +3,9 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use super::{Alone, imp};
+#[cfg(not(loom))]
+use super::Alone;
+use super::imp;
 use crate::lane;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,6 +41,7 @@ impl Own {
     }
 
     /// The thread whose it is reads here. (It neither gives this to another thread nor lets go of it meanwhile.)
+    #[cfg(not(loom))]
     #[inline]
     pub(crate) fn alone(&self) -> Alone<'_> {
         Alone::on(self.lane)
