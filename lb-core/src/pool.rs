@@ -6,25 +6,28 @@
 //! that it began on.
 
 mod edit;
+mod list;
+mod view;
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::fmt;
-use core::ops::Deref;
 
 use thiserror::Error;
 
 use crate::backend::{Backend, Spec};
-use crate::lane::{self, Alone};
-use crate::lease::{Held, Lease, Place, Reference, Reports, Watch, Watcher};
-use crate::load::{Counters, Outcome};
+use crate::lane;
+use crate::lease::{Held, Lease, Place, Reports, Watch, Watcher};
+use crate::load::Outcome;
 use crate::set::Set;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Local, Mutex, Published, Reading};
+use crate::sync::{Mutex, Published};
 
 pub use edit::{Edit, Entry};
+use list::{List, Seat, Seats, seats};
+pub(crate) use view::Spares;
+pub use view::View;
 
 /// Why a pool was not changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,90 +57,12 @@ pub enum UpdateError {
     },
 }
 
-/// A backend as threads of one lane start requests on it: how they hold on to it, and where they count.
-struct Seat<T> {
-    reference: Arc<Reference<T>>,
-    counters: Arc<Counters>,
-}
-
-impl<T> Clone for Seat<T> {
-    fn clone(&self) -> Self {
-        Self { reference: Arc::clone(&self.reference), counters: Arc::clone(&self.counters) }
-    }
-}
-
-/// A backend's seats, one a lane.
-type Seats<T> = Arc<[Seat<T>]>;
-
-/// The seats of these backends.
-fn seats<T>(backends: &[Arc<Backend<T>>], reports: &Reports<T>) -> impl Iterator<Item = Seats<T>> {
-    let seat = |item: usize, lane| Seat {
-        reference: Arc::new(Reference::new(&backends[item], lane, reports)),
-        counters: Arc::clone(backends[item].load().lane(lane)),
-    };
-    lane::by_lane(backends.len(), seat).map(Arc::from)
-}
-
 /// One published state of a [`Pool`]: never changes.
 #[derive(Debug)]
 pub struct Snapshot<T, D = ()> {
     derived: D,
     set: Set,
     list: List<T>,
-}
-
-/// What stays while only settings change.
-struct List<T> {
-    backends: Arc<[Arc<Backend<T>>]>,
-    /// By backend, for the next list.
-    seats: Arc<[Seats<T>]>,
-    /// By lane, so that what a thread reads lies close together, and the first lane's within one step.
-    first: Arc<[Seat<T>]>,
-    others: Arc<[Arc<[Seat<T>]>]>,
-}
-
-impl<T> Clone for List<T> {
-    fn clone(&self) -> Self {
-        Self {
-            backends: Arc::clone(&self.backends),
-            seats: Arc::clone(&self.seats),
-            first: Arc::clone(&self.first),
-            others: Arc::clone(&self.others),
-        }
-    }
-}
-
-impl<T> List<T> {
-    fn new(backends: Vec<Arc<Backend<T>>>, seats: Vec<Seats<T>>) -> Self {
-        let of_lane = |lane| seats.iter().filter_map(move |lanes: &Seats<T>| lanes.get(lane).cloned());
-        Self {
-            first: of_lane(lane::SHARED).collect(),
-            others: (1..lane::count()).map(|lane| of_lane(lane).collect()).collect(),
-            backends: backends.into(),
-            seats: seats.into(),
-        }
-    }
-
-    /// Where threads of `lane` start requests.
-    #[inline]
-    fn seats(&self, lane: usize) -> Option<&Arc<[Seat<T>]>> {
-        match lane {
-            lane::SHARED => Some(&self.first),
-            lane => self.others.get(lane - 1),
-        }
-    }
-
-    /// Where threads of `lane` start requests on the backend at `position`.
-    #[inline]
-    fn seat(&self, lane: usize, position: usize) -> Option<&Seat<T>> {
-        self.seats(lane)?.get(position)
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for List<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&*self.backends).finish()
-    }
 }
 
 impl<T, D> Snapshot<T, D> {
@@ -208,125 +133,6 @@ impl<T, D> Snapshot<T, D> {
     /// The backend of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Backend<T>>> {
         self.backends().iter().find(|backend| backend.name() == name)
-    }
-}
-
-/// A [`Snapshot`] while a thread reads it: to the one that is [`Alone`] on its lane, starting a request costs less.
-#[derive(Debug)]
-pub struct View<'a, T, D = ()> {
-    reading: Reading<'a, Snapshot<T, D>, Spares<T>>,
-    /// Who hears of ends may keep an order by load, and reads the counters after publishing it. A plain store may be seen too
-    /// late for that.
-    heard: bool,
-}
-
-impl<T, D> Deref for View<'_, T, D> {
-    type Target = Snapshot<T, D>;
-
-    #[inline]
-    fn deref(&self) -> &Snapshot<T, D> {
-        &self.reading
-    }
-}
-
-impl<T, D> View<'_, T, D> {
-    /// The lane, if the thread is alone there.
-    #[inline]
-    pub fn alone(&self) -> Option<Alone<'_>> {
-        if self.heard { None } else { self.reading.alone() }
-    }
-
-    /// As [`Snapshot::start`].
-    #[inline(always)]
-    pub fn start(&self, position: usize) -> Option<Lease<T>> {
-        match (self.alone(), self.reading.local()) {
-            (Some(_), Some(spares)) if !spares.held.is_empty() => {
-                let seat = spares.seats.get(position)?;
-                seat.counters.start_alone();
-                Some(Lease::new(spares.hold(seat, position), Place::Active))
-            }
-            (Some(alone), _) => {
-                let seat = self.list.seat(alone.lane(), position)?;
-                seat.counters.start_alone();
-                Some(Lease::new(Held::of(&seat.reference, position), Place::Active))
-            }
-            (None, _) => Snapshot::start(self, position),
-        }
-    }
-
-    /// As [`Snapshot::start_shared`].
-    #[inline]
-    pub fn start_shared(&self, position: usize) -> Option<Lease<T>> {
-        // With limits each start is an addition: what it adds to is what it decides by.
-        match (self.alone(), self.reading.local()) {
-            (Some(alone), _) if alone.lane() == lane::SHARED && !self.set.limited() => self.start(position),
-            (_, Some(spares)) if !spares.held.is_empty() => {
-                let seat = spares.seats.get(position)?;
-                self.start_shared_on(seat, position, |seat| spares.hold(seat, position))
-            }
-            _ => Snapshot::start_shared(self, position),
-        }
-    }
-}
-
-/// What a thread has kept of leases that it has finished, for those that it gives next: holding on to a backend takes an
-/// atomic addition, and letting go another.
-pub(crate) struct Spares<T> {
-    /// The thread's own.
-    lane: Option<usize>,
-    backends: Arc<[Arc<Backend<T>>]>,
-    /// Those of the lane, by position among the backends.
-    seats: Arc<[Seat<T>]>,
-    /// The same; none, if the thread has no lane.
-    held: Vec<Cell<Option<Held<T>>>>,
-}
-
-impl<T> Default for Spares<T> {
-    fn default() -> Self {
-        Self { lane: None, backends: Arc::default(), seats: Arc::default(), held: Vec::new() }
-    }
-}
-
-impl<T> fmt::Debug for Spares<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spares").field("lane", &self.lane).finish_non_exhaustive()
-    }
-}
-
-impl<T: 'static, D> Local<Snapshot<T, D>> for Spares<T> {
-    fn renew(&mut self, snapshot: &Snapshot<T, D>, lane: Option<usize>) {
-        if self.lane == lane && Arc::ptr_eq(&self.backends, &snapshot.list.backends) {
-            return;
-        }
-        self.held.clear();
-        self.backends = Arc::clone(&snapshot.list.backends);
-        self.lane = lane;
-        self.seats = lane.and_then(|lane| snapshot.list.seats(lane)).cloned().unwrap_or_default();
-        self.held.resize_with(self.seats.len(), Cell::default);
-    }
-}
-
-impl<T> Spares<T> {
-    /// Holds on to a seat, with what is spare there.
-    #[inline(always)]
-    fn hold(&self, seat: &Seat<T>, position: usize) -> Held<T> {
-        let spare = self.held.get(position).and_then(Cell::take);
-        spare.unwrap_or_else(|| Held::of(&seat.reference, position))
-    }
-
-    /// Ends a request that began here, and keeps what it held; gives back one that did not.
-    #[inline]
-    pub(crate) fn finish(&self, mut held: Held<T>, outcome: Outcome) -> Option<Held<T>> {
-        let position = held.position();
-        match (self.seats.get(position), self.held.get(position)) {
-            (Some(seat), Some(spare)) if held.holds(&seat.reference) => {
-                held.end_alone(outcome);
-                // One that is there already is let go of; the list holds on to what it held.
-                drop(spare.replace(Some(held)));
-                None
-            }
-            _ => Some(held),
-        }
     }
 }
 

@@ -82,9 +82,7 @@ pub use parking_lot::{Mutex, MutexGuard};
 pub use spin::{Mutex, MutexGuard};
 
 #[cfg(loom)]
-pub use imp::Mutex;
-#[cfg(loom)]
-pub use loom::sync::MutexGuard;
+pub use modelled::{Mutex, MutexGuard};
 
 #[cfg(all(feature = "std", not(loom)))]
 mod imp {
@@ -161,26 +159,28 @@ mod imp {
     }
 }
 
-#[cfg(all(not(feature = "std"), not(loom)))]
+/// Without threads' own storage, and under loom.
+#[cfg(any(not(feature = "std"), loom))]
 mod imp {
     use alloc::sync::Arc;
     use core::marker::PhantomData;
 
+    use super::{Mutex, MutexGuard};
     use crate::kept::Number;
     use crate::lane::{self, Alone};
 
     #[derive(Debug)]
     pub(super) struct Cell<T> {
-        value: spin::RwLock<Arc<T>>,
+        value: Mutex<Arc<T>>,
         /// Of the only lane.
-        lane: spin::Mutex<()>,
+        lane: Mutex<()>,
     }
 
     /// A value that this thread is reading: as long as it does, it stays as it was.
     #[derive(Debug)]
     pub struct Reading<'a, T, L> {
         value: Arc<T>,
-        held: Option<spin::MutexGuard<'a, ()>>,
+        held: Option<MutexGuard<'a, ()>>,
         local: PhantomData<L>,
     }
 
@@ -202,7 +202,7 @@ mod imp {
 
     impl<T> Cell<T> {
         pub(super) fn new(value: Arc<T>) -> Self {
-            Self { value: spin::RwLock::new(value), lane: spin::Mutex::default() }
+            Self { value: Mutex::new(value), lane: Mutex::default() }
         }
 
         pub(super) fn read<L>(&self) -> Reading<'_, T, L> {
@@ -211,11 +211,11 @@ mod imp {
         }
 
         pub(super) fn get(&self) -> Arc<T> {
-            Arc::clone(&self.value.read())
+            Arc::clone(&self.value.lock())
         }
 
         pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
-            core::mem::replace(&mut *self.value.write(), value)
+            core::mem::replace(&mut *self.value.lock(), value)
         }
 
         pub(super) fn forget(&self) {}
@@ -227,12 +227,8 @@ mod imp {
 }
 
 #[cfg(loom)]
-mod imp {
-    use alloc::sync::Arc;
-    use core::marker::PhantomData;
-
-    use crate::kept::Number;
-    use crate::lane::{self, Alone};
+mod modelled {
+    pub use loom::sync::MutexGuard;
 
     /// Loom's lock with the interface of the others, which know no poisoning.
     #[derive(Debug, Default)]
@@ -245,65 +241,13 @@ mod imp {
         }
 
         /// Waits for the lock.
-        pub fn lock(&self) -> super::MutexGuard<'_, T> {
+        pub fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
-    }
 
-    #[derive(Debug)]
-    pub(super) struct Cell<T> {
-        value: loom::sync::RwLock<Arc<T>>,
-        /// Of the only lane.
-        lane: loom::sync::Mutex<()>,
-    }
-
-    /// A value that this thread is reading: as long as it does, it stays as it was.
-    #[derive(Debug)]
-    pub struct Reading<'a, T, L> {
-        value: Arc<T>,
-        held: Option<loom::sync::MutexGuard<'a, ()>>,
-        local: PhantomData<L>,
-    }
-
-    impl<T, L> Reading<'_, T, L> {
-        pub(super) fn value(&self) -> &T {
-            &self.value
-        }
-
-        /// The lane, if nobody else is there.
-        pub fn alone(&self) -> Option<Alone<'_>> {
-            self.held.as_ref().map(|_| Alone::on(lane::SHARED))
-        }
-
-        /// Nothing.
-        pub fn local(&self) -> Option<&L> {
-            None
-        }
-    }
-
-    impl<T> Cell<T> {
-        pub(super) fn new(value: Arc<T>) -> Self {
-            Self { value: loom::sync::RwLock::new(value), lane: loom::sync::Mutex::new(()) }
-        }
-
-        pub(super) fn read<L>(&self) -> Reading<'_, T, L> {
-            let held = self.lane.try_lock().ok();
-            Reading { value: self.get(), held, local: PhantomData }
-        }
-
-        pub(super) fn get(&self) -> Arc<T> {
-            Arc::clone(&self.value.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
-        }
-
-        pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
-            let mut guard = self.value.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            core::mem::replace(&mut *guard, value)
-        }
-
-        pub(super) fn forget(&self) {}
-
-        pub(super) fn number(&self) -> Number {
-            Number
+        /// Takes the lock if it is open.
+        pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 }
