@@ -188,8 +188,9 @@ impl Wire {
         self.collect(since, |frame| frame.advert().filter(|advert| advert.host == host))
     }
 
-    /// Forgets what was captured.
+    /// Forgets all that came before now.
     pub(crate) fn clear(&self) {
+        self.catch_up();
         self.shared.frames().clear();
     }
 
