@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(25);
 pub(super) const ANSWER: Duration = Duration::from_millis(500);
 /// How long a migration may take to begin, when it is to go over at once.
 pub(super) const BEGIN: Duration = Duration::from_secs(5);
+/// How long a QEMU may take to make ready to be connected to with certificates: without a `dh-params.pem` beside them it finds a prime
+/// of 2048 bits first, which takes a second as a rule, and ten where there is bad luck and little time.
+const PRIME: Duration = Duration::from_secs(120);
 
 /// How many pages of each GiB are sampled: 4096 in all, which tell a rate of a tenth of the memory a second to 5 %; of more memory at
 /// least 1024, and at the most 16384, QEMU's bounds.
@@ -168,7 +171,12 @@ impl Machine {
             "qom-type": "tls-creds-x509", "id": "tls0", "endpoint": endpoint, "verify-peer": true,
             "dir": tls.directory.to_string_lossy(),
         });
-        self.tell("encrypt the migration", "object-add", credentials)?;
+        // It may have to find a prime of its own first.
+        let patience = self.patience;
+        self.patience = patience.max(PRIME);
+        let encrypted = self.tell("encrypt the migration", "object-add", credentials);
+        self.patience = patience;
+        encrypted?;
         let hostname = tls.hostname.as_deref().unwrap_or_default();
         Ok(json!({"tls-creds": "tls0", "tls-hostname": if endpoint == "client" { hostname } else { "" }}))
     }
@@ -410,6 +418,7 @@ impl Qemu {
             let too_late = match control {
                 // What has begun to run over there would be lost.
                 Control::Cancel | Control::Stop => !phase.can_go_back(),
+                Control::Bandwidth(_) => phase.has_ended(),
                 _ => !matches!(phase, Phase::Setup | Phase::PreCopy),
             };
             if too_late {
