@@ -131,6 +131,13 @@ pub enum Why {
          power both off, and start one"
     )]
     TargetLost(State),
+    /// All that the source had to send has been sent, not all of it has arrived, and nobody can send it again: breaking the connection
+    /// off would lose it, so it was not. Neither copy was touched.
+    #[error(
+        "all of its memory has been sent, not all has arrived, and what is on its way can't be sent again: keep both copies, and resume the \
+         migration when the network goes on; if the connection is gone for good, power off both, and start one"
+    )]
+    AllSent,
     /// No migration of it is under way.
     #[error("it is not being moved")]
     NotMoving,
@@ -394,12 +401,12 @@ impl Migration {
         Course::new(self, source, target, monitor, spec).follow(watch)
     }
 
-    /// Goes on with a post-copy that has lost its connection, over a new one, and ends it; one whose connection is dead without anybody's
-    /// having said so is broken off first. Over the same [`via`](Self::via) as before, as far as encryption goes; a migration at any other
+    /// Goes on with a post-copy that has lost its connection, over a new one, and ends it; one whose connection has brought nothing for the
+    /// [`patience`](Self::patience), without anybody's having said that it is dead, is broken off first. Over the same [`via`](Self::via) as before, as far as encryption goes; a migration at any other
     /// phase is [resumed](Self::resume).
     ///
     /// # Errors
-    /// As [`run`](Self::run). While it can't be recovered, both copies are left as they are: it can be tried again.
+    /// As [`run`](Self::run); [`Why::AllSent`]. While it can't be recovered, both copies are left as they are: it can be tried again.
     pub fn recover(
         &self,
         source: &mut dyn Hypervisor,
@@ -407,7 +414,7 @@ impl Migration {
         watch: impl FnMut(&Progress) -> Option<Control>,
     ) -> Result<Report, MigrationError> {
         let phase = source.migration(&self.name, Duration::ZERO).ok().flatten().map(|sample| sample.phase);
-        let Some(Phase::PostCopy | Phase::Stalled) = phase else {
+        let Some(phase @ (Phase::PostCopy | Phase::Stalled)) = phase else {
             return self.resume(source, target, watch);
         };
         let monitor = Monitor::new(self.policy.clone())
@@ -416,7 +423,9 @@ impl Migration {
             .spec(&self.name)
             .map_err(|error| self.fails(refused(Side::Source, error), Whereabouts::On(Side::Target)))?;
         let mut course = Course::new(self, source, target, monitor, spec);
-        course.reconnect()?;
+        if phase == Phase::Stalled || course.is_broken()? {
+            course.reconnect()?;
+        }
         course.follow(watch)
     }
 
