@@ -152,6 +152,19 @@ pub enum VirtError {
         /// Why it can't be used.
         source: io::Error,
     },
+    /// What is written down of the machine is not what was written.
+    #[error(
+        "machine {name}: {path} can't be read: {source}; put back what was there, or remove what is left of the machine (`discard`, \
+         `machines delete --broken`)"
+    )]
+    Broken {
+        /// The machine.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// A program that the hypervisor is driven by is not installed.
     #[error("{program} is not there: install the package {package}")]
     NoProgram {
