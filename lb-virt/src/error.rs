@@ -80,6 +80,16 @@ pub enum VirtError {
         /// What it was asked.
         operation: String,
     },
+    /// The machine has begun to run on another host, and this one has the rest of its memory, which nobody else has.
+    #[error(
+        "machine {name} runs on another host, and part of its memory is here alone: it would be lost; let its migration go on, or recover \
+         it (`Migration::recover`, `machines migrate --recover`); if that can't be done, give this half up (`Conclusion::GiveUp`, \
+         `machines power-off --half`)"
+    )]
+    Half {
+        /// The machine.
+        name: String,
+    },
     /// The machine is not being moved.
     #[error("machine {name} is not being moved")]
     NotMoving {

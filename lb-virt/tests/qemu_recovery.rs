@@ -157,12 +157,16 @@ impl Halves {
             ("resume", self.here.resume(NAME)),
             ("start", self.here.start(NAME)),
             ("delete", self.here.delete(NAME)),
+            ("power off", self.here.power_off(NAME)),
             ("run", self.here.conclude(NAME, Conclusion::Run)),
             ("pause", self.there.conclude(NAME, Conclusion::Pause)),
         ] {
             let refused = matches!(
                 done,
-                Err(VirtError::State { .. } | VirtError::Moving { .. } | VirtError::Said { .. })
+                Err(VirtError::State { .. }
+                    | VirtError::Moving { .. }
+                    | VirtError::Half { .. }
+                    | VirtError::Said { .. })
             );
             assert!(refused, "{what}: {done:?}{}", self.lab.findings());
         }
@@ -309,7 +313,7 @@ fn without_one_half_there_is_nothing_to_recover_and_the_other_is_left_as_it_is()
         assert_eq!(halves.states(), (Some(State::Paused), Some(State::Crashed)));
     }
     // Which of the two is kept the caller says: here the target's definition.
-    halves.here.power_off(NAME).unwrap();
+    halves.here.conclude(NAME, Conclusion::GiveUp).unwrap();
     assert_eq!(halves.states(), (None, Some(State::Crashed)));
     halves.there.start(NAME).unwrap();
     halves.there.power_off(NAME).unwrap();

@@ -86,6 +86,13 @@ impl Machine {
         asked && self.sample().is_ok_and(|sample| sample.post_copied)
     }
 
+    /// Whether it has begun to run elsewhere, and part of its memory is here alone. One that was asked to go over and does not answer
+    /// may be.
+    fn is_half(&mut self) -> bool {
+        let asked = self.moving().is_some_and(|moving| moving.outgoing && moving.post_copy);
+        asked && self.sample().map_or(true, |sample| matches!(sample.phase, Phase::PostCopy | Phase::Stalled))
+    }
+
     fn set_moving(&mut self, moving: Option<Moving>) -> Result<(), VirtError> {
         if let Some(run) = &mut self.run {
             run.moving = moving;
@@ -99,6 +106,7 @@ impl Machine {
 
         let Some(moving) = self.moving().cloned() else { return Ok(()) };
         let free = match operation {
+            O::PowerOff if self.is_half() => return Err(VirtError::Half { name: self.name().into() }),
             O::PowerOff => true,
             O::Pause | O::Resume | O::ShutDown | O::Reboot | O::Wake => {
                 moving.outgoing && matches!(self.sample()?.phase, Phase::Setup | Phase::PreCopy)
