@@ -205,7 +205,7 @@ impl<'a> Course<'a> {
     }
 
     /// Whether the connection of a post-copy is broken: one side says so, or nothing goes over it for a while.
-    pub(super) fn is_broken(&mut self) -> Result<bool, MigrationError> {
+    fn is_broken(&mut self) -> Result<bool, MigrationError> {
         let name = &self.migration.name;
         let mut patience = Patience::of(self.migration);
         let mut before = None;
@@ -245,9 +245,17 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Connects both sides of a post-copy anew.
+    /// Connects both sides of a post-copy anew, if its connection is broken.
     pub(super) fn reconnect(&mut self) -> Result<(), MigrationError> {
         let name = self.migration.name.clone();
+        let broken = match self.source.migration(&name, Duration::ZERO) {
+            Ok(Some(Sample { phase: Phase::Stalled, .. })) => true,
+            Ok(Some(Sample { phase: Phase::PostCopy, .. })) => self.is_broken()?,
+            _ => false,
+        };
+        if !broken {
+            return Ok(());
+        }
         if is_same(self.target, &self.spec).is_ok_and(|same| !same) {
             return Err(self.stalls());
         }
