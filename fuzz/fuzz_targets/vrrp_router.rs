@@ -80,6 +80,7 @@ enum Told {
     TakeOver,
     StandDown,
     WallClock(u64),
+    HeldUp(u16),
 }
 
 fn host(six: bool, number: u8) -> IpAddr {
@@ -267,6 +268,7 @@ impl World {
                 Event::AddressLost(address)
             }
             Told::WallClock(seconds) => Event::WallClock(Duration::from_secs(seconds)),
+            Told::HeldUp(millis) => Event::HeldUp(Duration::from_millis(millis.into())),
             Told::TakeOver => Event::TakeOver,
             Told::StandDown => Event::StandDown,
         };

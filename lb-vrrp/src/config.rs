@@ -317,7 +317,8 @@ impl fmt::Debug for Auth {
 
 /// What a router does that wakes too late to know of others (a stopped process, a paused machine): an active one later than
 /// three of its intervals after its last advert, when others must have taken over; one in Backup later than three intervals
-/// after its wait was over, when another may long be active.
+/// after its wait was over, when another may long be active; and either when it is told that it was
+/// [held up](crate::Event::HeldUp) for three intervals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum LateWake {

@@ -113,6 +113,10 @@ pub enum Event {
     /// whenever the clock may have been set; often does no harm. Between, they go on from it by the time they are given.
     #[cfg(feature = "auth-hmac")]
     WallClock(core::time::Duration),
+    /// The program around the router was stopped, or the machine: it should have looked at its sockets so long ago. Told before the
+    /// packets that have come since, if they are handed over with the time when they came: by that alone, a router can't tell
+    /// (see [`LateWake`](crate::config::LateWake)).
+    HeldUp(core::time::Duration),
     /// Another program removed this virtual address. An active router puts it back.
     AddressLost(IpAddr),
     /// The sync group wants this router to be active, now.

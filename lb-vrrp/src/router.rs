@@ -72,6 +72,8 @@ pub struct VirtualRouter {
     /// Why the state will be Active when the wait is over.
     waiting: Reason,
     timers: Timers,
+    /// When it last woke too late. What came before is no news of who is active now.
+    woken: Timestamp,
     /// When the last advert was decided.
     advertised: Timestamp,
     /// When the one before it was decided that was polled: the others' patience runs since then.
@@ -127,6 +129,7 @@ impl VirtualRouter {
             active: None,
             waiting: Reason::MasterDown,
             timers: Timers::default(),
+            woken: Timestamp::ZERO,
             advertised: Timestamp::ZERO,
             advertised_before: Timestamp::ZERO,
             pending: None,
@@ -329,10 +332,7 @@ impl VirtualRouter {
                     self.timers.main = None;
                     self.begin(now, Reason::Operator);
                 }
-                State::Backup if self.slept_through(now, deadline) => {
-                    self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
-                    self.wait(now, self.master_down_interval(), Reason::MasterDown);
-                }
+                State::Backup if self.slept_through(now, deadline) => self.listen_anew(now),
                 State::Backup => self.become_active(now, self.waiting),
                 State::Active => {
                     let interval = self.config.interval.duration();
@@ -355,7 +355,7 @@ impl VirtualRouter {
 
     /// Takes note of what happened around the router.
     pub fn handle_event(&mut self, now: Timestamp, event: Event) {
-        self.step_down_if_late(now);
+        let stepped_down = self.step_down_if_late(now);
         match event {
             Event::Startup => {
                 if self.started {
@@ -385,6 +385,8 @@ impl VirtualRouter {
             }
             #[cfg(feature = "auth-hmac")]
             Event::WallClock(since_1970) => self.set_wall_clock(now, since_1970),
+            Event::HeldUp(_) if stepped_down => {}
+            Event::HeldUp(late) => self.wake_late(now, late),
             Event::AddressLost(address) => {
                 if self.addresses.lost(address) {
                     self.counters.addresses_restored = self.counters.addresses_restored.wrapping_add(1);

@@ -137,34 +137,40 @@ fn stop_and_go(pair: u64, centiseconds: u16, preempt: bool) -> usize {
     });
     routers.iter_mut().for_each(Router::start);
     thread::sleep(Duration::from_secs(1));
+    let mut spoke = 0;
     for seconds in 1..=10 {
         let active = |frame: &Frame| frame.advert().filter(|advert| advert.priority > 0);
         let stopped = wire.wait(now(), PATIENCE, active).expect("one is active").host;
         routers[stopped].freeze(true);
+        let begin = now();
         thread::sleep(Duration::from_secs(seconds));
-        let recently = now() - Duration::from_millis(500);
-        assert!(!wire.adverts(recently, 1 - stopped).is_empty(), "{centiseconds} cs: the other took over");
+        let other = wire.wait(begin, PATIENCE, from(1 - stopped));
+        assert!(
+            other.is_some(),
+            "{centiseconds} cs: the other does not take over\n{}",
+            routers[1 - stopped].log()
+        );
 
         let begin = now();
         routers[stopped].freeze(false);
         let interval = Interval::from_centiseconds(centiseconds).expect("an interval");
         let listens = master_down_interval(Version::V3, PRIORITIES[stopped], interval);
         thread::sleep(listens + Duration::from_millis(500));
+        wire.catch_up();
         if let Some(advert) = wire.adverts(begin, stopped).first() {
             let after = advert.at - begin;
-            // A machine that stands still silences the other too.
-            let others = wire.adverts(begin - Duration::from_secs(1), 1 - stopped);
-            let before = others.iter().filter(|other| other.at < advert.at);
-            let silent = before.map(|other| advert.at - other.at).min().unwrap_or(Duration::MAX);
+            // The clock of the wire may be slewed.
             assert!(
-                after >= listens,
-                "{centiseconds} cs, stopped for {seconds} s: an advert of priority {} after {after:?}, not {listens:?}, and {silent:?} after \
-                 the other's last\n{}",
+                after >= listens - listens / 1000,
+                "{centiseconds} cs, stopped for {seconds} s: an advert of priority {} after {after:?}, not {listens:?}\n{}",
                 advert.priority,
                 routers[stopped].log(),
             );
+            spoke += 1;
         }
         wire.clear();
     }
+    // Else nothing was judged.
+    assert!(spoke > 0 || !preempt, "{centiseconds} cs: the one that was stopped has never taken over again");
     10
 }

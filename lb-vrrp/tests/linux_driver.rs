@@ -25,12 +25,12 @@ const ADDRESS: &str = "192.0.2.100/24";
 fn two_elect_one_and_hand_over() {
     let (lan, [host_a, host_b]) = Lan::of("two_elect_one_and_hand_over");
     let wire = Wire::new(&lan);
-    let a = host_a.start(&format!("priority=150 addresses={ADDRESS}"));
-    let b = host_b.start(&format!("priority=100 addresses={ADDRESS}"));
+    let a = host_a.start(&format!("priority=150 cs=50 addresses={ADDRESS}"));
+    let b = host_b.start(&format!("priority=100 cs=50 addresses={ADDRESS}"));
     a.is_active();
     soon("the address is on a", || host_a.has("eth0", ADDRESS));
     thread::sleep(Duration::from_millis(500));
-    assert_eq!(b.count("-> Active"), 0);
+    assert_eq!(b.count("-> Active"), 0, "a: {}\nb: {}", a.log(), b.log());
     assert!(!host_b.has("eth0", ADDRESS));
     let advert =
         wire.first("an advert of a", |frame| frame.advert().is_some_and(|advert| advert.priority == 150));
@@ -221,7 +221,7 @@ fn an_address_floats_on_another_interface_than_the_adverts() {
     let (lan, [host_a, host_b]) = Lan::of("an_address_floats_on_another_interface_than_the_adverts");
     lan.plug(&host_a, "eth1");
     lan.plug(&host_b, "eth1");
-    let (there, spec) = ("10.8.0.100/24", format!("addresses={ADDRESS},10.8.0.100/24@eth1"));
+    let (there, spec) = ("10.8.0.100/24", format!("cs=50 addresses={ADDRESS},10.8.0.100/24@eth1"));
     let both = |host: &Host| host.has("eth0", ADDRESS) && host.has("eth1", there);
     let neither = |host: &Host| !host.has("eth0", ADDRESS) && !host.has("eth1", there);
     let wire = Wire::new(&lan);

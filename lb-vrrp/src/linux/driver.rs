@@ -10,6 +10,8 @@ mod act;
 mod bind;
 mod devices;
 mod roster;
+#[cfg(test)]
+mod stopped;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -148,6 +150,8 @@ pub struct Driver {
     deadlines: BTreeSet<(Timestamp, InstanceId)>,
     /// When the last wait ended: whatever had come until then is read.
     heard: Timestamp,
+    /// When this thread was to look about next, unless something came before.
+    planned: Timestamp,
     watches: Watches,
     /// Instances whose routers may have an advert to send.
     fresh: VecDeque<InstanceId>,
@@ -253,6 +257,7 @@ impl Driver {
             counters: HashMap::new(),
             deadlines: BTreeSet::new(),
             heard: now(),
+            planned: now(),
             watches: Watches::default(),
             fresh: VecDeque::new(),
             work: VecDeque::new(),

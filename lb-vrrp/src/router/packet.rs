@@ -148,7 +148,10 @@ impl VirtualRouter {
 
     fn hear_in_backup(&mut self, now: Timestamp, source: IpAddr, priority: u8) {
         if priority == 0 {
-            self.wait(now, self.skew_time(), Reason::MasterLeft);
+            // Who left before a late wake may have been followed by another, whom this router has not heard.
+            if now >= self.woken {
+                self.wait(now, self.skew_time(), Reason::MasterLeft);
+            }
             return;
         }
         if self.active != Some((source, priority)) {
@@ -165,7 +168,7 @@ impl VirtualRouter {
         } else {
             self.timers.preempt = None;
         }
-        self.wait(now, self.master_down_interval(), Reason::MasterDown);
+        self.wait(now.max(self.woken), self.master_down_interval(), Reason::MasterDown);
     }
 
     fn hear_while_active(&mut self, now: Timestamp, source: IpAddr, priority: u8) {

@@ -146,6 +146,50 @@ fn an_advert_is_stale_when_it_or_the_one_before_it_is_too_old() {
     assert_eq!((router.state(), actions(&mut router)), (State::Backup, "remove 10.9.0.100/24".into()));
 }
 
+/// A better router listens after it was held up, whatever it then hears that came before; what comes after counts as ever.
+#[test]
+fn what_came_while_it_was_held_up_does_not_shorten_the_wait() {
+    const WAIT: Duration = Duration::from_micros(3_218_750);
+    let adverts = |priority: u8, at: Timestamp| {
+        move |router: &mut VirtualRouter| hear(router, at, "10.9.0.6", priority).unwrap()
+    };
+    for (active, preempt, late_wake) in [
+        (true, true, LateWake::Listen),
+        (true, false, LateWake::Listen),
+        (false, false, LateWake::Listen),
+        (false, true, LateWake::Listen),
+        (false, false, LateWake::Advertise),
+    ] {
+        let mut router = started(Config { preempt, late_wake, ..config(200) });
+        let begin = if active { expire(&mut router) } else { Timestamp::ZERO + SECOND };
+        if !active {
+            adverts(if preempt { 201 } else { 100 }, begin)(&mut router);
+        }
+        actions(&mut router);
+        let woken = begin + 6 * SECOND;
+        let mut other = router.clone();
+        other.handle_event(begin + SECOND, Event::HeldUp(3 * SECOND));
+        assert_eq!(other.counters().late_wakes, 0, "others wait as long");
+        router.handle_event(woken, Event::HeldUp(5 * SECOND));
+        // It took over at its time, and has left, or has said no more since.
+        adverts(100, begin + 4 * SECOND)(&mut router);
+        adverts(0, woken - INSTANT)(&mut router);
+        let wait = match late_wake {
+            LateWake::Listen => woken + WAIT,
+            LateWake::Advertise => woken - INSTANT + Duration::from_micros(218_750),
+        };
+        assert_eq!(
+            (router.state(), router.poll_timeout()),
+            (State::Backup, Some(wait)),
+            "{active}, {preempt}"
+        );
+        assert_eq!(router.counters().late_wakes, u32::from(late_wake == LateWake::Listen));
+
+        adverts(0, woken + SECOND)(&mut router);
+        assert_eq!(router.poll_timeout(), Some(woken + SECOND + Duration::from_micros(218_750)));
+    }
+}
+
 #[test]
 fn a_backup_that_slept_through_its_deadline_listens_before_it_takes_over() {
     for (late_wake, lateness, state) in [

@@ -113,9 +113,32 @@ impl VirtualRouter {
     }
 
     pub(super) fn step_down_late(&mut self, now: Timestamp) {
-        self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
+        self.note_late_wake(now);
         self.pending = None;
         self.become_backup(now, Reason::LateWake);
+    }
+
+    /// In Backup, a wait begins anew at `now`, the end of a sleep.
+    pub(super) fn listen_anew(&mut self, now: Timestamp) {
+        self.note_late_wake(now);
+        self.wait(now, self.master_down_interval(), Reason::MasterDown);
+    }
+
+    fn note_late_wake(&mut self, now: Timestamp) {
+        self.counters.late_wakes = self.counters.late_wakes.wrapping_add(1);
+        self.woken = self.woken.max(now);
+    }
+
+    /// The program wakes so much later than it should have.
+    pub(super) fn wake_late(&mut self, now: Timestamp, late: Duration) {
+        if self.config.late_wake == LateWake::Advertise {
+            return;
+        }
+        match self.state {
+            State::Active if late > self.patience() => self.step_down_late(now),
+            State::Backup if late > 3 * self.interval.duration() => self.listen_anew(now),
+            _ => {}
+        }
     }
 
     /// Whether a backup wakes so late after its wait was over that it can't know who has advertised meanwhile. It listens anew

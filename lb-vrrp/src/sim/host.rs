@@ -156,6 +156,13 @@ impl Host {
         {
             self.take(Input::Timer, log, out);
         }
+        // A program that looks at its sockets first also knows how late it does.
+        if !timer_first
+            && let Some(at) = self.router.as_ref().and_then(VirtualRouter::poll_timeout)
+            && at < now
+        {
+            self.take(Input::Event(Event::HeldUp(now.since(at))), log, out);
+        }
         while self.paused.is_none()
             && let Some(input) = self.inbox.pop_front()
         {

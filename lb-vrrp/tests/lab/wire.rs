@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Lan, PATIENCE, inside};
+use super::{Lan, PATIENCE, inside, wait_until};
 
 /// A frame, as it came in at a port of the bridge.
 #[derive(Clone, Debug)]
@@ -97,6 +97,8 @@ pub(crate) struct Wire {
 #[derive(Debug, Default)]
 struct Shared {
     frames: Mutex<Vec<Frame>>,
+    /// When the last look at all ports began that is over.
+    looked: Mutex<Duration>,
     more: Condvar,
     stop: AtomicBool,
 }
@@ -157,6 +159,16 @@ impl Wire {
         }
     }
 
+    /// Waits until all is read that came before now: on a busy machine, the capture may lag.
+    ///
+    /// # Panics
+    /// If it lags by a minute.
+    pub(crate) fn catch_up(&self) {
+        let now = now();
+        let looked = || *self.shared.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(wait_until(Duration::from_secs(60), || looked() > now), "the capture is not read");
+    }
+
     /// Everything that was captured.
     pub(crate) fn frames(&self) -> Vec<Frame> {
         self.shared.frames().clone()
@@ -176,8 +188,9 @@ impl Wire {
         self.collect(since, |frame| frame.advert().filter(|advert| advert.host == host))
     }
 
-    /// Forgets what was captured.
+    /// Forgets all that came before now.
     pub(crate) fn clear(&self) {
+        self.catch_up();
         self.shared.frames().clear();
     }
 
@@ -237,6 +250,7 @@ fn read(sockets: &[(usize, Socket)], shared: &Shared) {
     while !shared.stop.load(Ordering::Relaxed) {
         // Who reads each frame as it comes takes the processor from the routers that are measured.
         thread::sleep(Duration::from_millis(5));
+        let begin = now();
         for &(host, ref socket) in sockets {
             while let Some((at, len)) = receive(socket, &mut buffer) {
                 let frame = Frame { at, host, bytes: buffer[..len].into() };
@@ -246,6 +260,7 @@ fn read(sockets: &[(usize, Socket)], shared: &Shared) {
                 }
             }
         }
+        *shared.looked.lock().unwrap_or_else(PoisonError::into_inner) = begin;
         shared.more.notify_all();
     }
 }

@@ -29,6 +29,8 @@ const ADVERT: Duration = Duration::from_millis(1);
 /// From one watch to the next at least. A thread with much to do is awake anyway; and whoever sends an advert just before each
 /// takeover puts it off, but shall not keep the thread awake.
 const REST: Duration = Duration::from_millis(100);
+/// A thread that is no later than this has not been held up for any router: three of the shortest intervals.
+pub(super) const LATE: Duration = Duration::from_millis(30);
 
 /// The watches before takeovers and adverts.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +47,7 @@ impl Default for Watches {
 
 impl Watches {
     /// When the thread must wake next for the `deadline` of a router in `state`; over if it must be awake.
-    fn wake(&self, now: Timestamp, (deadline, state): (Timestamp, State)) -> Timestamp {
+    pub(super) fn wake(&self, now: Timestamp, (deadline, state): (Timestamp, State)) -> Timestamp {
         match state {
             State::Initialize => deadline,
             State::Backup => self.takeover.wake(now, deadline),
@@ -54,7 +56,7 @@ impl Watches {
     }
 
     /// Takes down that one begins, if it does.
-    fn keep(&mut self, now: Timestamp, (deadline, state): (Timestamp, State)) {
+    pub(super) fn keep(&mut self, now: Timestamp, (deadline, state): (Timestamp, State)) {
         match state {
             State::Initialize => {}
             State::Backup => self.takeover.keep(now, deadline),
@@ -184,6 +186,7 @@ impl Driver {
             waited = self.epoll.wait(&mut events, EpollTimeout::ZERO);
         }
         let count = waited.map_err(|error| DriverError::system("waiting with epoll")(error.into()))?;
+        self.look_at_the_clock();
         // What is read now was not there when the wait before this one ended.
         let since = std::mem::replace(&mut self.heard, now());
         let mut changes = false;
@@ -202,6 +205,19 @@ impl Driver {
         }
         self.send_fresh();
         Ok(())
+    }
+
+    /// Now. A thread that has been held up since it was to do this tells its routers, before they hear what has come since: they would
+    /// take it for what they have heard at its time, and a wait that began then for one of theirs.
+    fn look_at_the_clock(&mut self) -> Timestamp {
+        let now = now();
+        let late = now.since(self.planned);
+        self.planned = now;
+        if late > LATE {
+            let ids: Vec<InstanceId> = self.slots.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.tell(id, Event::HeldUp(late)));
+        }
+        now
     }
 
     /// Reads every packet of a port and gives each to whom it is for. They have come after `since`.
@@ -344,6 +360,7 @@ impl Driver {
 
     /// Tells a router something.
     pub(super) fn tell(&mut self, id: InstanceId, event: Event) {
+        self.look_at_the_clock();
         if let Some(slot) = self.slots.get_mut(&id) {
             keep_wall_clock(&mut slot.router);
             slot.router.handle_event(now(), event);
@@ -397,8 +414,11 @@ impl Driver {
 
     /// Has the descriptor be readable when there is something to do: at once, or at the first deadline.
     pub(super) fn arm(&mut self) -> Result<(), DriverError> {
-        let now = now();
+        let now = self.look_at_the_clock();
+        self.send_fresh();
         let wanted = self.next_wake(now);
+        // At once, if it is over; never, without one.
+        self.planned = wanted.map_or(Timestamp::from_micros(u64::MAX), |wanted| wanted.max(now));
         if self.has_work() || wanted.is_some_and(|at| at <= now) {
             // Written anew each time: who waits for edges must see one. The timer would take an interrupt for that.
             self.again = true;
