@@ -26,6 +26,7 @@ pub(crate) use imp::{Number, leave, with_local};
 
 #[cfg(all(feature = "std", not(loom)))]
 mod imp {
+    use alloc::boxed::Box;
     use alloc::rc::Rc;
     use alloc::sync::Arc;
     use alloc::vec::Vec;
@@ -72,10 +73,10 @@ mod imp {
     struct Entry {
         /// Of the value: no other that was ever published has the same.
         version: u64,
-        /// A [`Pair`]; counted, so that who reads it may do anything.
-        pair: Rc<dyn Any>,
-        /// Of that, what is beside the value.
-        local: Rc<dyn Any>,
+        /// A reference to a [`Pair`]; counted, so that who reads it may do anything.
+        pair: Box<dyn Any>,
+        /// Of that, a reference to what is beside the value.
+        local: Box<dyn Any>,
         publisher: Arc<Publisher>,
     }
 
@@ -115,7 +116,7 @@ mod imp {
         fn last<T: Any, L: Any>(self) -> Option<Pair<T, L>> {
             let Self { pair, local, .. } = self;
             drop(local);
-            Rc::try_unwrap(pair.downcast().ok()?).ok()
+            Rc::try_unwrap(*pair.downcast::<Rc<Pair<T, L>>>().ok()?).ok()
         }
     }
 
@@ -170,13 +171,10 @@ mod imp {
             let version = self.publisher.version.load(Ordering::SeqCst);
             let found = MINE.try_with(|mine| {
                 let mine = mine.try_borrow().ok()?;
-                let entry = mine.get(self.number.0)?.as_ref()?;
-                (entry.version == version).then(|| Rc::clone(&entry.pair))
+                let entry = mine.get(self.number.0)?.as_ref().filter(|entry| entry.version == version)?;
+                entry.pair.downcast_ref().map(Rc::clone)
             });
-            match found.ok().flatten().map(Rc::downcast) {
-                Some(Ok(pair)) => pair,
-                _ => self.fill(&load),
-            }
+            found.ok().flatten().unwrap_or_else(|| self.fill(&load))
         }
 
         /// Takes the newest, unless it is being replaced at this moment, or the thread ends.
@@ -199,9 +197,13 @@ mod imp {
             let mut local = Rc::try_unwrap(local).unwrap_or_default();
             local.renew(&value, own.as_ref().map(|own| own.alone().lane()));
             let pair = Rc::new(Pair { value, own, local: Rc::new(local) });
-            let beside: Rc<dyn Any> = Rc::clone(&pair.local) as _;
-            let publisher = Arc::clone(&self.publisher);
-            drop(put(self.number, Entry { version, pair: Rc::clone(&pair) as _, local: beside, publisher }));
+            let entry = Entry {
+                version,
+                pair: Box::new(Rc::clone(&pair)),
+                local: Box::new(Rc::clone(&pair.local)),
+                publisher: Arc::clone(&self.publisher),
+            };
+            drop(put(self.number, entry));
             pair
         }
 
@@ -259,7 +261,7 @@ mod imp {
         let act = |mine: &Mine| {
             let mine = mine.try_borrow().ok()?;
             let entry = mine.get(number.0)?.as_ref()?;
-            Some(act(entry.local.downcast_ref::<L>()?))
+            Some(act(entry.local.downcast_ref::<Rc<L>>()?))
         };
         MINE.try_with(act).ok().flatten()
     }
