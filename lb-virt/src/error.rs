@@ -80,6 +80,16 @@ pub enum VirtError {
         /// What it was asked.
         operation: String,
     },
+    /// The machine has begun to run on another host, and this one has the rest of its memory, which nobody else has.
+    #[error(
+        "machine {name} runs on another host, and part of its memory is here alone: it would be lost; let its migration go on, or recover \
+         it (`Migration::recover`, `machines migrate --recover`); if that can't be done, give this half up (`Conclusion::GiveUp`, \
+         `machines power-off --half`)"
+    )]
+    Half {
+        /// The machine.
+        name: String,
+    },
     /// The machine is not being moved.
     #[error("machine {name} is not being moved")]
     NotMoving {
@@ -150,6 +160,19 @@ pub enum VirtError {
         /// The file.
         path: PathBuf,
         /// Why it can't be used.
+        source: io::Error,
+    },
+    /// What is written down of the machine is not what was written.
+    #[error(
+        "machine {name}: {path} can't be read: {source}; put back what was there, or remove what is left of the machine (`discard`, \
+         `machines delete --broken`)"
+    )]
+    Broken {
+        /// The machine.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// A program that the hypervisor is driven by is not installed.

@@ -260,7 +260,7 @@ pub trait Hypervisor: fmt::Debug + Send {
     /// Takes a machine's power: it is shut off then. A copy that is no machine, as it has still to come or runs elsewhere already, is gone.
     ///
     /// # Errors
-    /// [`VirtError::State`] if it is shut off.
+    /// [`VirtError::State`] if it is shut off; [`VirtError::Half`] if it runs elsewhere, and what is here of its memory is here alone.
     fn power_off(&mut self, name: &str) -> Result<(), VirtError>;
 
     /// Stops a machine's virtual CPUs.

@@ -335,6 +335,9 @@ impl Sim {
     fn may_be_lost(&mut self, name: &str, operation: Operation) -> Result<(State, Fate), VirtError> {
         let before = self.machine(name)?.state;
         let after = before.after(operation).map_err(VirtError::state(name))?;
+        if self.moving > 0 && operation == Operation::PowerOff && self.is_half(name) {
+            return Err(VirtError::Half { name: name.into() });
+        }
         if self.moving > 0
             && !self.machines.get(name).is_none_or(|machine| self.may_while_moving(machine, operation))
         {

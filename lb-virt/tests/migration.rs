@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lb_virt::domain::Disk;
 use lb_virt::migration::{
-    Control, Demand, Estimate, IfLost, Link, Migration, MigrationError, Phase, Policy, Reason, Report,
-    Resort, Settings, Side, Whereabouts, Why,
+    Conclusion, Control, Demand, Estimate, IfLost, Link, Migration, MigrationError, Phase, Policy, Reason,
+    Report, Resort, Settings, Side, Whereabouts, Why,
 };
 use lb_virt::sim::{Fault, Network};
 use lb_virt::{DomainSpec, Hypervisor, Memory, Sim, State, VirtError};
@@ -216,7 +216,8 @@ fn half_a_machine_is_not_recovered_and_what_is_left_of_it_is_left_alone() {
         assert_eq!(hosts.here.state("web1").unwrap(), State::Paused);
     }
     // What is left is no machine: it does not stay to be started beside the one that was over there.
-    hosts.here.power_off("web1").unwrap();
+    assert!(matches!(hosts.here.power_off("web1"), Err(VirtError::Half { .. })));
+    hosts.here.conclude("web1", Conclusion::GiveUp).unwrap();
     assert_eq!(hosts.states().0, None);
 }
 

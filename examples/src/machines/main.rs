@@ -27,6 +27,7 @@ use clap::{Parser, Subcommand};
 use lb_affinity::CpuSet;
 use lb_virt::domain::Pins;
 use lb_virt::hypervisor::Capabilities;
+use lb_virt::migration::Conclusion;
 use lb_virt::{State, VirtError};
 
 use host::Host;
@@ -87,6 +88,9 @@ enum Command {
     PowerOff {
         #[arg(required = true)]
         names: Vec<String>,
+        /// Those that run on another host while part of their memory is here alone: it is lost
+        #[arg(long)]
+        half: bool,
     },
     /// Ask machines to start anew
     Reboot {
@@ -230,7 +234,13 @@ fn command(uri: &str, host: &mut Host, command: &Command) -> Result<String, Fail
                 each(names, |name| until_off(host, name, end))?;
             }
         }
-        Command::PowerOff { names } => each(names, |name| Ok(host.get().power_off(name)?))?,
+        Command::PowerOff { names, half: true } => {
+            each(names, |name| match host.get().power_off(name) {
+                Err(VirtError::Half { .. }) => Ok(host.get().conclude(name, Conclusion::GiveUp)?),
+                done => Ok(done?),
+            })?;
+        }
+        Command::PowerOff { names, .. } => each(names, |name| Ok(host.get().power_off(name)?))?,
         Command::Reboot { names } => each(names, |name| Ok(host.get().reboot(name)?))?,
         Command::Wake { names } => each(names, |name| Ok(host.get().wake(name)?))?,
         Command::Pause { names } => each(names, |name| Ok(host.get().pause(name)?))?,

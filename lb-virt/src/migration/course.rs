@@ -204,9 +204,58 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Connects both sides of a post-copy anew.
+    /// Whether the connection of a post-copy is broken: one side says so, or nothing goes over it for a while.
+    fn is_broken(&mut self) -> Result<bool, MigrationError> {
+        let name = &self.migration.name;
+        let mut patience = Patience::of(self.migration);
+        let mut before = None;
+        loop {
+            let sample = match self.source.migration(name, self.migration.every) {
+                Ok(Some(sample)) if sample.phase == Phase::Stalled => return Ok(true),
+                Ok(Some(sample)) if sample.phase == Phase::PostCopy => sample,
+                // It has gone on, or is no more, which is told while it is followed.
+                Err(error) if !is_gone(&error) => {
+                    if patience.is_over() {
+                        let why = refused(Side::Source, error);
+                        return Err(self.migration.fails(why, Whereabouts::On(Side::Target)));
+                    }
+                    std::thread::sleep(self.migration.every);
+                    continue;
+                }
+                _ => return Ok(false),
+            };
+            if sample.transferred > *before.get_or_insert(sample.transferred) {
+                return Ok(false);
+            }
+            let sent_all = sample.total > 0 && sample.remaining == 0;
+            let there = self.target.migration(name, Duration::ZERO);
+            if !sent_all && matches!(there, Ok(Some(Sample { phase: Phase::Stalled, .. }))) {
+                return Ok(true);
+            }
+            if patience.is_over() {
+                if !sent_all {
+                    return Ok(true);
+                }
+                let mut error = self.stalls();
+                if matches!(*error.why, Why::Stalled) {
+                    *error.why = Why::AllSent;
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    /// Connects both sides of a post-copy anew, if its connection is broken.
     pub(super) fn reconnect(&mut self) -> Result<(), MigrationError> {
         let name = self.migration.name.clone();
+        let broken = match self.source.migration(&name, Duration::ZERO) {
+            Ok(Some(Sample { phase: Phase::Stalled, .. })) => true,
+            Ok(Some(Sample { phase: Phase::PostCopy, .. })) => self.is_broken()?,
+            _ => false,
+        };
+        if !broken {
+            return Ok(());
+        }
         if is_same(self.target, &self.spec).is_ok_and(|same| !same) {
             return Err(self.stalls());
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::course::{Course, is_same};
 use super::estimate::{Estimate, Link};
 use super::monitor::{Monitor, Policy, PolicyError, Progress, Reason, Resort};
-use super::{Conclusion, Control, Phase, Sample, Via};
+use super::{Conclusion, Control, Sample, Via};
 use crate::checks::{self, Concern};
 use crate::error::VirtError;
 use crate::hypervisor::{Capabilities, Hypervisor};
@@ -128,9 +128,17 @@ pub enum Why {
     /// The target's copy has ended in post-copy. The source's is old, and can't go on; it was not touched.
     #[error(
         "its copy on the target, which had begun to run, is {0}: what it did last is lost, and the copy on the source is too old to go on; \
-         power both off, and start one"
+         give that up (`Conclusion::GiveUp`, `machines power-off --half`), and start the machine on the target"
     )]
     TargetLost(State),
+    /// All that the source had to send has been sent, not all of it has arrived, and nobody can send it again: breaking the connection
+    /// off would lose it, so it was not. Neither copy was touched.
+    #[error(
+        "all of its memory has been sent, not all has arrived, and what is on its way can't be sent again: keep both copies, and resume the \
+         migration when the network goes on; if the connection is gone for good, give the source's up (`Conclusion::GiveUp`, \
+         `machines power-off --half`), and start the machine anew on the target"
+    )]
+    AllSent,
     /// No migration of it is under way.
     #[error("it is not being moved")]
     NotMoving,
@@ -372,6 +380,31 @@ impl Migration {
         target: &mut dyn Hypervisor,
         watch: impl FnMut(&Progress) -> Option<Control>,
     ) -> Result<Report, MigrationError> {
+        self.go_on(source, target, watch, false)
+    }
+
+    /// Goes on with a post-copy that has lost its connection, over a new one, and ends it; one whose connection has brought nothing for the
+    /// [`patience`](Self::patience), without anybody's having said that it is dead, is broken off first. Over the same [`via`](Self::via)
+    /// as before, as far as encryption goes; a migration at any other phase is [resumed](Self::resume).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Why::AllSent`]. While it can't be recovered, both copies are left as they are: it can be tried again.
+    pub fn recover(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        watch: impl FnMut(&Progress) -> Option<Control>,
+    ) -> Result<Report, MigrationError> {
+        self.go_on(source, target, watch, true)
+    }
+
+    fn go_on(
+        &self,
+        source: &mut dyn Hypervisor,
+        target: &mut dyn Hypervisor,
+        watch: impl FnMut(&Progress) -> Option<Control>,
+        connects_anew: bool,
+    ) -> Result<Report, MigrationError> {
         let monitor = Monitor::new(self.policy.clone())
             .map_err(|error| self.fails(error.into(), Whereabouts::Unknown))?;
         let (side, spec) = match source.spec(&self.name) {
@@ -391,32 +424,10 @@ impl Migration {
         if at_rest(source) && at_rest(target) {
             return self.leave_source(source, target, Instant::now());
         }
-        Course::new(self, source, target, monitor, spec).follow(watch)
-    }
-
-    /// Goes on with a post-copy that has lost its connection, over a new one, and ends it; one whose connection is dead without anybody's
-    /// having said so is broken off first. Over the same [`via`](Self::via) as before, as far as encryption goes; a migration at any other
-    /// phase is [resumed](Self::resume).
-    ///
-    /// # Errors
-    /// As [`run`](Self::run). While it can't be recovered, both copies are left as they are: it can be tried again.
-    pub fn recover(
-        &self,
-        source: &mut dyn Hypervisor,
-        target: &mut dyn Hypervisor,
-        watch: impl FnMut(&Progress) -> Option<Control>,
-    ) -> Result<Report, MigrationError> {
-        let phase = source.migration(&self.name, Duration::ZERO).ok().flatten().map(|sample| sample.phase);
-        let Some(Phase::PostCopy | Phase::Stalled) = phase else {
-            return self.resume(source, target, watch);
-        };
-        let monitor = Monitor::new(self.policy.clone())
-            .map_err(|error| self.fails(error.into(), Whereabouts::On(Side::Target)))?;
-        let spec = source
-            .spec(&self.name)
-            .map_err(|error| self.fails(refused(Side::Source, error), Whereabouts::On(Side::Target)))?;
         let mut course = Course::new(self, source, target, monitor, spec);
-        course.reconnect()?;
+        if connects_anew {
+            course.reconnect()?;
+        }
         course.follow(watch)
     }
 

@@ -91,7 +91,13 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn open(place: Place, lock: Lock, patience: Duration) -> Result<Option<Self>, VirtError> {
-        let Some(spec) = place.read("definition.json")? else { return Ok(None) };
+        let definition = place.read("definition.json").map_err(|error| match error {
+            VirtError::File { name, path, source } if is_broken(&source) => {
+                VirtError::Broken { name, path, source }
+            }
+            other => other,
+        });
+        let Some(spec) = definition? else { return Ok(None) };
         let run = read_run(&place, &spec)?;
         let (line, seen, rebooted, silent) = (None, None, false, false);
         Ok(Some(Self { place, spec, run, line, seen, rebooted, patience, silent, _lock: lock }))
@@ -317,15 +323,16 @@ impl Machine {
     }
 }
 
+/// Whether a file was read, and is not what was written.
+fn is_broken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+}
+
 /// What is noted of a machine's run. A note that can't be read, of a machine of which nothing runs, is of a host that has lost its
 /// power: what it says is that the machine ran, or was to be received.
 fn read_run(place: &Place, spec: &DomainSpec) -> Result<Option<Run>, VirtError> {
     let unreadable = match place.read("run.json") {
-        Err(VirtError::File { source, path, .. })
-            if matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
-        {
-            failed(&place.name, path)(source)
-        }
+        Err(VirtError::File { source, path, .. }) if is_broken(&source) => failed(&place.name, path)(source),
         other => return other,
     };
     let runs = super::process::with_argument(place.file("pid").as_os_str());

@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(25);
 pub(super) const ANSWER: Duration = Duration::from_millis(500);
 /// How long a migration may take to begin, when it is to go over at once.
 pub(super) const BEGIN: Duration = Duration::from_secs(5);
+/// How long a QEMU may take to make ready to be connected to with certificates: without a `dh-params.pem` beside them it finds a prime
+/// of 2048 bits first, which takes a second as a rule, and ten where there is bad luck and little time.
+const PRIME: Duration = Duration::from_secs(120);
 
 /// How many pages of each GiB are sampled: 4096 in all, which tell a rate of a tenth of the memory a second to 5 %; of more memory at
 /// least 1024, and at the most 16384, QEMU's bounds.
@@ -83,6 +86,13 @@ impl Machine {
         asked && self.sample().is_ok_and(|sample| sample.post_copied)
     }
 
+    /// Whether it has begun to run elsewhere, and part of its memory is here alone. One that was asked to go over and does not answer
+    /// may be.
+    fn is_half(&mut self) -> bool {
+        let asked = self.moving().is_some_and(|moving| moving.outgoing && moving.post_copy);
+        asked && self.sample().map_or(true, |sample| matches!(sample.phase, Phase::PostCopy | Phase::Stalled))
+    }
+
     fn set_moving(&mut self, moving: Option<Moving>) -> Result<(), VirtError> {
         if let Some(run) = &mut self.run {
             run.moving = moving;
@@ -96,6 +106,7 @@ impl Machine {
 
         let Some(moving) = self.moving().cloned() else { return Ok(()) };
         let free = match operation {
+            O::PowerOff if self.is_half() => return Err(VirtError::Half { name: self.name().into() }),
             O::PowerOff => true,
             O::Pause | O::Resume | O::ShutDown | O::Reboot | O::Wake => {
                 moving.outgoing && matches!(self.sample()?.phase, Phase::Setup | Phase::PreCopy)
@@ -168,7 +179,12 @@ impl Machine {
             "qom-type": "tls-creds-x509", "id": "tls0", "endpoint": endpoint, "verify-peer": true,
             "dir": tls.directory.to_string_lossy(),
         });
-        self.tell("encrypt the migration", "object-add", credentials)?;
+        // It may have to find a prime of its own first.
+        let patience = self.patience;
+        self.patience = patience.max(PRIME);
+        let encrypted = self.tell("encrypt the migration", "object-add", credentials);
+        self.patience = patience;
+        encrypted?;
         let hostname = tls.hostname.as_deref().unwrap_or_default();
         Ok(json!({"tls-creds": "tls0", "tls-hostname": if endpoint == "client" { hostname } else { "" }}))
     }
@@ -410,6 +426,7 @@ impl Qemu {
             let too_late = match control {
                 // What has begun to run over there would be lost.
                 Control::Cancel | Control::Stop => !phase.can_go_back(),
+                Control::Bandwidth(_) => phase.has_ended(),
                 _ => !matches!(phase, Phase::Setup | Phase::PreCopy),
             };
             if too_late {

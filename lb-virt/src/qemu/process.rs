@@ -145,6 +145,19 @@ impl Process {
         tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
+    /// Whether all of its threads sleep whose names are of that kind.
+    pub(crate) fn sleeps(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        let read = |thread: u32, file: &str| {
+            fs::read_to_string(format!("/proc/{}/task/{thread}/{file}", self.pid)).unwrap_or_default()
+        };
+        let threads = self.threads().into_iter().filter(|thread| is_it(read(*thread, "comm").trim_end()));
+        threads.into_iter().all(|thread| {
+            let stat = read(thread, "stat");
+            // One that has just ended is none.
+            stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with('S'))
+        })
+    }
+
     /// The network interfaces of the host that it has made (tap), by what the kernel says of its files.
     pub(crate) fn taps(&self) -> Vec<String> {
         let files = fs::read_dir(format!("/proc/{}/fdinfo", self.pid)).into_iter().flatten().flatten();
@@ -179,18 +192,20 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
-/// When a process was started, of what proc(5) calls its `stat`; `None` if it has ended and is only not yet taken note of.
+/// When a process was started, of what proc(5) calls its `stat`; `None` if it has ended and is only not yet taken note of. The first of
+/// its threads may have ended before the others, which hold its files, and the locks of its images, until they have.
 fn started(stat: &str) -> io::Result<Option<u64>> {
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "no stat of a process, as proc(5) has it");
     // Its name, in brackets, may hold anything; the last bracket ends it.
     let (_, fields) = stat.rsplit_once(')').ok_or_else(unreadable)?;
-    let mut fields = fields.split_ascii_whitespace();
-    if matches!(fields.next(), Some("Z" | "X" | "x")) {
+    // From the third on: the state, the number of threads, which is the 20th, and the 22nd.
+    let fields: Vec<&str> = fields.split_ascii_whitespace().take(20).collect();
+    let number = |field: usize| fields.get(field - 3).and_then(|field| field.parse::<u64>().ok());
+    let others = number(20).is_some_and(|threads| threads > 1);
+    if matches!(fields.first(), Some(&("Z" | "X" | "x"))) && !others {
         return Ok(None);
     }
-    // Field 22; the state is the third.
-    let started = fields.nth(18).and_then(|field| field.parse().ok());
-    started.map(Some).ok_or_else(unreadable)
+    number(22).map(Some).ok_or_else(unreadable)
 }
 
 /// Takes note of the end of processes that this program has started.
@@ -257,6 +272,8 @@ mod tests {
             ("7 (a) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(Some(4711))),
             ("7 (a) b) (c) R 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(Some(4711))),
             ("7 (a) Z 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0", Some(None)),
+            // Its first thread has ended, and another has not yet.
+            ("7 (a) Z 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 2 0 4711 0", Some(Some(4711))),
             // What can't be read has not ended.
             ("7 (a) S 1", None),
             ("", None),
@@ -289,6 +306,13 @@ mod tests {
         assert!(!process.wait(Duration::from_millis(10)).unwrap());
         assert!(process.cpu_time().is_some());
         assert!(process.threads().contains(&process.pid));
+        let end = Instant::now() + Duration::from_secs(60);
+        while !process.sleeps(|name| name == "sleep") {
+            assert!(Instant::now() < end, "it only sleeps");
+        }
+        let me = Process::of(std::process::id()).unwrap().unwrap();
+        assert!(!me.sleeps(|_| true), "who asks is awake");
+        assert!(me.sleeps(|name| name == "nobody"));
         assert!(process.kill(Duration::from_secs(10)).unwrap());
         assert!(!process.lives().unwrap());
         assert!(process.kill(Duration::ZERO).unwrap(), "twice is once");

@@ -19,6 +19,24 @@ use crate::migration::{Destination, Phase, Via};
 use crate::qemu::machine::Machine;
 
 const OPERATION: &str = "recover";
+/// Time between looks at a QEMU that is about to notice something.
+const LOOK: Duration = Duration::from_millis(5);
+/// In so many looks, one after the other, threads that have noticed sleep.
+const RESTED: u32 = 4;
+/// Why a source is not broken off that has nothing more to send: QEMU (7.2) waits then for the word that all has arrived, for ever if
+/// the connection breaks.
+const SENT: &str =
+    "all of its memory has been sent, and what has not arrived can't be sent again: let the network carry it";
+
+/// Whether a source has nothing more to send, by its answer to `query-migrate`.
+fn has_sent_all(answer: &Value) -> bool {
+    answer["ram"]["remaining"] == 0
+}
+
+/// Whether a thread of QEMU's has to do with a post-copy's connection, by its name: as 7.2 calls them, and as later ones do.
+fn is_of_migration(name: &str) -> bool {
+    ["live_migration", "return path", "postcopy/", "mig/"].iter().any(|kind| name.starts_with(kind))
+}
 
 impl Machine {
     /// Tells QEMU something that it does whatever its main loop waits for.
@@ -38,29 +56,61 @@ impl Machine {
     }
 
     /// Sees to it that its post-copy stands: what nobody has said to be broken is broken off.
-    fn stall(&mut self) -> Result<(), VirtError> {
-        let end = Instant::now() + BEGIN;
-        let mut told = false;
+    fn stall(&mut self, outgoing: bool) -> Result<(), VirtError> {
+        let end = Instant::now() + BEGIN.max(self.patience);
         loop {
-            let Some(answer) = self.asked("query-migrate")? else {
-                // It waits for what it lacks, or is about to: it is told, and what it was told before does no harm.
-                let _ = self.tell_at_once("migrate-pause", json!({}));
-                return Ok(());
-            };
-            match answer["status"].as_str() {
-                Some("postcopy-paused") => return Ok(()),
-                Some("postcopy-active") if !told => {
-                    told = true;
-                    // It may break by itself meanwhile: the next look says so.
-                    let _ = self.tell_at_once("migrate-pause", json!({}));
+            let answer = self.asked("query-migrate")?;
+            let status = answer.as_ref().and_then(|answer| answer["status"].as_str());
+            match (&answer, status) {
+                (Some(_), Some("postcopy-paused")) => break,
+                (Some(answer), Some("postcopy-active")) if outgoing && has_sent_all(answer) => {
+                    return Err(self.says(OPERATION, SENT));
                 }
-                Some("postcopy-active" | "postcopy-recover") if Instant::now() < end => {}
-                _ => {
-                    let phase = transfer::phase(&answer, false);
+                // It waits for what it lacks, or is about to: it is told, and what it was told before does no harm.
+                (None, _) if !outgoing => drop(self.tell_at_once("migrate-pause", json!({}))),
+                // It may break by itself meanwhile: the next look says so.
+                (Some(_), Some("postcopy-active")) => drop(self.tell_at_once("migrate-pause", json!({}))),
+                (Some(_), Some("postcopy-recover")) | (None, _) => {}
+                (Some(answer), _) => {
+                    let phase = transfer::phase(answer, false);
                     return Err(self.says(OPERATION, format!("its migration is at {phase}")));
                 }
             }
-            sleep(Duration::from_millis(5));
+            if !outgoing && answer.is_none() {
+                // Whether it stands it does not say. What it is told to wait for is refused until then.
+                break;
+            }
+            if Instant::now() >= end {
+                return Err(self.says(OPERATION, "its connection was broken off, and it has not noticed"));
+            }
+            sleep(LOOK);
+        }
+        self.comes_to_rest(end);
+        Ok(())
+    }
+
+    /// Waits until all threads of its migration have noticed that the connection is gone. QEMU (7.2) says so when the first has, and
+    /// ends by a bad access if there is a new one before the others have let go of the old.
+    fn comes_to_rest(&self, end: Instant) {
+        let Some(process) = self.process() else { return };
+        let mut rested = 0;
+        while rested < RESTED && Instant::now() < end {
+            sleep(LOOK);
+            rested = if process.sleeps(is_of_migration) { rested + 1 } else { 0 };
+        }
+    }
+
+    /// Lets it wait for the rest of its machine. QEMU refuses that until its post-copy stands.
+    fn awaits_rest(&mut self, waits_at: &str) -> Result<(), VirtError> {
+        let end = Instant::now() + BEGIN.max(self.patience);
+        loop {
+            match self.tell_at_once("migrate-recover", json!({"uri": waits_at})) {
+                Ok(_) => return Ok(()),
+                Err(QmpError::Refused { words, .. }) if words.contains("paused") && Instant::now() < end => {
+                    sleep(LOOK);
+                }
+                Err(error) => return Err(error.while_it(format!("{OPERATION} {}", self.name()))),
+            }
         }
     }
 
@@ -88,9 +138,7 @@ impl Qemu {
                 (uri.clone(), Destination { uri, tls: tls.clone() })
             }
         };
-        machine
-            .tell_at_once("migrate-recover", json!({"uri": waits_at}))
-            .map_err(|error| error.while_it(format!("{OPERATION} {name}")))?;
+        machine.awaits_rest(&waits_at)?;
         match via {
             Via::Tcp { address, port: 0, .. } => {
                 let port = machine.chosen_port(OPERATION, 0)?;
@@ -119,7 +167,7 @@ impl Qemu {
         if !lives || machine.moving().is_none_or(|moving| moving.outgoing != outgoing) {
             return Err(VirtError::NotMoving { name: name.into() });
         }
-        machine.stall()?;
+        machine.stall(outgoing)?;
         // It is told anew when it changes.
         self.events.is_at(name, Some(&Phase::Stalled));
         Ok(machine)

@@ -18,6 +18,11 @@ pub(super) fn capabilities(all: &[(&str, bool)]) -> Value {
     json!({"capabilities": all.iter().map(one).collect::<Vec<_>>()})
 }
 
+/// The same limit for post-copy, in which QEMU calls none 0.
+const fn in_post_copy(bandwidth: u64) -> u64 {
+    if bandwidth < NO_LIMIT { bandwidth } else { 0 }
+}
+
 fn milliseconds(time: Duration) -> u64 {
     // At the most 2000 s, by QEMU's own bound; none at all would never be reached.
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 2_000_000)
@@ -94,6 +99,10 @@ impl Set {
                 parameters.insert(key.into(), json!(now));
             }
         }
+        // What is sent beside what the guest waits for; QEMU's own default is no limit.
+        if before.is_none_or(|before| before.bandwidth != self.bandwidth) {
+            parameters.insert("max-postcopy-bandwidth".into(), json!(in_post_copy(self.bandwidth)));
+        }
         if !parameters.is_empty() {
             commands.push(("migrate-set-parameters", Value::Object(parameters)));
         }
@@ -106,7 +115,11 @@ pub(super) fn command(control: Control) -> (&'static str, Value) {
     match control {
         Control::Cancel => ("migrate_cancel", json!({})),
         Control::Downtime(time) => ("migrate-set-parameters", json!({"downtime-limit": milliseconds(time)})),
-        Control::Bandwidth(rate) => ("migrate-set-parameters", json!({"max-bandwidth": rate.max(1)})),
+        Control::Bandwidth(rate) => {
+            let rate = rate.max(1);
+            let both = json!({"max-bandwidth": rate, "max-postcopy-bandwidth": in_post_copy(rate)});
+            ("migrate-set-parameters", both)
+        }
         Control::PostCopy => ("migrate-start-postcopy", json!({})),
         Control::Stop => ("stop", json!({})),
     }
@@ -214,14 +227,17 @@ mod tests {
                 one("auto-converge", true),
                 (
                     "migrate-set-parameters",
-                    json!({"tls-creds": "tls0", "tls-hostname": "a", "max-bandwidth": 5})
+                    json!({
+                        "tls-creds": "tls0", "tls-hostname": "a", "max-bandwidth": 5, "max-postcopy-bandwidth": 5
+                    })
                 )
             ]
         );
         // Nobody knows how it was left: all is said.
         let [(_, these), (_, parameters)] = &ready.commands(None, None)[..] else { panic!() };
         assert_eq!(these["capabilities"].as_array().map(Vec::len), Some(4));
-        assert_eq!(parameters.as_object().map(Map::len), Some(4));
+        assert_eq!(parameters.as_object().map(Map::len), Some(5));
+        assert_eq!(parameters["max-postcopy-bandwidth"], 0);
     }
 
     #[test]

@@ -234,6 +234,15 @@ impl Sim {
         self.tell(name, EventKind::Deleted);
     }
 
+    /// Whether a machine has begun to run elsewhere, and part of its memory is here alone.
+    pub(super) fn is_half(&self, name: &str) -> bool {
+        let moving = self.machines.get(name).and_then(|machine| machine.moving.as_ref());
+        let phase = moving
+            .filter(|moving| moving.outgoing)
+            .and_then(|moving| self.network.with(&moving.uri, |transfer| transfer.phase.clone()));
+        matches!(phase, Some(Phase::PostCopy | Phase::Stalled))
+    }
+
     /// What can be done to a machine that is being moved.
     pub(super) fn may_while_moving(&self, machine: &Machine, operation: Operation) -> bool {
         use Operation as O;

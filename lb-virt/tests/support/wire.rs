@@ -19,6 +19,8 @@ struct State {
     /// Bytes a second to the far end; 0: as fast as it goes.
     rate: AtomicU64,
     stalled: AtomicBool,
+    /// Takes what comes, and keeps it.
+    holds: AtomicBool,
     /// Breaks what is there, and lets nothing more in.
     cut: AtomicBool,
 }
@@ -56,6 +58,11 @@ impl Wire {
         self.state.stalled.store(stalled, Ordering::Relaxed);
     }
 
+    /// Takes all that is sent and lets nothing over, and tells nobody; or lets it go on.
+    pub fn hold(&self, holds: bool) {
+        self.state.holds.store(holds, Ordering::Relaxed);
+    }
+
     pub fn cut(&self) {
         self.state.cut.store(true, Ordering::Relaxed);
     }
@@ -83,10 +90,15 @@ fn carry(near: TcpStream, far: SocketAddr, state: &Arc<State>) {
 fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, limited: bool) {
     let mut buffer = [0; CHUNK];
     let mut due = Instant::now();
+    let mut held = Vec::new();
     while !state.cut.load(Ordering::Relaxed) {
         if state.stalled.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(5));
             continue;
+        }
+        let holds = state.holds.load(Ordering::Relaxed);
+        if !holds && !held.is_empty() && to.write_all(&std::mem::take(&mut held)).is_err() {
+            break;
         }
         let count = match from.read(&mut buffer) {
             Ok(0) => break,
@@ -94,6 +106,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, limited: bool) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => break,
         };
+        if holds {
+            held.extend_from_slice(&buffer[..count]);
+            continue;
+        }
         let rate = state.rate.load(Ordering::Relaxed);
         if limited && rate > 0 {
             due = due.max(Instant::now() - Duration::from_millis(20))

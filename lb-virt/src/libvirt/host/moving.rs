@@ -161,7 +161,10 @@ impl Libvirt {
         operation: Operation,
     ) -> Result<(), VirtError> {
         if operation == Operation::PowerOff {
-            return Ok(());
+            return match self.is_half(name, domain)? {
+                true => Err(VirtError::Half { name: name.into() }),
+                false => Ok(()),
+            };
         }
         if self.arriving(name, domain)?.is_some() {
             return Err(VirtError::Moving { name: name.into(), operation: operation.to_string() });
@@ -319,6 +322,16 @@ impl Libvirt {
         })
     }
 
+    /// Whether a machine has begun to run elsewhere, and part of its memory is here alone.
+    fn is_half(&self, name: &str, domain: &Domain) -> Result<bool, VirtError> {
+        let (state, reason) = domain
+            .get_state()
+            .map_err(|error| self.connection.failed(name, "ask for the state of", &error))?;
+        let reason = reason.cast_unsigned();
+        let post_copy = [sys::VIR_DOMAIN_PAUSED_POSTCOPY, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED];
+        Ok(state_of(state) == State::Paused && post_copy.contains(&reason))
+    }
+
     pub(super) fn control(&mut self, name: &str, control: Control) -> Result<(), VirtError> {
         let Some(job) = self.moves.outgoing.get(name) else {
             self.connection.domain(name)?;
@@ -384,7 +397,11 @@ impl Libvirt {
     /// On the target. What is on its way ends with the sender's call; what has arrived is the only copy.
     fn conclude_arrival(&mut self, name: &str, conclusion: Conclusion) -> Result<(), VirtError> {
         if !self.moves.incoming.contains(name) {
-            self.connection.domain(name)?;
+            let domain = self.connection.domain(name)?;
+            // Who sent it has ended before it was over there.
+            if conclusion == Conclusion::GiveUp && self.is_half(name, &domain)? {
+                return self.give_up(name);
+            }
             return Err(VirtError::NotMoving { name: name.into() });
         }
         match (conclusion, self.arrival_of(name)?) {
