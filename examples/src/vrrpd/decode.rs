@@ -31,7 +31,7 @@ pub struct Packet {
     pub cut: bool,
     /// Whether it is a part of a larger one.
     pub fragment: bool,
-    /// The message as it is there.
+    /// The message as it is there; nothing of a fragment that has not its beginning.
     pub payload: Vec<u8>,
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket};
+use etherparse::{EtherType, Ipv6ExtensionSlice, LaxNetSlice, LaxSlicedPacket};
 use lb_vrrp::wire::PROTOCOL;
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
@@ -224,6 +224,17 @@ fn packet(link: Linktype, data: &[u8]) -> Found {
         ttl,
         cut: payload.incomplete,
         fragment: payload.fragmented,
-        payload: payload.payload.to_vec(),
+        payload: if is_later_part(&net) { Vec::new() } else { payload.payload.to_vec() },
     })
+}
+
+/// Whether it is a fragment without the message's beginning: what it begins with is no version and no VRID.
+fn is_later_part(net: &LaxNetSlice<'_>) -> bool {
+    match net {
+        LaxNetSlice::Ipv4(ip) => ip.header().fragments_offset().value() > 0,
+        LaxNetSlice::Ipv6(ip) => ip.extensions().clone().into_iter().any(|extension| {
+            matches!(extension, Ipv6ExtensionSlice::Fragment(part) if part.fragment_offset().value() > 0)
+        }),
+        LaxNetSlice::Arp(_) => false,
+    }
 }

@@ -218,6 +218,31 @@ fn each_packet_has_its_verdict() {
 }
 
 #[test]
+fn a_later_fragment_claims_nothing() {
+    let parts = |offset: u16| {
+        let mut four = ipv4(255, &WITH);
+        // More fragments follow; offsets count in eight bytes.
+        four[6..8].copy_from_slice(&(0x2000 | offset).to_be_bytes());
+        let mut six = ipv6(&["fe80::9"]);
+        let next = std::mem::replace(&mut six[6], 44);
+        let [high, low] = (offset << 3 | 1).to_be_bytes();
+        six.splice(40..40, [next, 0, high, low, 0, 0, 0, 7]);
+        let length = (six.len() - 40) as u16;
+        six[4..6].copy_from_slice(&length.to_be_bytes());
+        [ethernet(0x0800, &four), ethernet(0x86dd, &six)]
+    };
+    for (offset, version) in [(0, Some(3)), (1, None), (0x1fff, None)] {
+        let parts = parts(offset);
+        let sent: Vec<(&[u8], usize)> = parts.iter().map(|frame| (frame.as_slice(), frame.len())).collect();
+        let (all, _) = packets(&pcap(1, &sent));
+        for packet in &all {
+            assert_eq!((packet.verdict(), packet.version()), (Err(Reason::Fragment), version), "{packet:?}");
+        }
+        assert_eq!(all.len(), 2);
+    }
+}
+
+#[test]
 fn what_is_cut_off_is_not_called_wrong() {
     let frame = ethernet(0x0800, &ipv4(255, &V2));
     for kept in 0..=frame.len() {
