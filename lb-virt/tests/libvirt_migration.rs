@@ -196,9 +196,60 @@ fn what_is_on_its_way_is_not_changed() {
 fn post_copy_runs_on_the_target_at_once() {
     let mut hosts = Hosts::new();
     let settings = Settings { post_copy: true, ..Settings::default() };
-    let report = hosts.migrate(slow(settings), Some(Control::PostCopy)).unwrap();
-    assert_eq!(report.steered.len(), 1, "{report:?}");
+    let mut controls = vec![Control::PostCopy, Control::Bandwidth(1 << 40)];
+    let report = Migration::of("web1")
+        .policy(slow(settings))
+        .patience(Duration::from_secs(5))
+        .run(&mut hosts.here, &mut hosts.there, |progress| match progress.sample.phase {
+            Phase::PreCopy if controls.len() == 2 => Some(controls.remove(0)),
+            // It keeps to its bandwidth, until that is another.
+            Phase::PostCopy => controls.pop(),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!(report.steered.len(), 2, "{report:?}");
     assert_eq!(hosts.states(), (None, Some(State::Running)));
+}
+
+/// The connection is broken off, on either side: both copies stay, and are connected anew, by whoever comes.
+#[test]
+#[ignore = "needs root, libvirt-daemon, libvirt-clients and QEMU"]
+fn a_post_copy_that_has_lost_its_connection_is_recovered() {
+    for by_another in [false, true] {
+        let mut hosts = Hosts::new();
+        let settings = Settings { post_copy: true, ..never(Settings::default()) };
+        let policy = Policy { settings, stall: Duration::from_secs(60), ..Policy::default() };
+        let (mut over, source, mut target) =
+            (Some(Control::PostCopy), hosts.source.uri(), hosts.target.open());
+        let error = Migration::of("web1")
+            .policy(policy)
+            .patience(Duration::from_secs(5))
+            .run(&mut hosts.here, &mut hosts.there, |progress| {
+                // Before it runs there, there is nothing to keep.
+                if progress.sample.phase == Phase::PostCopy
+                    && target.state("web1").is_ok_and(|state| state == State::Running)
+                {
+                    libvirtd::virsh(&source, &["domjobabort", "--postcopy", "web1"]);
+                }
+                over.take_if(|_| progress.sample.phase == Phase::PreCopy)
+            })
+            .unwrap_err();
+        assert!(matches!(*error.why, Why::Stalled), "{error}");
+        assert_eq!(error.whereabouts, Whereabouts::On(Side::Target), "{error}");
+        if by_another {
+            (hosts.here, hosts.there) = (hosts.source.open(), hosts.target.open());
+        }
+        assert_eq!(hosts.states(), (Some(State::Paused), Some(State::Running)));
+        assert!(matches!(hosts.here.power_off("web1"), Err(VirtError::Half { .. })));
+        let Hosts { here, there, .. } = &mut hosts;
+        let mut fast = Some(Control::Bandwidth(1 << 40));
+        let again =
+            Migration::of("web1")
+                .patience(Duration::from_secs(20))
+                .recover(here, there, |progress| fast.take_if(|_| progress.sample.phase == Phase::PostCopy));
+        again.unwrap();
+        assert_eq!(hosts.states(), (None, Some(State::Running)));
+    }
 }
 
 #[test]

@@ -149,15 +149,14 @@ impl Flight {
         };
         let end = Instant::now() + Duration::from_secs(60);
         loop {
-            let sample = self.here.migration(NAME, Duration::from_millis(10)).unwrap().unwrap();
+            let sample = lab::sample(&mut self.here, NAME);
             if far(&sample) || sample.phase.has_ended() {
                 break;
             }
             assert!(Instant::now() < end, "{moment:?}: {sample:?}");
         }
         if moment == Moment::GivenUp {
-            let whole = |sample: Sample| sample.phase == Phase::Completed;
-            while !self.there.migration(NAME, Duration::from_millis(10)).unwrap().is_some_and(whole) {
+            while lab::sample(&mut self.there, NAME).phase != Phase::Completed {
                 assert!(Instant::now() < end, "the target's copy is not whole");
             }
             self.here.conclude(NAME, Conclusion::GiveUp).unwrap();
@@ -278,10 +277,10 @@ fn strike(fault: Fault, moment: Moment) -> String {
     format!("{whereabouts:?}").replace("RestartedOn", "anew").replace("On(", "(")
 }
 
-/// A machine that writes 40 MB/s to 64 MiB, on a wire of 20 MB/s.
+/// A machine that writes 80 MB/s to 64 MiB, on a wire of 20 MB/s: too fast for it also where the host gives it half of its time.
 fn never_ending(lab: &Lab, policy: Policy) -> (Qemu, Qemu, Result<Report, MigrationError>) {
     let (mut here, mut there) = (lab.host("a"), lab.host("b"));
-    here.define(&busy(lab, 64, 100)).unwrap();
+    here.define(&busy(lab, 64, 200)).unwrap();
     here.start(NAME).unwrap();
     lab.counts_beyond(NAME, 20);
     let settings = Settings { bandwidth: Some(20_000_000), ..policy.settings.clone() };
@@ -300,10 +299,16 @@ fn what_would_never_end_ends_as_the_policy_says() {
     assert!(matches!(*error.why, Why::Cancelled(Reason::Stall)), "{error}");
     assert_eq!(here.state(NAME).unwrap(), State::Running);
     // It would have been said before.
-    let demand = here.demand(NAME, Duration::from_secs(1)).unwrap();
-    let link = Link::of(20_000_000);
-    let estimate = Estimate::new(&demand, &link, Duration::from_millis(300));
-    assert!(!estimate.converges, "{demand:?} {estimate:?}");
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let demand = here.demand(NAME, Duration::from_secs(1)).unwrap();
+        let estimate = Estimate::new(&demand, &Link::of(20_000_000), Duration::from_millis(300));
+        if !estimate.converges {
+            break;
+        }
+        // In a second in which the host had no time for it, it wrote less.
+        assert!(Instant::now() < end, "{demand:?} {estimate:?}");
+    }
     here.power_off(NAME).unwrap();
 
     let auto_converge = Settings { auto_converge: true, ..Settings::default() };

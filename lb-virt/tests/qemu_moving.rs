@@ -66,7 +66,7 @@ impl Pair {
     fn until(&mut self, what: impl Fn(&Sample) -> bool) -> Sample {
         let end = Instant::now() + PATIENCE;
         loop {
-            let sample = self.here.migration("web1", Duration::from_millis(20)).unwrap().unwrap();
+            let sample = lab::sample(&mut self.here, "web1");
             if what(&sample) {
                 return sample;
             }

@@ -56,17 +56,6 @@ fn tcp() -> Via {
     Via::Tcp { address: HERE, port: 0, tls: None }
 }
 
-/// What a host says, when it has the time.
-fn asked(host: &mut Qemu) -> Sample {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match host.migration(NAME, Duration::from_millis(10)) {
-            Err(VirtError::Timeout { .. }) if Instant::now() < end => {}
-            sample => return sample.unwrap().unwrap(),
-        }
-    }
-}
-
 fn migration() -> Migration {
     let policy = Policy { stall: Duration::from_secs(3), ..Policy::default() };
     Migration::of(NAME).policy(policy).patience(Duration::from_secs(3)).every(Duration::from_millis(20))
@@ -97,7 +86,7 @@ impl Halves {
         halves.here.control_migration(NAME, Control::PostCopy).unwrap();
         halves.source_is(|sample| sample.phase == Phase::PostCopy);
         let end = Instant::now() + PATIENCE;
-        while asked(&mut halves.there).phase != Phase::PostCopy {
+        while lab::sample(&mut halves.there, NAME).phase != Phase::PostCopy {
             assert!(Instant::now() < end, "{}", halves.lab.findings());
         }
         halves
@@ -106,7 +95,7 @@ impl Halves {
     fn source_is(&mut self, what: impl Fn(&Sample) -> bool) {
         let end = Instant::now() + PATIENCE;
         loop {
-            let sample = asked(&mut self.here);
+            let sample = lab::sample(&mut self.here, NAME);
             if what(&sample) {
                 return;
             }

@@ -6,6 +6,7 @@ mod definition;
 mod demand;
 mod devices;
 mod moving;
+mod recovery;
 mod snapshots;
 mod usage;
 mod watch;
@@ -38,6 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// As the trait's own refusals say it.
 const MOVE: &str = "move machines while they run";
+const RECOVER: &str = "recover a post-copy that has lost its connection";
 
 /// What works behind libvirt. What each can do: <https://libvirt.org/hvsupport.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +117,7 @@ impl Driver {
 /// * While a machine is moved, libvirt sees to it that one copy runs in the end: [`receive`](Hypervisor::receive) only notes what is to
 ///   come, the copy is there once it is [sent](Hypervisor::send), and when all has gone over the source has none any more. `virsh` (of
 ///   the package `libvirt-clients`) is needed to cancel it, for post-copy, to know the downtime, and to measure how fast guests write.
+/// * A post-copy that has lost its connection is recovered by libvirt 8.5 and later.
 /// * Certificates for encrypted migrations are those of libvirt's own configuration, on both hosts: nothing else can be said to it, so
 ///   [`Tls::directory`](crate::migration::Tls::directory) must be empty.
 /// * Of Xen and VirtualBox it is known from libvirt's documentation alone what they can do.
@@ -522,6 +525,16 @@ impl Hypervisor for Libvirt {
     fn send(&mut self, name: &str, to: &Destination, settings: &Settings) -> Result<(), VirtError> {
         self.may_use(Capabilities::LIVE_MIGRATION, MOVE)?;
         self.send_machine(name, to, settings)
+    }
+
+    fn receive_rest(&mut self, name: &str, via: &Via) -> Result<Destination, VirtError> {
+        self.may_use(Capabilities::POST_COPY_RECOVERY, RECOVER)?;
+        self.receive_rest_of(name, via)
+    }
+
+    fn send_rest(&mut self, name: &str, to: &Destination) -> Result<(), VirtError> {
+        self.may_use(Capabilities::POST_COPY_RECOVERY, RECOVER)?;
+        self.send_rest_of(name, to)
     }
 
     fn migration(&mut self, name: &str, wait: Duration) -> Result<Option<Sample>, VirtError> {

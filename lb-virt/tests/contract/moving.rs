@@ -51,7 +51,11 @@ impl Pair {
     fn until(&mut self, name: &str, what: impl Fn(&Sample) -> bool) -> Sample {
         let end = Instant::now() + PATIENCE;
         loop {
-            let sample = self.here.migration(name, Duration::from_millis(50)).unwrap().unwrap();
+            let sample = match self.here.migration(name, Duration::from_millis(50)) {
+                // It had no time to say so.
+                Err(VirtError::Timeout { .. }) if Instant::now() < end => continue,
+                sample => sample.unwrap().unwrap(),
+            };
             if what(&sample) {
                 return sample;
             }

@@ -208,6 +208,14 @@ pub fn image(path: &Path) -> &Path {
     path
 }
 
+/// What a machine's host is told that the library does not tell it. An error is the test's own affair.
+pub fn virsh(uri: &str, arguments: &[&str]) {
+    let output = Command::new("virsh").args(["-q", "-c", uri]).args(arguments).output().expect("virsh");
+    if !output.status.success() {
+        println!("virsh {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// Waits until a machine's firmware has read what it boots.
 pub fn boots(uri: &str, name: &str) {
     let mut host = Libvirt::open(uri).unwrap();

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lb_virt::domain::{Console, Disk};
+use lb_virt::migration::Sample;
 use lb_virt::qemu::qmp::Qmp;
-use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu, State};
+use lb_virt::{DomainSpec, Hypervisor, Memory, Qemu, State, VirtError};
 use serde_json::json;
 
 use super::guest;
@@ -187,6 +188,17 @@ pub fn working_spec(images: &Path, name: &str, work: guest::Work) -> DomainSpec 
         machine: Some("pc".into()),
         console: Console::File(images.join(format!("{name}.console"))),
         ..DomainSpec::new(name, 2, Memory::from_mib(256)).disk(Disk::file(&image).shared())
+    }
+}
+
+/// How far a machine's migration is, as soon as its host has the time to say so.
+pub fn sample(host: &mut Qemu, name: &str) -> Sample {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match host.migration(name, Duration::from_millis(10)) {
+            Err(VirtError::Timeout { .. }) if Instant::now() < end => {}
+            sample => return sample.unwrap().unwrap(),
+        }
     }
 }
 

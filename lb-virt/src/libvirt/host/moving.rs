@@ -85,6 +85,10 @@ impl Job {
             if phase == Phase::Completed {
                 self.sample.remaining = 0;
             }
+            // The call has ended, and libvirt keeps both copies.
+            if matches!(phase, Phase::Failed(_)) && is_stalled(&self.domain) {
+                (phase, self.sample.post_copied) = (Phase::Stalled, true);
+            }
             (self.sample.phase, self.sample.elapsed, self.sample.downtime) = (phase, took, downtime);
             return self.sample.clone();
         }
@@ -133,6 +137,12 @@ impl Job {
         sample.expected_downtime = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         self.since = Some((elapsed, transferred, remaining));
     }
+}
+
+/// Whether it is the source's copy of a machine whose post-copy has lost its connection.
+fn is_stalled(domain: &Domain) -> bool {
+    let stalled = (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED);
+    domain.get_state().is_ok_and(|(state, reason)| (state, reason.cast_unsigned()) == stalled)
 }
 
 impl Moves {
@@ -194,6 +204,12 @@ impl Libvirt {
             check_tls(&running.name, tls)?;
         }
         self.must_be_new(running)?;
+        self.moves.incoming.insert(running.name.clone());
+        Ok(self.destination(via))
+    }
+
+    /// What a machine is to be sent to that comes here.
+    pub(super) fn destination(&self, via: &Via) -> Destination {
         let own = &self.connection.uri;
         // A blank is in no URI.
         let (uri, tls) = match via {
@@ -204,8 +220,7 @@ impl Libvirt {
                 (format!("{own} tcp://{host}{port}"), tls.clone())
             }
         };
-        self.moves.incoming.insert(running.name.clone());
-        Ok(Destination { uri, tls })
+        Destination { uri, tls }
     }
 
     pub(super) fn send_machine(
@@ -219,19 +234,10 @@ impl Libvirt {
         self.may(name, &domain, Operation::MigrateLive)?;
         let spec = self.live(name, &domain)?.spec;
         to.tls.as_ref().map_or(Ok(()), |tls| check_tls(name, tls))?;
-        let (uri, over) = match to.uri.split_once(' ') {
-            Some((uri, over)) => (uri, Some(over)),
-            None => (&*to.uri, None),
-        };
-        let target = Connection::open(uri)?;
-        let parameters = MigrateParameters {
-            uri: over.map(Into::into),
-            // There, and nowhere else.
-            listen_address: over.and_then(address_of),
-            bandwidth: settings.bandwidth.map(mebibytes),
-            tls_destination: to.tls.as_ref().and_then(|tls| tls.hostname.clone()),
-            ..MigrateParameters::default()
-        };
+        let (target, over) = over(to)?;
+        let bandwidth = settings.bandwidth.map(mebibytes);
+        let bandwidth_postcopy = bandwidth.filter(|_| settings.post_copy);
+        let parameters = MigrateParameters { bandwidth, bandwidth_postcopy, ..over };
         let mut flags =
             sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
         let written = spec.disks.iter().filter(|disk| disk.device == DiskDevice::Disk && !disk.read_only);
@@ -250,6 +256,18 @@ impl Libvirt {
         let downtime = domain.migrate_set_max_downtime(milliseconds(settings.downtime), 0);
         downtime.map_err(|error| self.connection.failed(name, "set the downtime of", &error))?;
 
+        self.call(name, domain, target, parameters, flags)
+    }
+
+    /// Makes libvirt's call, in a thread of its own.
+    pub(super) fn call(
+        &mut self,
+        name: &str,
+        domain: Domain,
+        target: Connection,
+        parameters: MigrateParameters,
+        flags: u32,
+    ) -> Result<(), VirtError> {
         let outcome = Outcome::default();
         let (moved, ends, begun) = (domain.clone(), Arc::clone(&outcome), Instant::now());
         let call = move || {
@@ -318,6 +336,7 @@ impl Libvirt {
                 Some(Phase::PreCopy)
             }
             (State::Paused, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED) => Some(Phase::Stalled),
+            (State::Running, sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED) => Some(Phase::Stalled),
             _ => None,
         })
     }
@@ -344,7 +363,10 @@ impl Libvirt {
             Control::Downtime(time) => {
                 self.steered(name, domain.migrate_set_max_downtime(milliseconds(time), 0))
             }
-            Control::Bandwidth(rate) => self.steered(name, domain.migrate_set_max_speed(mebibytes(rate), 0)),
+            Control::Bandwidth(rate) => {
+                let to = |phase| domain.migrate_set_max_speed(mebibytes(rate), phase);
+                self.steered(name, to(0).and_then(|_| to(sys::VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)))
+            }
             Control::Stop => self.steered(name, domain.suspend()),
         };
         // What came too late is none.
@@ -462,8 +484,24 @@ fn downtime_in(said: &str) -> Option<Duration> {
     line.and_then(|time| time.trim().parse().ok()).map(Duration::from_millis)
 }
 
+/// Whom a machine is sent to, and what over.
+pub(super) fn over(to: &Destination) -> Result<(Connection, MigrateParameters), VirtError> {
+    let (uri, over) = match to.uri.split_once(' ') {
+        Some((uri, over)) => (uri, Some(over)),
+        None => (&*to.uri, None),
+    };
+    let parameters = MigrateParameters {
+        uri: over.map(Into::into),
+        // There, and nowhere else.
+        listen_address: over.and_then(address_of),
+        tls_destination: to.tls.as_ref().and_then(|tls| tls.hostname.clone()),
+        ..MigrateParameters::default()
+    };
+    Ok((Connection::open(uri)?, parameters))
+}
+
 /// libvirt's interface has no word for certificates: its daemons have theirs.
-fn check_tls(name: &str, tls: &Tls) -> Result<(), VirtError> {
+pub(super) fn check_tls(name: &str, tls: &Tls) -> Result<(), VirtError> {
     if tls.directory.as_os_str().is_empty() {
         return Ok(());
     }
