@@ -261,7 +261,10 @@ fn a_definition_that_can_t_be_read_is_listed_and_deleted_when_that_is_asked_for(
     let (listed, said) = machines(&["list"]);
     assert!(listed && said.contains("web1") && said.contains("unknown"), "{said}");
     let (done, said) = machines(&["delete", "web1"]);
-    assert!(!done && said.contains("definition.json"), "{said}");
+    assert!(
+        !done && said.contains("definition.json") && said.contains("`machines delete --broken`"),
+        "{said}"
+    );
     assert!(machines(&["delete", "--broken", "web1"]).0);
     assert!(machines(&["list"]).1.starts_with("no machines"));
     assert!(machines(&define).0);

@@ -88,7 +88,7 @@ enum Command {
     PowerOff {
         #[arg(required = true)]
         names: Vec<String>,
-        /// Those that run on another host while part of their memory is here alone: it is lost
+        /// Also of those that run on another host while part of their memory is here alone, which is lost then
         #[arg(long)]
         half: bool,
     },
