@@ -73,7 +73,8 @@ mod imp {
     struct Entry {
         /// Of the value: no other that was ever published has the same.
         version: u64,
-        /// A reference to a [`Pair`]; counted, so that who reads it may do anything.
+        /// A reference to a [`Pair`]; counted, so that who reads it may do anything. (Boxed, as an `Rc<dyn Any>` tells its type by a
+        /// conditional move, which all that is read of it then waits for.)
         pair: Box<dyn Any>,
         /// Of that, a reference to what is beside the value.
         local: Box<dyn Any>,

@@ -234,13 +234,12 @@ fn command(uri: &str, host: &mut Host, command: &Command) -> Result<String, Fail
                 each(names, |name| until_off(host, name, end))?;
             }
         }
-        Command::PowerOff { names, half: true } => {
+        Command::PowerOff { names, half } => {
             each(names, |name| match host.get().power_off(name) {
-                Err(VirtError::Half { .. }) => Ok(host.get().conclude(name, Conclusion::GiveUp)?),
+                Err(VirtError::Half { .. }) if *half => Ok(host.get().conclude(name, Conclusion::GiveUp)?),
                 done => Ok(done?),
             })?;
         }
-        Command::PowerOff { names, .. } => each(names, |name| Ok(host.get().power_off(name)?))?,
         Command::Reboot { names } => each(names, |name| Ok(host.get().reboot(name)?))?,
         Command::Wake { names } => each(names, |name| Ok(host.get().wake(name)?))?,
         Command::Pause { names } => each(names, |name| Ok(host.get().pause(name)?))?,
